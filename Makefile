@@ -1,0 +1,54 @@
+# Every target sets up what it needs. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check fmt starter clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("mathgrpo needs Python 3.11 or newer, not " + sys.version.split()[0] + "; set PYTHON=python3.12, say") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with the mathgrpo command in it
+	@echo "ready: $(BIN)/mathgrpo --help"
+
+demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about ten minutes
+	$(BIN)/mathgrpo demo $(ARGS)
+
+test: $(DEV_STAMP)  ## run the tests (under 3 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: $(DEV_STAMP)  ## run every test, the slow ones too
+	$(BIN)/python -m pytest --timeout 1200 $(ARGS)
+
+check: $(DEV_STAMP)  ## linters, types, import order; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(DEV_STAMP)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+starter: $(STAMP)  ## train the starter model anew (hours on a CPU)
+	$(BIN)/mathgrpo sft starter-base
+	$(BIN)/mathgrpo sft starter-sft
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

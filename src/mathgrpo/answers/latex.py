@@ -1,0 +1,192 @@
+"""Grading of LaTeX expressions by math-verify, always in a child process that can be killed.
+
+Only golds that are no plain numbers come here. sympy can hang while holding the interpreter's lock and can eat all
+memory, so nothing of it runs in this process: the child has a memory cap, each question a wall limit, and a child
+that oversteps is killed and replaced. Most hostile answers do not get that far: `refusal` turns them away by size.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from mathgrpo.answers.verdict import Verdict
+from mathgrpo.errors import UserError
+
+WALL_S = 3.0
+"""Seconds for one comparison. Ordinary ones take milliseconds."""
+START_S = 60.0
+"""Seconds for the child to import math-verify (one or two on an idle machine)."""
+MEMORY_MIB = 1024
+"""Address space of the child; an idle one needs a quarter of it."""
+MAX_LATEX_CHARS = 300
+MAX_DEPTH = 12
+MAX_POWERS = 8
+MAX_EXPONENT = 200
+
+_TOWER = re.compile(r"\^\s*\{?\s*[0-9]+\s*\^|\*\*")
+_EXPONENT = re.compile(r"\^\s*\{?\s*-?\s*([0-9]+)")
+_FACTORIAL = re.compile(r"([0-9]+)\s*!")
+_LONG_INTEGER = re.compile(r"[0-9]{31}")
+_HEAVY = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|binom|dbinom|tbinom|input|include|def|newcommand)(?![a-z])")
+_CODE = re.compile(r"__|[\"'`@#]|[^\x20-\x7e\n\t°×÷π∞√≤≥≠∪∩±−·]")
+
+
+def refusal(text: str) -> str | None:
+    """Return why an expression is not even tried, None if it may be: a final answer is short and computes little.
+
+    Example:
+        >>> refusal("10^{1000000000}")
+        'an exponent over 200'
+    """
+    if len(text) > MAX_LATEX_CHARS:
+        return f"more than {MAX_LATEX_CHARS} characters"
+    if _CODE.search(text):
+        return "characters that no LaTeX answer has"
+    if _depth(text) > MAX_DEPTH:
+        return f"brackets more than {MAX_DEPTH} deep"
+    if text.count("^") > MAX_POWERS or _TOWER.search(text):
+        return "a tower of powers"
+    if any(_over(digits, MAX_EXPONENT) for digits in _EXPONENT.findall(text)):
+        return f"an exponent over {MAX_EXPONENT}"
+    if any(_over(digits, MAX_EXPONENT) for digits in _FACTORIAL.findall(text)):
+        return "a large factorial"
+    if _LONG_INTEGER.search(text):
+        return "an integer of more than 30 digits"
+    return "a sum, product, integral, limit or binomial left to compute" if _HEAVY.search(text) else None
+
+
+def _over(digits: str, limit: int) -> bool:
+    return len(digits) > 4 or int(digits) > limit
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for character in text:
+        depth += (character in "({[") - (character in ")}]")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+class LatexChild:
+    """One killable process that compares expressions; started at the first question, restarted after a kill."""
+
+    def __init__(self, memory_mib: int = MEMORY_MIB) -> None:
+        self.starts = 0
+        self._memory_mib = memory_mib
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._replies: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._owner = 0
+
+    def ask(self, gold: str, answer: str, wall_s: float = WALL_S) -> str:
+        """Return "correct", "wrong", "unreadable", "bad_gold", "timeout" or "error", after at most about `wall_s`.
+
+        Raises:
+            UserError: math-verify is not installed.
+        """
+        with self._lock:
+            try:
+                reply = self._exchange({"gold": gold, "answer": answer}, wall_s)
+            except queue.Empty:
+                self._kill()
+                return "timeout"
+            except OSError:
+                reply = ""
+            verdict = str(json.loads(reply)["verdict"]) if reply else "error"
+            if verdict == "error":
+                self._kill()  # it may hold memory or be gone; the next question gets a fresh one
+            return verdict
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        with self._lock:
+            self._kill()
+
+    def _exchange(self, question: dict[str, str], wall_s: float) -> str:
+        process = self._started(wall_s)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.flush()
+        return self._replies.get(timeout=wall_s)
+
+    def _started(self, wall_s: float) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is None and self._owner == os.getpid():
+            return self._process
+        # -P: the script's own folder must not be searched, its numbers.py is not the standard library's.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("latex_child.py"))]
+        command += [str(self._memory_mib), str(math.ceil(wall_s) + 5)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            start_new_session=True,  # Ctrl-C in the terminal is for the trainer, which still grades its last rollouts
+        )
+        self._process, self._owner, self.starts = process, os.getpid(), self.starts + 1
+        self._replies = queue.SimpleQueue()
+        threading.Thread(target=_forward, args=(process.stdout, self._replies), daemon=True).start()
+        reply = self._replies.get(timeout=START_S)
+        if not reply or not json.loads(reply)["ready"]:
+            self._kill()
+            raise UserError("problems: a gold is LaTeX and math-verify does not start; pip install math-verify")
+        return process
+
+    def _kill(self) -> None:
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    _close_quietly(stream)
+        self._process = None
+
+
+def _close_quietly(stream: IO[str]) -> None:
+    try:
+        stream.close()
+    except OSError:
+        pass  # unsent bytes for a process that is gone
+
+
+def _forward(lines: IO[str] | None, replies: queue.SimpleQueue[str]) -> None:
+    """Pass lines on to the queue; "" says that the process has ended."""
+    try:
+        for line in lines or ():
+            replies.put(line)
+    except ValueError:
+        pass  # closed while reading, after a kill
+    replies.put("")
+
+
+_child = LatexChild()
+atexit.register(_child.close)
+
+
+@lru_cache(maxsize=4096)
+def latex_verdict(answer: str, gold: str) -> Verdict:
+    """Return the verdict on an answer to a LaTeX gold; "error" also when the gold itself cannot be read.
+
+    Cached: the completions of a group repeat each other's answers.
+    """
+    if refusal(answer) is not None:
+        return "unreadable"
+    verdict = _child.ask(gold, answer)
+    return "error" if verdict == "bad_gold" else verdict  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=4096)
+def latex_gold_problem(gold: str) -> str | None:
+    """Return in words why a gold is no readable LaTeX expression, None if it is one."""
+    refused = refusal(gold)
+    if refused is not None:
+        return f"has {refused}"
+    verdict = _child.ask(gold, gold)
+    return None if verdict == "correct" else f"cannot be compared, not even with itself ({verdict})"

@@ -1,0 +1,167 @@
+"""The recipe of a GRPO run: one frozen pydantic model per TOML section, every default a tested value.
+
+Field names follow TRL's GRPOConfig where the thing is the same; the docstring under a field gives its unit and range.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A TOML section: unknown keys are errors, values are never coerced silently, nothing changes after loading."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class RunSection(Section):
+    name: str = ""
+    """Folder name of the run below output_dir; empty: recipe name plus date and time."""
+    output_dir: str = "runs"
+    """Where run folders are made."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seeds problem order, sampling noise and dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA when there is a device, else CPU."""
+    threads: int = Field(0, ge=0)
+    """CPU threads for torch; 0: as many as there are physical cores."""
+
+
+class LoraSection(Section):
+    r: int = Field(16, ge=1)
+    """Rank of the adapter."""
+    alpha: int = Field(32, ge=1)
+    """Scale: the adapter's output is multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Dropout on the adapter's input, in the update only."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get an adapter."""
+
+
+class ModelSection(Section):
+    path: str = "starter"
+    """"starter" (shipped with the package), a local folder, a run folder, or a hub id."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute precision. Masters that train are float32 always; auto: bfloat16 autocast on CUDA, float32 on CPU."""
+    lora: LoraSection | None = None
+    """Train an adapter instead of all weights."""
+
+
+class ProblemsSection(Section):
+    source: str = "generated"
+    """"generated", a path to JSONL / CSV / Parquet (or a folder with train and test files), or a hub id like openai/gsm8k."""
+    subset: str = ""
+    """Hub configuration name ("main" for openai/gsm8k)."""
+    train_split: str = "train"
+    """Split, or file stem in a folder, that training reads."""
+    heldout_split: str = "test"
+    """Split, or file stem in a folder, that evaluation reads; training never does."""
+    question_column: str = "question"
+    answer_column: str = "answer"
+    solution_column: str = ""
+    """Column with a worked solution; empty: none (GSM8K's is cut from its answer column by itself)."""
+    train_size: int = Field(4000, ge=1)
+    """Problems to train on, at most."""
+    heldout_size: int = Field(500, ge=1)
+    """Problems to evaluate on, at most."""
+    seed: int = Field(17, ge=0)
+    """Seed of the generator, independent of run.seed so that every run meets the same held-out problems."""
+
+
+class FormatSection(Section):
+    name: Literal["xml", "working_out", "think", "boxed"] = "xml"
+    """Response format the prompt asks for and the parser reads."""
+
+
+class RolloutSection(Section):
+    engine: Literal["auto", "native", "generate"] = "auto"
+    """auto: native where it serves the architecture, else transformers' generate, and the run says so."""
+    prompts_per_step: int = Field(16, ge=1)
+    """Problems in one step."""
+    group_size: int = Field(8, ge=2)
+    """Completions of each problem (TRL: num_generations)."""
+    max_prompt_tokens: int = Field(512, ge=1)
+    """Problems with a longer prompt are refused before step 0."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Tokens sampled at most (TRL: max_completion_length)."""
+    temperature: float = Field(1.0, gt=0.0, le=5.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    max_rows: int = Field(0, ge=0)
+    """Rows decoded at once; 0: all of a step."""
+
+
+class GrpoSection(Section):
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
+    """Where the token losses are averaged (TRL: loss_type)."""
+    advantage_scale: Literal["group", "none", "batch"] = "group"
+    """Divide (reward - group mean) by the group's or the batch's standard deviation, or by nothing (TRL: scale_rewards)."""
+    epsilon_low: float = Field(0.2, gt=0.0, lt=1.0)
+    epsilon_high: float = Field(0.2, gt=0.0)
+    beta: float = Field(0.0, ge=0.0)
+    """Weight of the k3 KL to the reference; 0 needs no reference."""
+    updates_per_rollout: int = Field(1, ge=1)
+    """Optimizer steps on the same rollouts (TRL: num_iterations)."""
+    mask_truncated: bool = False
+    """Completions cut at max_new_tokens add no loss (TRL: mask_truncated_completions)."""
+    skip_zero_advantage: bool = True
+    """Groups without spread skip forward and backward where that is exact (beta 0); the denominator counts them still."""
+    shared_prompt: bool = True
+    """Compute each prompt once per group in the update; off: once per completion (the plain computation)."""
+    token_budget: int = Field(8192, ge=1)
+    """Unique tokens in one micro-batch; halved by itself when memory runs out, with the same gradient."""
+
+
+class OptimizerSection(Section):
+    learning_rate: float = Field(1e-6, gt=0.0, lt=1.0)
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(0.99, ge=0.0, lt=1.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """The gradient is scaled down to this L2 norm when it is longer."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_ratio: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the steps during which the learning rate rises from 0."""
+
+
+class TrainingSection(Section):
+    steps: int = Field(100, ge=1)
+    """Rollout steps."""
+    evaluate_every: int = Field(0, ge=0)
+    """Steps between evaluations in the run; 0: only before and after."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Steps between checkpoints; 0: only the last."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Older ones are removed."""
+    log_groups: int = Field(4, ge=0)
+    """Groups of completions written to rollouts.jsonl each step."""
+
+
+class EvaluationSection(Section):
+    samples: int = Field(0, ge=0)
+    """Sampled completions a problem beside the greedy one; 0: greedy only."""
+    temperature: float = Field(1.0, gt=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(0, ge=0)
+    """0: rollout.max_new_tokens."""
+
+
+class Recipe(Section):
+    """A whole GRPO run."""
+
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    problems: ProblemsSection = ProblemsSection()
+    format: FormatSection = FormatSection()
+    rewards: dict[str, float] = Field(default_factory=lambda: {"correct": 1.0, "format": 0.1})
+    """Reward name (or "file.py:function") -> weight. See `mathgrpo.rewards`."""
+    rollout: RolloutSection = RolloutSection()
+    grpo: GrpoSection = GrpoSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()

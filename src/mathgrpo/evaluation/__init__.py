@@ -1,0 +1,16 @@
+"""How good is a model, did it get better, and why: evaluations, their files, and their paired comparison."""
+
+from __future__ import annotations
+
+from mathgrpo.evaluation.compare import Comparison, compare, verdict_line
+from mathgrpo.evaluation.evaluate import evaluate
+from mathgrpo.evaluation.files import evaluation_names, read_evaluation, write_evaluation
+from mathgrpo.evaluation.gain import GainParts, gain_parts
+from mathgrpo.evaluation.records import Evaluation, EvaluationSettings, GradedCompletion, ProblemRecord
+from mathgrpo.evaluation.verdict import SetVerdict, read_verdicts, write_verdict
+
+__all__ = [
+    "Comparison", "Evaluation", "EvaluationSettings", "GainParts", "GradedCompletion", "ProblemRecord", "SetVerdict",
+    "compare", "evaluate", "evaluation_names", "gain_parts", "read_evaluation", "read_verdicts", "verdict_line",
+    "write_evaluation", "write_verdict",
+]

@@ -1,0 +1,99 @@
+"""From a policy and problems to graded completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mathgrpo.answers import grade_completion
+from mathgrpo.errors import UserError
+from mathgrpo.evaluation.records import Evaluation, EvaluationSettings, GradedCompletion, ProblemRecord
+from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.types import Completion, Problem, Sampling
+
+if TYPE_CHECKING:
+    from mathgrpo.formats import Format
+    from mathgrpo.models import Policy
+    from mathgrpo.rollout import Engine
+
+ROWS_AT_ONCE = 256
+"""Completions asked of the engine in one call: bounds memory, and paces the progress reports."""
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    engine: Engine,
+    policy: Policy,
+    problems: Sequence[Problem],
+    fmt: Format,
+    *,
+    max_new_tokens: int,
+    samples: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Return every problem's greedy completion and `samples` sampled ones, graded, in the order of the problems.
+
+    Greedy runs at temperature 0; the samples use temperature, top_p and seed. The strict verdict reads the answer in
+    the format, the flexible one anywhere. on_progress(done, total) counts completions and is called after each batch.
+    Raises: UserError if there are no problems.
+    """
+    if not problems:
+        raise UserError("problems: there are none to evaluate on; give at least one")
+    settings = EvaluationSettings(max_new_tokens, samples, temperature, top_p, seed, fmt.name, policy.name, engine.name)
+    total, done = len(problems) * (1 + samples), 0
+    records: list[ProblemRecord] = []
+    greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0, seed=seed)
+    sampled = replace(greedy, temperature=temperature, top_p=top_p)
+
+    def advance(completions: int) -> None:
+        nonlocal done
+        done += completions
+        if on_progress is not None:
+            on_progress(done, total)
+
+    for _, batch in _batches(problems, ROWS_AT_ONCE):
+        for problem, (completion,) in zip(batch, _graded(engine, policy, batch, fmt, 1, greedy), strict=True):
+            records.append(ProblemRecord(problem.id, problem.question, problem.answer, problem.template, completion))
+        advance(len(batch))
+    for start, batch in _batches(problems, max(ROWS_AT_ONCE // samples, 1)) if samples else ():
+        for i, graded in enumerate(_graded(engine, policy, batch, fmt, samples, sampled), start):
+            records[i] = replace(records[i], samples=graded)
+        advance(samples * len(batch))
+    return Evaluation(tuple(records), settings)
+
+
+def _batches(problems: Sequence[Problem], size: int) -> Iterator[tuple[int, Sequence[Problem]]]:
+    for start in range(0, len(problems), size):
+        yield start, problems[start:start + size]
+
+
+def _graded(
+    engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int, sampling: Sampling
+) -> list[tuple[GradedCompletion, ...]]:
+    prompts = [encode_prompt(policy.tokenizer, problem, fmt) for problem in problems]
+    groups = engine.generate(prompts, group_size, sampling)
+    return [tuple(_grade(policy, completion, problem.answer, fmt) for completion in group)
+            for problem, group in zip(problems, groups, strict=True)]
+
+
+def _grade(policy: Policy, completion: Completion, gold: str, fmt: Format) -> GradedCompletion:
+    text = decode_completion(policy, completion)
+    graded = grade_completion(text, gold, fmt)
+    return GradedCompletion(
+        text=text, answer=graded.answer, verdict=graded.verdict, flexible_verdict=graded.flexible_verdict,
+        format_strict=graded.format_strict, format_soft=graded.format_soft, worked=graded.worked,
+        tokens=len(completion.ids), finish_reason=completion.finish_reason,
+    )
+
+
+def decode_completion(policy: Policy, completion: Completion) -> str:
+    """Return a completion's text without the end token; other special tokens stay, since a format may use them."""
+    ids = list(completion.ids)
+    while ids and ids[-1] in policy.eos_ids:
+        ids.pop()
+    return str(policy.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -1,0 +1,29 @@
+"""Response formats: how a problem is put to the model, and how its completion is read."""
+
+from __future__ import annotations
+
+from mathgrpo.errors import UserError
+from mathgrpo.formats.boxed import BOXED
+from mathgrpo.formats.format import Format, Parsed
+from mathgrpo.formats.think import THINK
+from mathgrpo.formats.working_out import WORKING_OUT
+from mathgrpo.formats.xml import XML
+
+__all__ = ["FORMATS", "Format", "Parsed", "get_format"]
+
+FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (XML, WORKING_OUT, THINK, BOXED)}
+
+
+def get_format(name: str) -> Format:
+    """Return the response format of this name.
+
+    Raises:
+        UserError: there is none.
+
+    Example:
+        >>> get_format("boxed").parse("6 * 3 = 18\\n\\n\\\\boxed{18}").answer
+        '18'
+    """
+    if name not in FORMATS:
+        raise UserError(f'format.name="{name}": no such format; allowed: {", ".join(FORMATS)}')
+    return FORMATS[name]

@@ -1,0 +1,58 @@
+r"""The \boxed{} format: free reasoning, then the answer in one box."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mathgrpo.formats.format import Format, Parsed
+
+_BOX = "\\boxed{"
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+# What may follow the box in a sentence that ends with it, such as "the answer is $\boxed{18}$."
+_CLOSINGS = frozenset(mark + stop for mark in ("", "$", "$$", "\\)", "\\]") for stop in ("", ".")) | {".$", ".$$"}
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedLayout:
+    """Reasoning without tags, one box at the end."""
+
+    def write(self, reasoning: str, answer: str) -> str:
+        """Return a completion with this reasoning and this answer, both stripped."""
+        return f"{reasoning.strip()}\n\n{_BOX}{answer.strip()}}}"
+
+    def parse(self, completion: str) -> Parsed:
+        """Return reasoning (all text before the box), answer and the two checks of a completion.
+
+        Without a box the reasoning is the whole text, since nothing else marks it; with several boxes, the text
+        before the first.
+        """
+        start = completion.find(_BOX)
+        reasoning = (completion if start < 0 else completion[:start]).strip() or None
+        end = _closing_brace(completion, start + len(_BOX)) if completion.count(_BOX) == 1 else -1
+        if end < 0:
+            return Parsed(reasoning, None, strict=False, soft=False)
+        answer = completion[start + len(_BOX) : end].strip() or None
+        soft = reasoning is not None and answer is not None
+        return Parsed(reasoning, answer, strict=soft and completion[end + 1 :].strip() in _CLOSINGS, soft=soft)
+
+
+def _closing_brace(text: str, start: int) -> int:
+    r"""Return the index of the brace that closes the one just before `start`, -1 without one; \{ and \} are text."""
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        brace = match.group()
+        if brace == "{":
+            depth += 1
+        elif brace == "}":
+            depth -= 1
+            if depth == 0:
+                return match.start()
+    return -1
+
+
+BOXED = Format(
+    name="boxed",
+    system_prompt="Please reason step by step, and put your final answer within \\boxed{}.",
+    layout=BoxedLayout(),
+)

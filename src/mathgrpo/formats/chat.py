@@ -1,0 +1,82 @@
+"""From a problem to the prompt a model sees: chat messages, text, token ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.formats.format import Format
+from mathgrpo.types import Problem, Prompt
+
+Message = dict[str, str]
+
+
+def prompt_messages(question: str, fmt: Format) -> list[Message]:
+    """Return the conversation that asks a question: the format's system turn, then the user turn."""
+    return [
+        {"role": "system", "content": fmt.system_prompt},
+        {"role": "user", "content": fmt.user_turn(question)},
+    ]
+
+
+def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
+    """Return the prompt as text: the tokenizer's chat template up to the assistant's turn, or a plain layout without one.
+
+    Templates that refuse a system turn, or leave it out in silence, get the instruction in front of the question.
+
+    Raises:
+        UserError: the chat template fails even on a single user turn.
+    """
+    if not _has_template(tokenizer):
+        return f"{fmt.system_prompt.strip()}\n\n{fmt.user_turn(question)}\n\n"
+    from jinja2 import TemplateError
+
+    messages = prompt_messages(question, fmt)
+    try:
+        text = _render(tokenizer, messages)
+        if fmt.system_prompt.strip() in text:
+            return text
+    except TemplateError:
+        pass  # such as Gemma's: the system role is an error there; the merged turn below says the same
+    try:
+        return _render(tokenizer, _merged(messages))
+    except TemplateError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"model.path: its chat template fails on one user turn ({reason}); "
+            "repair chat_template in the model's folder or remove it to use the plain layout"
+        ) from error
+
+
+def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
+    """Return a problem's prompt as token ids, with the key that names the problem.
+
+    A chat template writes its own beginning-of-sequence token, so none is added there; the plain layout gets the one
+    the tokenizer adds by itself, and no end-of-sequence token, which some tokenizers add too.
+
+    Raises:
+        UserError: the chat template fails, or the prompt has no token.
+    """
+    text = prompt_text(tokenizer, problem.question, fmt)
+    plain = not _has_template(tokenizer)
+    ids = list(tokenizer(text, add_special_tokens=plain)["input_ids"])
+    if plain and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids.pop()
+    if not ids:
+        raise UserError("model.path: its tokenizer makes no token of a prompt; use the tokenizer the model was trained with")
+    return Prompt(ids=tuple(ids), key=int(problem.id, 16) >> 1)
+
+
+def _has_template(tokenizer: Any) -> bool:
+    """Return whether the tokenizer brings a chat template."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def _render(tokenizer: Any, messages: list[Message]) -> str:
+    """Return a conversation as text, ready for the assistant to speak."""
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _merged(messages: list[Message]) -> list[Message]:
+    """Return the same conversation as one user turn."""
+    return [{"role": "user", "content": "\n\n".join(message["content"].strip() for message in messages)}]

@@ -1,0 +1,121 @@
+"""Token log-probabilities of completions, without ever holding the logits of more than a chunk of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mathgrpo.grpo.pack import MicroBatch
+
+# Shape legend: N completion tokens (padded to a bucket), V vocabulary, F hidden size.
+
+CHUNK_ELEMENTS = 1 << 22
+"""Logits in one chunk: 16 MiB in fp32, 2,048 tokens of a vocabulary of 2,048."""
+MIN_CHUNK = 256
+"""Tokens in a chunk at least, so that with a large vocabulary the head is still an efficient matrix product."""
+
+
+def completion_logprobs(model: Any, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return (token_logprobs, entropy) of the micro-batch's completion tokens, under softmax(logits / temperature).
+
+    The softmax is the full one. Where sampling was truncated (top_p, top_k, min_p) its log-probs are higher than
+    these by the log of the mass kept: no importance weight is made of that difference, it is only logged, because the
+    policy gradient is that of the full softmax (TRL does the same, issue 6789).
+
+    Shapes: both [N without padding], float32; entropy has no gradient.
+    """
+    decoder, head = split_model(model)
+    hidden = decoder_states(decoder, batch).flatten(0, 1)
+    hidden_NF = hidden.index_select(0, batch.logit_rows)
+    logprobs_N, entropy_N = chunked_logprobs(hidden_NF, batch.targets, head, temperature)
+    num_tokens = len(batch.token_index)
+    return logprobs_N[:num_tokens], entropy_N[:num_tokens]
+
+
+def decoder_states(decoder: Any, batch: MicroBatch) -> Tensor:
+    """Return the last hidden states of the micro-batch, before the LM head.
+
+    Shared layout: call inside `packed_attention(decoder.config)`.
+    """
+    extra: dict[str, Any] = {} if batch.layout is None else {"packed_layout": batch.layout}
+    output = decoder(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        **extra,
+    )
+    states: Tensor = output.last_hidden_state
+    return states
+
+
+def chunked_logprobs(
+    hidden_NF: Tensor, targets_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return (token_logprobs_N, entropy_N), computing the logits chunk by chunk, and again in the backward pass.
+
+    head: hidden states -> logits; called as it is, so tied weights, adapters and quantised layers all work.
+    """
+    with torch.no_grad():
+        vocab_size = head(hidden_NF[:1]).shape[-1]
+    size = max(MIN_CHUNK, CHUNK_ELEMENTS // vocab_size)
+    logprobs, entropies = [], []
+    for hidden, targets in zip(hidden_NF.split(size), targets_N.split(size), strict=True):
+        result = checkpoint(_chunk, hidden, targets, head, temperature, use_reentrant=False)
+        logprobs.append(result[0])
+        entropies.append(result[1])
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
+    """Return (decoder, head) of a causal LM, adapters included: head turns its hidden states into logits."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    output_layer = base.get_output_embeddings()
+    config = base.config
+    softcap = getattr(config, "final_logit_softcapping", None)
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+
+    def head(hidden: Tensor) -> Tensor:
+        logits: Tensor = output_layer(hidden)
+        logits = logits if scale == 1.0 else logits * scale
+        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
+    return base.get_decoder(), head
+
+
+def _chunk(
+    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], temperature: float
+) -> tuple[Tensor, Tensor]:
+    logits = head(hidden).float()
+    logprobs, entropy = _TokenLogprobs.apply(logits, targets, temperature)
+    return logprobs, entropy
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(logits / temperature) at the targets, and the entropy, with a backward that makes one [N, V] tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        scaled = logits_NV / temperature if temperature != 1.0 else logits_NV
+        log_total = torch.logsumexp(scaled, dim=-1)
+        picked = scaled.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
+        probs = torch.exp(scaled - log_total.unsqueeze(-1))
+        # H = log Z - sum_v p_v logit_v
+        entropy = log_total - torch.linalg.vecdot(probs, scaled)
+        ctx.save_for_backward(probs, targets_N)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return picked - log_total, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        probs, targets_N = ctx.saved_tensors
+        # d logp_target / d logit_v = (1[v = target] - p_v) / temperature
+        scale = (grad_N / ctx.temperature).unsqueeze(-1)
+        grad = probs * -scale
+        grad.scatter_add_(-1, targets_N.unsqueeze(-1), scale)
+        return grad, None, None

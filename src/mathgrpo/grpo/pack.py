@@ -1,0 +1,293 @@
+"""Groups to micro-batches: which completions are computed together, and their tensors.
+
+Two layouts hold the same tokens:
+
+    shared   one row [prompt][c1]...[cG][prompt][c1]...; positions restart after the prompt, so that every completion
+             continues it. The prompt is computed once for all its completions in the micro-batch.
+    plain    one right-padded row [prompt][completion] for each completion, standard attention.
+
+In both, a completion's last token is left out of the input: its hidden state predicts nothing that has a loss. The
+first completion token's logit comes from the prompt's last row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.grpo.attention import PackedLayout, packed_layout
+from mathgrpo.grpo.loss import completion_weights
+from mathgrpo.types import RolloutGroup
+
+# Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Completions of one group that are computed together.
+
+    Attributes:
+        group: position of the group in the step.
+        completions: positions of its completions in the group.
+    """
+
+    group: int
+    completions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTokens:
+    """What the loss needs to know about every completion token of a step, in one flat order (group by group).
+
+    Attributes:
+        offsets: offsets[b][g] is where completion g of group b begins.
+        advantages_M, sampling_logprobs_M: one value a token.
+        weights_M: loss weight, normaliser included; 0 on masked completions.
+        num_tokens: M.
+        num_kept: tokens that are not masked.
+    """
+
+    offsets: tuple[tuple[int, ...], ...]
+    advantages_M: Tensor
+    weights_M: Tensor
+    sampling_logprobs_M: Tensor
+    num_tokens: int
+    num_kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The tensors of one forward pass.
+
+    Attributes:
+        input_ids, position_ids: [1, T] when shared, [rows, T] when plain.
+        attention_mask: [rows, T] when plain, else None.
+        layout: which rows belong together when shared, else None.
+        logit_rows, targets: row of the flattened hidden states, and the token it must predict; [N] padded to a bucket.
+        token_index: [N] (not padded) position of each target in the step's flat order.
+        num_unique: input tokens computed, padding not counted.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor | None
+    layout: PackedLayout | None
+    logit_rows: Tensor
+    targets: Tensor
+    token_index: Tensor
+    num_unique: int
+
+
+def step_tokens(
+    groups: Sequence[RolloutGroup], section: GrpoSection, max_new_tokens: int, device: torch.device | str
+) -> StepTokens:
+    """Return the flat token arrays of a step; the loss normaliser is counted here, once."""
+    completions = [completion for group in groups for completion in group.completions]
+    lengths = [len(completion.ids) for completion in completions]
+    kept = [not (section.mask_truncated and completion.finish_reason == "length") for completion in completions]
+    lengths_R = torch.tensor(lengths)
+    weights_R = completion_weights(section.loss, lengths_R, torch.tensor(kept), max_new_tokens)
+    advantages_R = torch.tensor([value for group in groups for value in group.advantages], dtype=torch.float32)
+    logprobs = [value for completion in completions for value in completion.logprobs]
+    return StepTokens(
+        offsets=_offsets(groups),
+        advantages_M=advantages_R.repeat_interleave(lengths_R).to(device),
+        weights_M=weights_R.repeat_interleave(lengths_R).to(device),
+        sampling_logprobs_M=torch.tensor(logprobs, dtype=torch.float32).to(device),
+        num_tokens=sum(lengths),
+        num_kept=sum(length for length, keep in zip(lengths, kept, strict=True) if keep),
+    )
+
+
+def pieces_with_loss(groups: Sequence[RolloutGroup], section: GrpoSection) -> list[Piece]:
+    """Return the completions whose loss term can have a gradient, group by group.
+
+    Left out, exactly: completions without tokens; truncated ones when they are masked; and, when there is no KL term
+    and skip_zero_advantage is on, those with advantage 0, for which -min(r * 0, clip(r) * 0) is 0 whatever the policy
+    does. A group of which nothing is left is not computed at all.
+    """
+    skip_zero = section.skip_zero_advantage and section.beta == 0.0
+    pieces = []
+    for b, group in enumerate(groups):
+        chosen = tuple(
+            g
+            for g, completion in enumerate(group.completions)
+            if completion.ids
+            and not (section.mask_truncated and completion.finish_reason == "length")
+            and not (skip_zero and group.advantages[g] == 0.0)
+        )
+        if chosen:
+            pieces.append(Piece(b, chosen))
+    return pieces
+
+
+def plan_micro_batches(
+    groups: Sequence[RolloutGroup], pieces: Iterable[Piece], token_budget: int, *, shared_prompt: bool
+) -> list[list[Piece]]:
+    """Return the pieces in micro-batches of at most token_budget unique tokens (plain: padded tokens).
+
+    A piece larger than the budget is split by completions and its prompt repeated; a single completion is never split.
+    Pieces of similar length go together, the longest first, so that a lack of memory shows at once.
+
+    Example: token_budget 10, prompts of 3, groups of 2 completions of 4 -> one group a micro-batch (3 + 2 * 3 = 9).
+    """
+    split = [part for piece in pieces for part in _split(groups, piece, token_budget, shared_prompt)]
+    split.sort(key=lambda piece: (-_row_length(groups, piece), piece.group, piece.completions))
+    plan: list[list[Piece]] = []
+    used = 0
+    for piece in split:
+        cost = _cost(groups, piece, shared_prompt)
+        # The first piece of a plain micro-batch is its longest, so every later row is padded to it.
+        if plan and not shared_prompt:
+            cost = _row_length(groups, plan[-1][0]) * len(piece.completions)
+        if plan and used + cost <= token_budget:
+            plan[-1].append(piece)
+            used += cost
+        else:
+            plan.append([piece])
+            used = _cost(groups, piece, shared_prompt)
+    return plan
+
+
+def build_micro_batch(
+    groups: Sequence[RolloutGroup],
+    tokens: StepTokens,
+    pieces: Sequence[Piece],
+    *,
+    shared_prompt: bool,
+    device: torch.device | str,
+) -> MicroBatch:
+    """Return the tensors of one micro-batch, on `device`."""
+    build = _shared_rows if shared_prompt else _plain_rows
+    return build(groups, tokens, pieces, device)
+
+
+def bucket(size: int, smallest: int = 16) -> int:
+    """Return `size` rounded up so that few different values occur (32 to a doubling) and at most 1/16 is added above 512.
+
+    Fresh shapes cost memory in the primitive caches of CPU libraries and compile time on GPUs.
+
+    Example:
+        >>> bucket(1), bucket(100), bucket(1000), bucket(5001)
+        (16, 112, 1008, 5120)
+    """
+    step = max(smallest, 1 << max(0, size.bit_length() - 6))
+    return -(-size // step) * step
+
+
+def _shared_rows(
+    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str
+) -> MicroBatch:
+    ids: list[int] = []
+    positions: list[int] = []
+    targets: list[int] = []
+    logit_rows: list[int] = []
+    token_index: list[int] = []
+    prompts: list[tuple[int, int]] = []
+    completions: list[tuple[int, int, int]] = []
+    for n, piece in enumerate(pieces):
+        prompt = groups[piece.group].prompt.ids
+        prompts.append((len(ids), len(prompt)))
+        last_prompt_row = len(ids) + len(prompt) - 1
+        ids.extend(prompt)
+        positions.extend(range(len(prompt)))
+        for g in piece.completions:
+            completion = groups[piece.group].completions[g].ids
+            start, inputs = len(ids), len(completion) - 1
+            completions.append((start, inputs, n))
+            ids.extend(completion[:-1])
+            positions.extend(range(len(prompt), len(prompt) + inputs))
+            targets.extend(completion)
+            logit_rows.extend([last_prompt_row, *range(start, start + inputs)])
+            first = tokens.offsets[piece.group][g]
+            token_index.extend(range(first, first + len(completion)))
+    num_unique = len(ids)
+    padding = bucket(num_unique) - num_unique
+    return MicroBatch(
+        input_ids=torch.tensor([ids + [0] * padding], device=device),
+        position_ids=torch.tensor([positions + [0] * padding], device=device),
+        attention_mask=None,
+        layout=packed_layout(prompts, completions, num_unique + padding, bucket, device),
+        logit_rows=_padded(logit_rows, device),
+        targets=_padded(targets, device),
+        token_index=torch.tensor(token_index, device=device),
+        num_unique=num_unique,
+    )
+
+
+def _plain_rows(
+    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str
+) -> MicroBatch:
+    width = bucket(max(_row_length(groups, piece) for piece in pieces))
+    ids: list[list[int]] = []
+    mask: list[list[int]] = []
+    targets: list[int] = []
+    logit_rows: list[int] = []
+    token_index: list[int] = []
+    for piece in pieces:
+        prompt = groups[piece.group].prompt.ids
+        for g in piece.completions:
+            completion = groups[piece.group].completions[g].ids
+            row = [*prompt, *completion[:-1]]
+            first_row = len(ids) * width + len(prompt) - 1
+            ids.append(row + [0] * (width - len(row)))
+            mask.append([1] * len(row) + [0] * (width - len(row)))
+            targets.extend(completion)
+            logit_rows.extend(range(first_row, first_row + len(completion)))
+            first = tokens.offsets[piece.group][g]
+            token_index.extend(range(first, first + len(completion)))
+    return MicroBatch(
+        input_ids=torch.tensor(ids, device=device),
+        position_ids=torch.arange(width, device=device).expand(len(ids), width),
+        attention_mask=torch.tensor(mask, device=device),
+        layout=None,
+        logit_rows=_padded(logit_rows, device),
+        targets=_padded(targets, device),
+        token_index=torch.tensor(token_index, device=device),
+        num_unique=sum(map(sum, mask)),
+    )
+
+
+def _padded(values: list[int], device: torch.device | str) -> Tensor:
+    return torch.tensor(values + [0] * (bucket(len(values)) - len(values)), device=device)
+
+
+def _offsets(groups: Sequence[RolloutGroup]) -> tuple[tuple[int, ...], ...]:
+    offsets, total = [], 0
+    for group in groups:
+        starts = []
+        for completion in group.completions:
+            starts.append(total)
+            total += len(completion.ids)
+        offsets.append(tuple(starts))
+    return tuple(offsets)
+
+
+def _row_length(groups: Sequence[RolloutGroup], piece: Piece) -> int:
+    """Return the input length of the piece's longest completion with its prompt."""
+    group = groups[piece.group]
+    return len(group.prompt.ids) + max(len(group.completions[g].ids) - 1 for g in piece.completions)
+
+
+def _cost(groups: Sequence[RolloutGroup], piece: Piece, shared_prompt: bool) -> int:
+    """Return the tokens the piece takes of a budget."""
+    group = groups[piece.group]
+    if not shared_prompt:
+        return _row_length(groups, piece) * len(piece.completions)
+    return len(group.prompt.ids) + sum(len(group.completions[g].ids) - 1 for g in piece.completions)
+
+
+def _split(groups: Sequence[RolloutGroup], piece: Piece, token_budget: int, shared_prompt: bool) -> list[Piece]:
+    """Return the piece in parts that each fit the budget, or hold a single completion."""
+    parts: list[Piece] = []
+    for g in piece.completions:
+        longer = Piece(piece.group, (*parts[-1].completions, g)) if parts else None
+        if longer is not None and _cost(groups, longer, shared_prompt) <= token_budget:
+            parts[-1] = longer
+        else:
+            parts.append(Piece(piece.group, (g,)))
+    return parts

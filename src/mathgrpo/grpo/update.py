@@ -1,0 +1,300 @@
+"""One policy update: micro-batches, loss, gradient, clipping, optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.errors import UserError
+from mathgrpo.grpo.attention import packed_attention
+from mathgrpo.grpo.logprobs import completion_logprobs, split_model
+from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
+from mathgrpo.grpo.memory import is_out_of_memory, release_memory
+from mathgrpo.grpo.pack import MicroBatch, Piece, StepTokens, build_micro_batch, pieces_with_loss, plan_micro_batches, step_tokens
+from mathgrpo.grpo.reference import Reference
+from mathgrpo.grpo.serving import unshared_reason
+from mathgrpo.types import RolloutGroup
+
+MOVED_SAMPLE = 1 << 20
+"""Weights looked at for weights_moved, about, spread evenly over each parameter."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is not a finite number, found before the optimizer step, so the weights are unharmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStats:
+    """What an update did.
+
+    Attributes:
+        metrics: loss, grad_norm, entropy, kl (with beta > 0), clip_ratio/low and /high,
+            sampling/logprob_difference/mean and /max, weights_moved. Means over the update's optimizer steps; a metric
+            of which no token was computed is absent. entropy, kl and the sampling difference are means over the
+            completion tokens computed, clip ratios over all that are not masked.
+        tokens: input tokens computed in one optimizer step, padding not counted.
+        completion_tokens: completion tokens of the step, skipped ones included.
+        micro_batches: of one optimizer step.
+        skipped_groups: groups of which nothing had to be computed.
+        token_budget: what was used in the end; lower than asked for after running out of memory.
+        layout: "shared", or "plain" with one row a completion.
+        notes: what a user should know, such as why prompts were not shared.
+    """
+
+    metrics: dict[str, float]
+    tokens: int
+    completion_tokens: int
+    micro_batches: int
+    skipped_groups: int
+    token_budget: int
+    layout: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Step:
+    """All that the micro-batches of one update share. old_logprobs_M and ref_logprobs_M are filled in its first pass."""
+
+    policy: Any
+    groups: Sequence[RolloutGroup]
+    section: GrpoSection
+    temperature: float
+    reference: Reference | None
+    tokens: StepTokens
+    pieces: list[Piece]
+    shared_prompt: bool
+    token_budget: int
+    old_logprobs_M: Tensor
+    ref_logprobs_M: Tensor
+
+
+def policy_update(
+    policy: Any,
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[RolloutGroup],
+    section: GrpoSection,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    max_grad_norm: float,
+    reference: Reference | None = None,
+    token_budget: int | None = None,
+) -> UpdateStats:
+    """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
+
+    The old log-probs of the ratio are those of the first of these steps, when the policy is still the one that
+    sampled; with one step they are token_logprobs themselves without gradient, and no extra pass is made. The
+    difference to the engine's own sampling log-probs is logged. Learning rates are the caller's to set beforehand.
+
+    policy: its model, device and autocast() are used. The model is in evaluation mode here, except adapter dropout.
+    token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving.
+    Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
+    """
+    _check(groups, section, reference)
+    reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
+    tokens = step_tokens(groups, section, max_new_tokens, policy.device)
+    step = _Step(
+        policy, groups, section, temperature, reference, tokens, pieces_with_loss(groups, section), not reason,
+        token_budget or section.token_budget, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
+    )  # fmt: skip
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    before = _weight_sample(parameters)
+    history: list[dict[str, float]] = []
+    micro_batches: list[int] = [0, 0]
+    with _update_mode(policy.model), _attention_of(step):
+        for index in range(section.updates_per_rollout):
+            totals, micro_batches = _gradient(step, optimizer, first=index == 0)
+            norm = _fill_and_norm(parameters)
+            metrics = _metrics(step, totals, norm, first=index == 0)
+            _require_finite(metrics, optimizer, index)
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            history.append(metrics)
+    metrics = _mean_metrics(history) | {"weights_moved": _moved_fraction(before, parameters)}
+    note = f"prompts are computed once per completion in the update: {reason}" if reason else ""
+    return UpdateStats(
+        metrics=metrics,
+        tokens=micro_batches[1],
+        completion_tokens=tokens.num_tokens,
+        micro_batches=micro_batches[0],
+        skipped_groups=len(groups) - len({piece.group for piece in step.pieces}),
+        token_budget=step.token_budget,
+        layout="plain" if reason else "shared",
+        notes=(note,) if note else (),
+    )
+
+
+def _gradient(step: _Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Tensor, list[int]]:
+    """Leave the gradient of the whole step in the parameters; return its totals and [micro-batches, tokens].
+
+    Out of memory: the token budget is halved and the step begun again. Micro-batches do not change the gradient.
+    """
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        failure = ""
+        try:
+            return _accumulate(step, first=first)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or step.token_budget <= 1:
+                raise
+            failure = str(error)
+        # Outside the except block: the traceback held the failed pass's tensors until here.
+        optimizer.zero_grad(set_to_none=True)
+        _halve_budget(step, failure)
+        release_memory()
+
+
+def _halve_budget(step: _Step, failure: str) -> None:
+    """Halve the token budget; end the run clearly when that could no longer make a micro-batch smaller."""
+    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
+    if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
+        raise UserError(
+            f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
+            f"({failure.splitlines()[0]}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
+        )
+    step.token_budget //= 2
+
+
+def _accumulate(step: _Step, *, first: bool) -> tuple[Tensor, list[int]]:
+    """Run forward and backward over all micro-batches; return (totals [6], [micro-batches, tokens])."""
+    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
+    sums = torch.zeros(6, dtype=torch.float64, device=step.policy.device)
+    largest = torch.zeros((), dtype=torch.float64, device=step.policy.device)
+    num_tokens = 0
+    for pieces in plan:
+        batch = build_micro_batch(
+            step.groups, step.tokens, pieces, shared_prompt=step.shared_prompt, device=step.policy.device
+        )
+        loss, batch_sums, batch_largest = _micro_batch_loss(step, batch, first=first)
+        loss.backward()
+        sums += batch_sums
+        largest = torch.maximum(largest, batch_largest)
+        num_tokens += batch.num_unique
+    return torch.cat([sums, largest.view(1)]), [len(plan), num_tokens]
+
+
+def _micro_batch_loss(step: _Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the micro-batch's share of the loss, its metric sums [6] and its largest sampling difference."""
+    section, tokens, index = step.section, step.tokens, batch.token_index
+    with step.policy.autocast():
+        if first and step.reference is not None:
+            step.ref_logprobs_M.index_copy_(0, index, step.reference.ref_logprobs(batch, step.temperature))
+        logprobs_N, entropy_N = completion_logprobs(step.policy.model, batch, step.temperature)
+    if first:
+        step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
+    advantages_N = tokens.advantages_M[index]
+    ratio_N = torch.exp(logprobs_N - step.old_logprobs_M[index])
+    losses_N = clipped_policy_loss(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
+    kl_N = torch.zeros_like(losses_N)
+    if section.beta > 0.0:
+        kl_N = ratio_N * k3_kl(logprobs_N, step.ref_logprobs_M[index])
+        losses_N = losses_N + section.beta * kl_N
+    loss = (tokens.weights_M[index] * losses_N).sum()
+    with torch.no_grad():
+        low_N, high_N = clip_flags(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
+        difference_N = (logprobs_N - tokens.sampling_logprobs_M[index]).abs()
+        columns = (loss, entropy_N.sum(), kl_N.sum(), low_N.sum(), high_N.sum(), difference_N.sum())
+        sums = torch.stack([column.double() for column in columns])
+    return loss, sums, difference_N.max().detach().double()
+
+
+def _metrics(step: _Step, totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
+    """Return the optimizer step's metrics. The one place where the host waits for the device."""
+    loss, entropy, kl, low, high, difference, largest, grad_norm = torch.cat([totals, norm.double().view(1)]).tolist()
+    counts = (len(step.groups[piece.group].completions[g].ids) for piece in step.pieces for g in piece.completions)
+    computed, kept = sum(counts), max(1, step.tokens.num_kept)
+    metrics = {"loss": loss, "grad_norm": grad_norm, "clip_ratio/low": low / kept, "clip_ratio/high": high / kept}
+    if computed:
+        metrics["entropy"] = entropy / computed
+        if step.section.beta > 0.0:
+            metrics["kl"] = kl / computed
+        if first:
+            metrics["sampling/logprob_difference/mean"] = difference / computed
+            metrics["sampling/logprob_difference/max"] = largest
+    return metrics
+
+
+def _require_finite(metrics: dict[str, float], optimizer: torch.optim.Optimizer, index: int) -> None:
+    if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
+        return
+    optimizer.zero_grad(set_to_none=True)
+    facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+    raise NonFiniteError(f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}")
+
+
+def _fill_and_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the gradient's L2 norm, after giving every parameter a gradient if none has one.
+
+    When every group was skipped the plain computation would hand the optimizer zeros, and its momentum would go on.
+    """
+    if all(parameter.grad is None for parameter in parameters):
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def _mean_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for metrics in history for name in metrics)
+    values = {name: [metrics[name] for metrics in history if name in metrics] for name in names}
+    return {name: sum(column) / len(column) for name, column in values.items()}
+
+
+def _weight_sample(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of about MOVED_SAMPLE weights, or of all if there are fewer."""
+    stride = max(1, sum(parameter.numel() for parameter in parameters) // MOVED_SAMPLE)
+    return [parameter.detach().flatten()[::stride].clone() for parameter in parameters]
+
+
+def _moved_fraction(before: Sequence[Tensor], parameters: Sequence[Tensor]) -> float:
+    after = _weight_sample(parameters)
+    moved = [(old != new).sum() for old, new in zip(before, after, strict=True)]
+    return float(torch.stack(moved).sum()) / max(1, sum(old.numel() for old in before))
+
+
+@contextlib.contextmanager
+def _attention_of(step: _Step) -> Iterator[None]:
+    """Let the policy and a copied reference use packed attention, if prompts are shared."""
+    models = [step.policy.model]
+    if step.reference is not None and step.reference.model is not step.policy.model:
+        models.append(step.reference.model)
+    with contextlib.ExitStack() as stack:
+        if step.shared_prompt:
+            for model in models:
+                stack.enter_context(packed_attention(split_model(model)[0].config))
+        yield
+
+
+@contextlib.contextmanager
+def _update_mode(model: Any) -> Iterator[None]:
+    """Put the model in evaluation mode but for adapter dropout; restore the modes after.
+
+    Dropout in the base model would make the policy that is updated another one than the policy that sampled.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            module.training = True
+    try:
+        yield
+    finally:
+        model.eval()
+        for module in training:
+            module.training = True
+
+
+def _check(groups: Sequence[RolloutGroup], section: GrpoSection, reference: Reference | None) -> None:
+    if not groups:
+        raise UserError("policy_update: there are no groups to learn from")
+    if any(len(group.advantages) != len(group.completions) for group in groups):
+        raise UserError("policy_update: a group has no advantages; call with_advantages first")
+    if section.beta > 0.0 and reference is None:
+        raise UserError(f"grpo.beta={section.beta}: the KL term needs a reference; call build_reference first")

@@ -1,0 +1,75 @@
+"""LoRA adapters: attached fresh, or loaded from a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mathgrpo.config.recipe import LoraSection
+from mathgrpo.errors import UserError
+
+
+def attach_adapter(model: Any, section: LoraSection) -> Any:
+    """Return a PEFT model in which only a fresh adapter trains; its output starts equal to the model's.
+
+    Raises: UserError when a target module is not one of the model's linear layers.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    check_targets(model, section.target_modules)
+    config = LoraConfig(
+        r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout, bias="none",
+        target_modules=list(section.target_modules), task_type="CAUSAL_LM",
+        fan_in_fan_out=_has_transposed_linears(model),
+    )
+    return get_peft_model(model, config)
+
+
+def load_adapter(model: Any, folder: str, *, train: bool, section: LoraSection | None) -> Any:
+    """Return the model with the adapter of a checkpoint folder.
+
+    Training without model.lora trains all weights, so the adapter is merged into them; training with it goes on
+    with the adapter as it was saved.
+    Raises: UserError when model.lora asks for another shape than the saved one.
+    """
+    from peft import PeftModel
+
+    loaded: Any = PeftModel.from_pretrained(model, folder, is_trainable=train)
+    saved = loaded.peft_config[loaded.active_adapter]
+    if train and section is None:
+        return loaded.merge_and_unload()
+    if section is not None and (section.r, section.alpha) != (saved.r, saved.lora_alpha):
+        raise UserError(
+            f"model.lora.r={section.r}, alpha={section.alpha}: the adapter in {folder} has r={saved.r}, "
+            f"alpha={saved.lora_alpha}; use these, or start from the base model"
+        )
+    return loaded
+
+
+def check_targets(model: Any, targets: tuple[str, ...]) -> None:
+    """Raise UserError, naming the linear layers there are, unless every target is one of them."""
+    present = linear_names(model)
+    missing = [name for name in targets if name not in present]
+    if missing:
+        raise UserError(
+            f"model.lora.target_modules={','.join(missing)}: this model has no such linear layer; "
+            f"it has {', '.join(sorted(present))}"
+        )
+
+
+def linear_names(model: Any) -> set[str]:
+    """Return the last name parts of the linear layers an adapter can go on (the output head left out)."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    return {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    }
+
+
+def _has_transposed_linears(model: Any) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())

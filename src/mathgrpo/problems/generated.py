@@ -1,0 +1,133 @@
+"""Endless grade-school word problems from reasoning-gym's gsm_symbolic, with worked solutions and sound splits.
+
+Three sets that cannot overlap: training problems; held-out problems of the same templates, apart by question; and
+problems of whole templates that training never sees. reasoning-gym seeds its item i with seed + i, so neighbouring
+seeds repeat items: each set draws from its own far range, and questions are compared besides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.problems.sets import ProblemSets
+from mathgrpo.problems.worked import Step, clean_answer, steps_text, worked_steps
+from mathgrpo.types import Problem
+
+SOURCE = "gsm_symbolic"
+UNSEEN_TEMPLATES = frozenset({14, 31, 39, 48, 58, 62, 78, 82})
+"""gsm_symbolic template numbers that only the second held-out set uses: short ones, of all four operations."""
+MAX_VALUE = 999
+MAX_STEPS = 6
+_SUFFIX = " Give the result as your final answer. Do not include units."
+_RANGE = 100_000_000
+_CHUNK = 20_000
+_REVISION = 1
+"""Raised whenever the same seed would give other problems, so that an old cache is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Which items to draw: from `start` on, of seen or unseen templates."""
+
+    start: int
+    unseen: bool
+
+
+def generate_problem_sets(train_size: int, heldout_size: int, seed: int) -> ProblemSets:
+    """Return training, held-out and held-out-template problems; the same three for the same arguments.
+
+    The held-out sets depend on seed and heldout_size only, so runs with more training problems are comparable.
+    """
+    base = seed * 10 * _RANGE
+    heldout = _load_or_draw(_Draw(base + _RANGE, unseen=False), heldout_size)
+    templates = _load_or_draw(_Draw(base + 2 * _RANGE, unseen=True), heldout_size)
+    taken = {problem.id for problem in (*heldout, *templates)}
+    train = _load_or_draw(_Draw(base + 3 * _RANGE, unseen=False), train_size)
+    kept = tuple(problem for problem in train if problem.id not in taken)
+    note = f"generated: {len(train) - len(kept)} of {len(train)} training problems dropped because they are held out"
+    return ProblemSets(train=kept, heldout=heldout, heldout_templates=templates, notes=(note,))
+
+
+def is_small_arithmetic(steps: tuple[Step, ...]) -> bool:
+    """Return whether a small model has a fair chance: few steps, values 0 to 999, one easy operand in * and /."""
+    return len(steps) <= MAX_STEPS and all(_is_small(step) for step in steps)
+
+
+def _is_small(step: Step) -> bool:
+    values = (step.left, step.right, step.result)
+    if min(values) < 0 or max(values) > MAX_VALUE or any((value * 100).denominator != 1 for value in values):
+        return False
+    if step.sign == "*":
+        low, high = sorted((step.left, step.right))
+        return low <= 12 or low % 10 == 0 or high % 10 == 0
+    if step.sign == "/":
+        return step.right <= 12 or step.result <= 12 or step.right % 10 == 0
+    return True
+
+
+def _load_or_draw(draw: _Draw, size: int) -> tuple[Problem, ...]:
+    path = _cache_path(draw, size)
+    if path.is_file():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if len(rows) == size:
+            return tuple(Problem(**row) for row in rows)
+    problems = tuple(_draw_problems(draw, size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text("".join(json.dumps(_row(problem)) + "\n" for problem in problems))
+    partial.replace(path)
+    return problems
+
+
+def _row(problem: Problem) -> dict[str, Any]:
+    return {key: getattr(problem, key) for key in ("question", "answer", "solution", "template")}
+
+
+def _cache_path(draw: _Draw, size: int) -> Path:
+    from importlib.metadata import version
+
+    root = os.environ.get("MATHGRPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mathgrpo"
+    kind = "unseen" if draw.unseen else "seen"
+    return Path(root) / "generated" / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.start}-{size}.jsonl"
+
+
+def _draw_problems(draw: _Draw, size: int) -> Iterator[Problem]:
+    """Yield `size` different problems that pass the filter."""
+    seen: set[str] = set()
+    for item in _items(draw):
+        problem = _problem(item)
+        if problem is not None and problem.id not in seen:
+            seen.add(problem.id)
+            yield problem
+            if len(seen) == size:
+                return
+
+
+def _items(draw: _Draw) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (template number, item) without end."""
+    from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import GSMSymbolicDataset, GSMSymbolicDatasetConfig
+
+    start = draw.start
+    while True:
+        dataset = GSMSymbolicDataset(GSMSymbolicDatasetConfig(seed=start, size=_CHUNK))
+        for index, template in enumerate(dataset.task_indices):
+            if (template in UNSEEN_TEMPLATES) == draw.unseen:
+                yield template, dataset[index]
+        start += _CHUNK
+
+
+def _problem(numbered: tuple[int, dict[str, Any]]) -> Problem | None:
+    """Return a clean problem, or None when its solution does not hold, is not small, or ends in no whole number."""
+    template, item = numbered
+    answer = clean_answer(item["answer"])
+    steps = worked_steps(item["metadata"]["answer_cot"], item["answer"])
+    if answer is None or Fraction(answer).denominator != 1 or steps is None or not is_small_arithmetic(steps):
+        return None
+    question = item["question"].removesuffix(_SUFFIX)
+    return Problem(question=question, answer=answer, solution=steps_text(steps), template=f"{SOURCE}/{template}")

@@ -1,0 +1,129 @@
+"""From one row of a table to one problem, with the row named in every complaint."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.problems import gsm8k
+from mathgrpo.types import Problem
+
+if TYPE_CHECKING:
+    from mathgrpo.config.recipe import ProblemsSection
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as its source has it.
+
+    Attributes:
+        place: where it is ("line 3" of a JSONL file, "row 3" of a table), counted from 1.
+        values: column name -> value.
+    """
+
+    place: str
+    values: Mapping[str, Any]
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Return a value as one printable line in double quotes, cut to `limit` characters.
+
+    Example:
+        >>> shown("two\\nlines"), shown("a" * 100, limit=3)
+        ('"two\\\\nlines"', '"aaa…"')
+    """
+    text = str(value)
+    clipped = text if len(text) <= limit else text[:limit] + "…"
+    return json.dumps(clipped, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+def listed(names: Sequence[str], limit: int = 12) -> str:
+    """Return names as a list for a message, the first `limit` of them."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """Return '; did you mean "question"?' for the nearest of the names, blind to case, or "" when none is near."""
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean {shown(by_lower[near[0]])}?" if near else ""
+
+
+def problem_from_row(row: Row, section: ProblemsSection) -> Problem:
+    """Return the problem a row holds.
+
+    A GSM8K-shaped answer is cut into gold and solution whatever the source; columns not asked for are kept in
+    Problem.columns, except ones called question or answer, which would hide the problem's own from reward functions.
+
+    Raises:
+        UserError: a column is missing, question or answer is empty, or a cell is no text.
+    """
+    question = _filled(row, "question_column", section)
+    answer = _filled(row, "answer_column", section)
+    gold, solution = gsm8k.split_answer(answer) or (answer, None)
+    if section.solution_column:
+        written = _text(row, "solution_column", section)
+        cut = gsm8k.split_answer(written)
+        solution = cut[1] if cut else gsm8k.clean_solution(written) or None
+    used = {section.question_column, section.answer_column, section.solution_column, "question", "answer"}
+    columns = {name: value for name, value in row.values.items() if name not in used}
+    return Problem(question=question, answer=gold, solution=solution, columns=columns)
+
+
+def _filled(row: Row, field: str, section: ProblemsSection) -> str:
+    """Return the text of a cell that must not be empty."""
+    text = _text(row, field, section)
+    if not text:
+        column = getattr(section, field)
+        raise UserError(
+            f"problems.source={shown(section.source)}: {row.place} has an empty {shown(column)}; "
+            f"fill it in, remove the row, or set problems.{field}"
+        )
+    return text
+
+
+def _text(row: Row, field: str, section: ProblemsSection) -> str:
+    """Return a cell as stripped text; "" for a missing value."""
+    column = getattr(section, field)
+    if column not in row.values:
+        names = [str(name) for name in row.values]
+        raise UserError(
+            f"problems.{field}={shown(column)}: {row.place} of {shown(section.source)} has no such column; "
+            f"columns there: {listed(names) or 'none'}{did_you_mean(column, names)}"
+        )
+    value = row.values[column]
+    problem = _unreadable(value)
+    if problem:
+        raise UserError(
+            f"problems.source={shown(section.source)}: {row.place} has {problem} in {shown(column)}; "
+            f"write text or a number there, or set problems.{field}"
+        )
+    return "" if _is_missing(value) else str(value).strip()
+
+
+def _is_missing(value: object) -> bool:
+    """Return whether a cell has no value: null, or the NaN that tables write for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _unreadable(value: object) -> str:
+    """Return in words why a cell is neither text nor a number, "" when it is one."""
+    if isinstance(value, bool | list | tuple | dict | bytes):
+        return f"a {type(value).__name__}"
+    if isinstance(value, str) and not _is_encodable(value):
+        return "a broken Unicode character (half of a surrogate pair)"
+    return ""
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether text can be written to a file: JSON escapes may hold half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""Rows from a file: JSONL, JSON, CSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.problems.rows import Row, shown
+
+
+def read_table(path: Path) -> list[Row]:
+    """Return all rows of a file, read by its suffix (.jsonl, .json, .csv, .parquet).
+
+    Raises:
+        UserError: the file is missing, unreadable, of another kind, broken (the line is named) or has no rows.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"problems.source={shown(path)}: not a {', '.join(READERS)} file; convert it to one of them")
+    try:
+        rows = reader(path)
+    except FileNotFoundError:
+        raise UserError(f"problems.source={shown(path)}: no such file; check the path") from None
+    except OSError as error:
+        raise UserError(f"problems.source={shown(path)}: cannot be read ({error.strerror or error}); check the file") from error
+    except UnicodeDecodeError as error:
+        line = _undecodable_line(path)
+        raise UserError(f"problems.source={shown(path)}: line {line} is not UTF-8; save the file as UTF-8") from error
+    if not rows:
+        raise UserError(f"problems.source={shown(path)}: the file has no rows; give one with at least one problem")
+    return rows
+
+
+def _undecodable_line(path: Path) -> int:
+    """Return the number of the first line that is not UTF-8 (a decoding error only knows its place in a buffer)."""
+    with path.open("rb") as lines:
+        return next((number for number, line in enumerate(lines, start=1) if not _is_utf8(line)), 1)
+
+
+def _is_utf8(line: bytes) -> bool:
+    """Return whether bytes decode."""
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    """Return the rows of a file with one JSON object a line; empty lines are skipped."""
+    rows = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(Row(f"line {number}", _json_object(line, path, f"line {number}")))
+    return rows
+
+
+def _read_json(path: Path) -> list[Row]:
+    """Return the rows of a file that is one JSON list of objects."""
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.strip():
+        return []
+    values = _json_value(text, path, "the file")
+    if not isinstance(values, list):
+        raise UserError(f"problems.source={shown(path)}: the file is not a JSON list of objects; for one object a line name it .jsonl")
+    return [Row(f"row {number}", _as_object(value, path, f"row {number}")) for number, value in enumerate(values, start=1)]
+
+
+def _read_csv(path: Path) -> list[Row]:
+    """Return the rows of a comma-separated file with a header line."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            return [_csv_row(number, values, path) for number, values in enumerate(csv.DictReader(lines), start=1)]
+        except csv.Error as error:
+            raise UserError(f"problems.source={shown(path)}: not readable as CSV ({error}); check quotes and commas") from error
+
+
+def _csv_row(number: int, values: dict[str | Any, Any], path: Path) -> Row:
+    """Return one CSV row, refusing cells beyond the header (DictReader files them under None)."""
+    if None in values:
+        raise UserError(
+            f"problems.source={shown(path)}: row {number} has more cells than the header; put text that holds a comma in quotes"
+        )
+    return Row(f"row {number}", values)
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    """Return the rows of a Parquet file."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError(f"problems.source={shown(path)}: reading Parquet needs pyarrow; pip install pyarrow, or use JSONL") from error
+    try:
+        values = parquet.ParquetFile(path).read().to_pylist()
+    except pyarrow.ArrowException as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise UserError(f"problems.source={shown(path)}: not readable as Parquet ({reason}); write the file again") from error
+    return numbered(values)
+
+
+def numbered(values: Iterable[dict[str, Any]]) -> list[Row]:
+    """Return rows counted from 1."""
+    return [Row(f"row {number}", row) for number, row in enumerate(values, start=1)]
+
+
+def _json_value(text: str, path: Path, place: str) -> Any:
+    """Return parsed JSON, naming file and place when it is broken."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError):
+            where = f" at column {error.colno}" if place.startswith("line") else f" at line {error.lineno}"
+            reason = f"{error.msg}{where}"
+        else:
+            reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+        raise UserError(f"problems.source={shown(path)}: {place} is not JSON ({reason}); repair or remove it") from error
+
+
+def _json_object(text: str, path: Path, place: str) -> dict[str, Any]:
+    """Return a parsed JSON object."""
+    return _as_object(_json_value(text, path, place), path, place)
+
+
+def _as_object(value: Any, path: Path, place: str) -> dict[str, Any]:
+    """Return a parsed value that must be a JSON object."""
+    if not isinstance(value, dict):
+        raise UserError(
+            f'problems.source={shown(path)}: {place} is a {type(value).__name__}, not an object such as {{"question": …, "answer": …}}'
+        )
+    return value
+
+
+READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,146 @@
+"""Named, weighted rewards become one total per completion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.formats import Format
+from mathgrpo.rewards.catalogue import REWARDS, SOUND
+from mathgrpo.rewards.signature import RewardFunction, conversational
+from mathgrpo.rewards.sound import OUTSIDE
+from mathgrpo.rewards.user import call_reward, load_reward, unknown_reward
+
+_OWN_KEYWORDS = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "response_format"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a batch of completions earned.
+
+    Attributes:
+        totals: weighted sum of the parts, one a completion; a part that is None adds nothing.
+        parts: reward name -> unweighted value per completion, None where that reward does not apply.
+    """
+
+    totals: tuple[float, ...]
+    parts: Mapping[str, tuple[float | None, ...]]
+
+    def means(self) -> dict[str, float]:
+        """Return each reward's mean over the completions it applies to; rewards that apply to none are left out."""
+        applied = {name: [value for value in values if value is not None] for name, values in self.parts.items()}
+        return {name: math.fsum(values) / len(values) for name, values in applied.items() if values}
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSuite:
+    """Reward functions with their weights, for one response format. Made by `build_suite`."""
+
+    weights: Mapping[str, float]
+    functions: Mapping[str, RewardFunction]
+    fmt: Format
+
+    def score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[str],
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        trainer_state: Any = None,
+    ) -> Scores:
+        """Return what each completion earns.
+
+        Args:
+            prompts: one a completion, as messages or text.
+            completions: texts.
+            columns: "answer" (gold), "question" and whatever else the problems have; one value a completion.
+
+        Raises:
+            UserError: a reward raises, or returns anything but one finite number or None per completion.
+
+        Example:
+            >>> from mathgrpo.formats import get_format
+            >>> suite = build_suite({"correct": 1.0}, get_format("boxed"))
+            >>> suite.score(["?"], ["so \\\\boxed{4}"], {"answer": ["4"], "question": ["2 + 2?"]}).totals
+            (1.0,)
+        """
+        _check_lengths(prompts, completions, columns)
+        call: dict[str, Any] = {key: value for key, value in columns.items() if key not in _OWN_KEYWORDS}
+        call |= {"prompts": list(prompts), "completions": conversational(completions), "response_format": self.fmt}
+        if completion_ids is not None:
+            call["completion_ids"] = completion_ids
+        if trainer_state is not None:
+            call["trainer_state"] = trainer_state
+        parts = {
+            name: tuple(call_reward(name, function, completions, dict(call))) for name, function in self.functions.items()
+        }
+        return Scores(_totals(parts, self.weights, len(completions)), parts)
+
+
+def build_suite(weights: Mapping[str, float], fmt: Format) -> RewardSuite:
+    """Return the rewards a recipe names, ready to score completions in its format.
+
+    Weights: finite. Built-in rewards take 0 (measured and logged, not paid) or more; a user's function may have a
+    negative weight, as a penalty. At least one must not be 0.
+
+    Raises:
+        UserError: an unknown name, a file or function that does not load, a weight that is not allowed, or sound
+            rewards weighted so that a wrong answer in perfect form earns as much as a right one.
+    """
+    for name, weight in weights.items():
+        _check_weight(name, weight)
+    if not any(weights.values()):
+        raise UserError("rewards: no reward has a weight above 0; use for example rewards.correct=1.0 rewards.format=0.1")
+    functions = {name: _find(name) for name in weights}
+    if set(weights) <= SOUND:
+        _check_soundness(weights)
+    return RewardSuite(MappingProxyType({k: float(v) for k, v in weights.items()}), MappingProxyType(functions), fmt)
+
+
+def _find(name: str) -> RewardFunction:
+    if name in REWARDS:
+        return REWARDS[name]
+    if ":" in name:
+        return load_reward(name)
+    raise unknown_reward(name, list(REWARDS))
+
+
+def _check_weight(name: str, weight: float) -> None:
+    if not math.isfinite(weight):
+        raise UserError(f"rewards.{name}={weight}: a weight must be a finite number")
+    if name in REWARDS and weight < 0:
+        raise UserError(f"rewards.{name}={weight}: the weight of a built-in reward is 0 (logged only) or more")
+
+
+def _check_soundness(weights: Mapping[str, float]) -> None:
+    """Refuse weights under which form pays a wrong answer (`format_always`) as much as the least right one."""
+    wrong = weights.get("format_always", 0.0)
+    right = OUTSIDE * weights.get("correct", 0.0)
+    if wrong > 0 and wrong >= right:
+        raise UserError(
+            f"rewards.format_always={wrong}: a wrong answer in perfect form would earn as much as a right one; "
+            f"use less than {right:g} ({OUTSIDE} of rewards.correct), or rewards.format, which pays right answers only"
+        )
+    if not any(weights.get(name, 0.0) for name in ("correct", "format", "integer")):
+        raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
+
+
+def _check_lengths(prompts: Sequence[Any], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> None:
+    lengths = {"prompts": len(prompts), **{name: len(values) for name, values in columns.items()}}
+    for name, length in lengths.items():
+        if length != len(completions):
+            raise ValueError(f"{name} has {length} rows for {len(completions)} completions")
+
+
+def _totals(
+    parts: Mapping[str, tuple[float | None, ...]], weights: Mapping[str, float], count: int
+) -> tuple[float, ...]:
+    return tuple(
+        math.fsum(weights[name] * value for name, values in parts.items() if (value := values[row]) is not None)
+        for row in range(count)
+    )

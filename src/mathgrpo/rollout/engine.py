@@ -1,0 +1,119 @@
+"""The one interface of all rollout engines, and the choice between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from mathgrpo.errors import UserError
+from mathgrpo.models import Policy
+from mathgrpo.rollout.cached import CachedDecoder
+from mathgrpo.rollout.decoder import Decoder
+from mathgrpo.rollout.fused import FusedDecoder
+from mathgrpo.rollout.fused_weights import why_not_fused
+from mathgrpo.rollout.generate import GenerateEngine
+from mathgrpo.rollout.native import NativeEngine, resting
+from mathgrpo.types import Completion, Prompt, Sampling
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
+"""Largest difference of logits, as a share of their spread, that rounding explains."""
+
+
+class Engine(Protocol):
+    """Draws completions from the policy as it is at the moment of the call.
+
+    Attributes:
+        name: "native" or "generate".
+        reason: how it decodes, or why it is the fallback; one line for the run's log.
+    """
+
+    name: str
+    reason: str
+
+    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
+        """Return group_size completions of every prompt; result[i][g] is sample g of prompts[i]."""
+        ...
+
+
+def build_engine(policy: Policy, kind: Literal["auto", "native", "generate"] = "auto", max_rows: int = 0) -> Engine:
+    """Return the fastest engine that computes what this policy computes.
+
+    Each native decoder proves itself on two short prompts of different length: its logits must equal the plain
+    forward pass. max_rows bounds the rows decoded at once; 0 decodes all.
+
+    Raises: UserError for kind "native" when no native decoder serves the architecture.
+    """
+    if kind == "generate":
+        return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
+    obstacles = []
+    for build in (_fused, _cached):
+        decoder, obstacle = build(policy)
+        if decoder is not None:
+            reason = "; ".join([decoder.name, *obstacles])
+            return NativeEngine(policy, decoder, max_rows=max_rows, reason=reason)
+        obstacles.append(obstacle)
+    if kind == "native":
+        raise UserError(
+            f"rollout.engine=native: it does not serve {type(policy.causal_lm).__name__} ({obstacles[-1]}); "
+            'use "auto" or "generate"'
+        )
+    return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, slow; " + "; ".join(obstacles))
+
+
+def _fused(policy: Policy) -> tuple[Decoder | None, str]:
+    obstacle = why_not_fused(policy.causal_lm)
+    if obstacle:
+        return None, f"no fused decoder: {obstacle}"
+    return _proven(FusedDecoder(policy), policy)
+
+
+def _cached(policy: Policy) -> tuple[Decoder | None, str]:
+    if getattr(policy.causal_lm, "_is_stateful", False):
+        return None, "no slot cache: the model keeps a recurrent state"
+    return _proven(CachedDecoder(policy), policy)
+
+
+def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
+    """Return the decoder if its logits equal the plain forward pass, else None and why.
+
+    An architecture unknown to us can fail in any way of its own, so every exception of the trial counts as
+    "does not serve it"; memory errors are not about the architecture and pass through.
+    """
+    try:
+        difference = trial_difference(decoder, policy)
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001
+        return None, f"{decoder.name} failed its trial ({type(error).__name__})"
+    if not difference <= _TOLERANCE.get(policy.compute_dtype, 6e-2):
+        return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"
+    return decoder, ""
+
+
+def trial_difference(decoder: Decoder, policy: Policy) -> float:
+    """Return the largest difference between a decoder's logits and the plain forward pass, in units of their spread.
+
+    Two prompts of 3 and 6 tokens, two rows each, one decoded token.
+    """
+    rows = policy.model.get_input_embeddings().weight.shape[0]
+    prompts = [[(7 * i + 3) % rows for i in range(3)], [(5 * i + 2) % rows for i in range(6)]]
+    token = 4 % rows
+    with resting(policy.model), decoder.context():
+        session = decoder.open(prompts, max_new_tokens=4, max_rows=4)
+        first = session.prefill([0, 1]).clone()
+        session.admit([0, 0, 1, 1])
+        second = session.step(torch.full((4,), token, dtype=torch.int64, device=policy.device)).float()
+    with resting(policy.model), torch.no_grad(), policy.autocast():
+        plain_first = torch.stack([_plain_logits(policy, ids) for ids in prompts])
+        plain_second = torch.stack([_plain_logits(policy, [*ids, token]) for ids in prompts for _ in range(2)])
+    plain = torch.cat((plain_first, plain_second))
+    spread = plain.std().clamp_min(1e-6)
+    return float((torch.cat((first, second)) - plain).abs().max() / spread)
+
+
+def _plain_logits(policy: Policy, ids: list[int]) -> Tensor:
+    logits: Tensor = policy.causal_lm(input_ids=torch.tensor([ids], device=policy.device), use_cache=False).logits
+    return logits[0, -1].float()

@@ -1,0 +1,203 @@
+"""Keys and values of a fused session: one copy of each prompt, one slot for each row's completion.
+
+Shapes: R rows, P prompts in use, G rows of a prompt at most, KV key-value heads, E query heads for each of them,
+D head_dim, L prompt length, T completion length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_FIRST_COLUMNS = 64
+"""Completion columns allocated at first; doubled when full, so that short completions need little memory."""
+
+
+class RowMemory:
+    """Prompt and completion memory with the index tensors that join them."""
+
+    def __init__(
+        self, *, num_layers: int, num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype,
+        device: torch.device, max_rows: int, max_prompt: int, max_new_tokens: int,
+    ) -> None:
+        self._kv_heads, self._share, self._dim = num_kv_heads, num_heads // num_kv_heads, head_dim
+        self._scale = head_dim**-0.5
+        self._device, self._max_new = device, max_new_tokens
+        self._row_prompt: list[int] = []
+        self._ages: list[int] = []
+        self._slots: list[int] = []
+        self._lengths: list[int] = []
+        self._released: set[int] = set()
+        empty = torch.zeros(2, num_layers, 0, num_kv_heads, max_prompt, head_dim, dtype=dtype, device=device)
+        self._prompt_kv = empty
+        columns = min(max_new_tokens, _FIRST_COLUMNS)
+        self._row_kv = torch.zeros(2, num_layers, max_rows, num_kv_heads, columns, head_dim, dtype=dtype, device=device)
+        self._stale = True
+
+    def new_prompts(self, prompts: Sequence[int], lengths: Sequence[int]) -> list[int]:
+        """Return the memory slots given to these prompts."""
+        first = len(self._slots)
+        self._slots += list(prompts)
+        self._lengths += list(lengths)
+        have = self._prompt_kv.shape[2]
+        if len(self._slots) > have:
+            shape = list(self._prompt_kv.shape)
+            shape[2] = len(self._slots) - have if have == 0 else max(len(self._slots) - have, have)
+            self._prompt_kv = torch.cat((self._prompt_kv, self._prompt_kv.new_zeros(shape)), dim=2)
+        return list(range(first, len(self._slots)))
+
+    def write_prompts(self, layer: int, slots: Sequence[int], k: Tensor, v: Tensor) -> None:
+        """Store a layer's keys and values of consecutive slots. Shapes: [n, KV, L, D]."""
+        target = self._prompt_kv[:, layer, slots[0] : slots[-1] + 1, :, : k.shape[2]]
+        target[0].copy_(k)
+        target[1].copy_(v)
+
+    def admit(self, prompts: Sequence[int]) -> None:
+        """Append one row for each prompt named."""
+        self._row_prompt += [self._slots.index(p) for p in prompts]
+        self._ages += [0] * len(prompts)
+        self._stale = True
+
+    def release(self, prompt: int) -> None:
+        """Let a prompt's slot be reused once its last row is gone."""
+        self._released.add(prompt)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave only these rows; only rows that change their number are copied."""
+        moved = [(new, old) for new, old in enumerate(rows) if new != old]
+        if moved:
+            new, old = (torch.tensor(side, device=self._device) for side in zip(*moved, strict=True))
+            span = max(self._ages[r] for r in rows)
+            self._row_kv[:, :, new, :, :span] = self._row_kv[:, :, old, :, :span]
+        self._row_prompt = [self._row_prompt[r] for r in rows]
+        self._ages = [self._ages[r] for r in rows]
+        self._drop_unused_prompts()
+        self._stale = True
+
+    def _drop_unused_prompts(self) -> None:
+        """Move the last prompts into the slots of those that no row reads and none will read."""
+        used = set(self._row_prompt)
+        slot = 0
+        while slot < len(self._slots):
+            if slot in used or self._slots[slot] not in self._released:
+                slot += 1
+                continue
+            last = len(self._slots) - 1
+            if slot != last:
+                self._prompt_kv[:, :, slot] = self._prompt_kv[:, :, last]
+                self._slots[slot], self._lengths[slot] = self._slots[last], self._lengths[last]
+                self._row_prompt = [slot if p == last else p for p in self._row_prompt]
+                used = set(self._row_prompt)
+            del self._slots[last], self._lengths[last]
+
+    def begin_step(self) -> Tensor:
+        """Make room for one token in every row; return the tokens' positions, int64[R]."""
+        if self._stale:
+            self._index_rows()
+        if self._span > self._row_kv.shape[4]:
+            self._grow()
+        if self._mask is not None:
+            self._step_mask = self._mask_now()
+        return self._positions
+
+    def end_step(self) -> None:
+        """Count the token every row has got."""
+        self._ages = [age + 1 for age in self._ages]
+        self._positions = self._positions + 1
+        self._columns = self._columns + 1
+        self._span += 1
+
+    def _grow(self) -> None:
+        shape = list(self._row_kv.shape)
+        shape[4] = min(shape[4], self._max_new - shape[4])
+        self._row_kv = torch.cat((self._row_kv, self._row_kv.new_zeros(shape)), dim=4)
+
+    def _index_rows(self) -> None:
+        """Rebuild what depends on which rows there are: the group grid, positions, masks."""
+        device, kv = self._device, self._kv_heads
+        rows, prompts = len(self._row_prompt), len(self._slots)
+        column, counts = [], [0] * prompts
+        for prompt in self._row_prompt:
+            column.append(counts[prompt])
+            counts[prompt] += 1
+        width = max(counts)
+        self._num_rows, self._num_prompts, self._width = rows, prompts, width
+        self._span, self._same_age = max(self._ages) + 1, min(self._ages) == max(self._ages)
+        self._prompt_span = max(self._lengths)
+
+        prompt_of, column_of = torch.tensor(self._row_prompt), torch.tensor(column)
+        heads = torch.arange(kv)
+        to_rows = ((prompt_of[:, None] * kv + heads) * width + column_of[:, None]).flatten()
+        self._ordered = rows == prompts * width and kv == 1 and bool((to_rows == torch.arange(rows)).all())
+        to_grid = torch.zeros(prompts * kv * width, dtype=torch.int64)
+        to_grid[to_rows] = torch.arange(rows * kv)
+        self._to_rows, self._to_grid = to_rows.to(device), to_grid.to(device)
+
+        ages, lengths = torch.tensor(self._ages, device=device), torch.tensor(self._lengths, device=device)
+        lengths = lengths.index_select(0, prompt_of.to(device))
+        self._positions, self._columns = lengths + ages, ages
+        self._rows = torch.arange(rows, device=device)
+        ragged = not self._same_age or min(self._lengths) != self._prompt_span
+        hidden = torch.arange(self._prompt_span, device=device) >= lengths[:, None]
+        self._mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf) if ragged else None
+        self._stale = False
+
+    def _mask_now(self) -> Tensor:
+        """Return what hides prompt padding and columns a row has not reached, float32[R, 1, L + T]."""
+        assert self._mask is not None
+        own = self._mask.new_zeros(self._num_rows, self._span)
+        if not self._same_age:
+            own.masked_fill_(torch.arange(self._span, device=self._device) > self._columns[:, None], -torch.inf)
+        return torch.cat((self._mask, own), dim=1)[:, None]
+
+    def write_step(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Store a layer's key and value of every row's new token. Shapes: [R, KV, D]."""
+        for side, new in enumerate((k, v)):
+            memory = self._row_kv[side, layer]
+            if self._same_age:
+                memory[: self._num_rows, :, self._span - 1] = new
+            else:
+                memory[self._rows, :, self._columns] = new
+
+    def attend(self, layer: int, q: Tensor) -> Tensor:
+        """Return the attention output of every row's new token over its prompt and its completion.
+
+        Shapes: q [R, KV * E, D] -> [R, KV * E * D].
+        """
+        rows, kv, share, dim = self._num_rows, self._kv_heads, self._share, self._dim
+        q = q.reshape(rows * kv, share, dim)
+        own_k, own_v = (self._row_kv[i, layer, :rows].flatten(0, 1)[:, : self._span] for i in (0, 1))
+        prompt_k, prompt_v = (
+            self._prompt_kv[i, layer, : self._num_prompts].flatten(0, 1)[:, : self._prompt_span] for i in (0, 1)
+        )
+        scores = torch.cat((
+            self._rows_from_grid(matmul(self._grid_from_rows(q), prompt_k.transpose(1, 2))),
+            matmul(q, own_k.transpose(1, 2)),
+        ), dim=-1).mul_(self._scale)
+        if self._mask is not None:
+            scores = scores.view(rows, kv * share, -1).add_(self._step_mask).view(rows * kv, share, -1)
+        weights = scores.softmax(-1).to(q.dtype)
+        from_prompt = matmul(self._grid_from_rows(weights[..., : self._prompt_span]), prompt_v)
+        from_own = matmul(weights[..., self._prompt_span :], own_v)
+        return from_own.add_(self._rows_from_grid(from_prompt)).to(q.dtype).view(rows, kv * share * dim)
+
+    def _grid_from_rows(self, x: Tensor) -> Tensor:
+        """Lay rows out group by group: [R * KV, E, n] -> [P * KV, G * E, n]; unfilled places repeat row 0."""
+        gathered = x if self._ordered else x.index_select(0, self._to_grid)
+        return gathered.reshape(self._num_prompts * self._kv_heads, self._width * self._share, -1)
+
+    def _rows_from_grid(self, x: Tensor) -> Tensor:
+        """Undo `_grid_from_rows`: [P * KV, G * E, n] -> [R * KV, E, n]."""
+        x = x.view(self._num_prompts * self._kv_heads * self._width, self._share, -1)
+        return x if self._ordered else x.index_select(0, self._to_rows)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Return a batched matrix product in float32, whatever the inputs: attention scores must not be rounded to bf16."""
+    if a.dtype == torch.float32:
+        return torch.bmm(a, b)
+    if a.is_cuda:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a.float(), b.float())

@@ -1,0 +1,82 @@
+"""From problems to rewarded groups of completions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mathgrpo.answers import grade_completion
+from mathgrpo.formats import Format
+from mathgrpo.formats.chat import encode_prompt, prompt_messages
+from mathgrpo.models import Policy
+from mathgrpo.rewards import RewardSuite
+from mathgrpo.rollout.engine import Engine
+from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
+
+
+def collect_groups(
+    engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, suite: RewardSuite, group_size: int,
+    sampling: Sampling,
+) -> list[RolloutGroup]:
+    """Return one rewarded group for each problem, in order; advantages are left empty."""
+    return reward_groups(sample_groups(engine, policy, problems, fmt, group_size, sampling), fmt, suite)
+
+
+def sample_groups(
+    engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int, sampling: Sampling
+) -> list[RolloutGroup]:
+    """Return one group of completions for each problem, not rewarded yet."""
+    prompts = [encode_prompt(policy.tokenizer, problem, fmt) for problem in problems]
+    drawn = engine.generate(prompts, group_size, sampling)
+    return [
+        RolloutGroup(
+            problem=problem, prompt=prompt, completions=tuple(completions),
+            texts=tuple(completion_text(policy, completion) for completion in completions),
+        )
+        for problem, prompt, completions in zip(problems, prompts, drawn, strict=True)
+    ]
+
+
+def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuite) -> list[RolloutGroup]:
+    """Return the groups with rewards, their parts and the grader's verdicts; one call of the suite for all."""
+    texts = [text for group in groups for text in group.texts]
+    prompts = [prompt_messages(group.problem.question, fmt) for group in groups for _ in group.texts]
+    ids = [list(completion.ids) for group in groups for completion in group.completions]
+    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids)
+    rewarded, start = [], 0
+    for group in groups:
+        rows = slice(start, start + len(group.texts))
+        rewarded.append(replace(
+            group,
+            rewards=tuple(scores.totals[rows]),
+            reward_parts={name: tuple(values[rows]) for name, values in scores.parts.items()},
+            verdicts=tuple(_verdict(text, group.problem, fmt) for text in group.texts),
+        ))
+        start = rows.stop
+    return rewarded
+
+
+def reward_columns(groups: Sequence[RolloutGroup]) -> dict[str, list[Any]]:
+    """Return what reward functions receive by name, one value a completion: question, answer, further columns.
+
+    A column that only some problems have is None for the others.
+    """
+    names = dict.fromkeys(name for group in groups for name in group.problem.columns)
+    rows = [group.problem for group in groups for _ in group.texts]
+    columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem in rows] for name in names}
+    columns["question"] = [problem.question for problem in rows]
+    columns["answer"] = [problem.answer for problem in rows]
+    return columns
+
+
+def completion_text(policy: Policy, completion: Completion) -> str:
+    """Return a completion's text without its end token; other special tokens stay, a format may use them."""
+    ids = list(completion.ids)
+    if ids and ids[-1] in policy.eos_ids:
+        ids.pop()
+    return str(policy.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _verdict(text: str, problem: Problem, fmt: Format) -> str:
+    return grade_completion(text, problem.answer, fmt, question=problem.question).verdict

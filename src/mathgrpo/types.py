@@ -1,0 +1,125 @@
+"""The records that travel from stage to stage. All are frozen; none imports a heavy library."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["eos", "length"]
+
+
+def question_id(question: str) -> str:
+    """Return a 16-digit hexadecimal name for a question, blind to case and spacing.
+
+    Two problems with the same id are the same problem: train and held-out sets are kept apart by it.
+
+    Example:
+        >>> question_id("What is  2+2?") == question_id("what is 2+2? ")
+        True
+    """
+    normalised = " ".join(question.split()).casefold()
+    return hashlib.sha256(normalised.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its gold answer.
+
+    Attributes:
+        question: what the model is asked, without any format instruction.
+        answer: the gold answer as its source writes it ("1,200", "-5", "\\\\frac{1}{2}").
+        solution: a worked solution without the final answer line, or None.
+        template: which generator template made it ("gsm_symbolic/31"), or "" when unknown.
+        columns: further columns of the source row, passed to reward functions by name.
+
+    Example:
+        >>> Problem(question="What is 2+2?", answer="4").id == question_id("What is 2+2?")
+        True
+    """
+
+    question: str
+    answer: str
+    solution: str | None = None
+    template: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The problem's name: `question_id` of its question."""
+        return question_id(self.question)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A tokenised prompt, ready for the rollout engine.
+
+    Attributes:
+        ids: token ids; never empty.
+        key: a 63-bit integer naming the problem; sampling noise is keyed by it.
+    """
+
+    ids: tuple[int, ...]
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn.
+
+    Attributes:
+        max_new_tokens: tokens sampled at most, the end token included.
+        temperature: 0 is greedy.
+        top_p, top_k, min_p: truncations, applied after temperature in the order k, p, min_p;
+            1.0, 0 and 0.0 switch them off.
+        seed: keys the noise together with problem, sample and position.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled completion.
+
+    Attributes:
+        ids: sampled token ids, the end token included when there is one.
+        logprobs: log-probability of each id under the distribution it was really drawn from
+            (after temperature and truncation; for greedy, under the plain softmax).
+        finish_reason: "eos" if an end token was sampled, "length" if it was cut.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """All completions of one problem in one step, rewarded.
+
+    Attributes:
+        problem: the problem.
+        prompt: its tokenised prompt.
+        completions: the G completions.
+        texts: their decoded texts (end tokens removed).
+        rewards: G total rewards.
+        reward_parts: reward name -> G values; None where that reward does not apply.
+        verdicts: G grader verdicts ("correct", "wrong", ...).
+        advantages: G advantages; empty until they are computed.
+    """
+
+    problem: Problem
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    texts: tuple[str, ...]
+    rewards: tuple[float, ...] = ()
+    reward_parts: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    verdicts: tuple[str, ...] = ()
+    advantages: tuple[float, ...] = ()

@@ -1,0 +1,37 @@
+"""Settings for every test: offline, one thread a process, visible skips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+GSM8K = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "gsm8k"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, saying why."""
+    no_files = pytest.mark.skip(reason="the GSM8K files (../shared/data/gsm8k) are not beside this repository")
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if item.get_closest_marker("shared") and not GSM8K.is_dir():
+            item.add_marker(no_files)
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(no_gpu)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def gsm8k_folder() -> Path:
+    """The folder with the official train.jsonl and test.jsonl."""
+    return GSM8K
