@@ -14,7 +14,6 @@ from mathgrpo.problems import load_problem_sets
 from mathgrpo.problems.rows import Row
 from mathgrpo.types import Problem
 
-GSM8K = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "gsm8k"
 EVERY = pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
 
 
@@ -60,14 +59,13 @@ def test_summary_line() -> None:
 def test_a_run_does_not_start_on_a_bad_gold() -> None:
     problems = [Problem("a?", "18"), Problem("b?\nsecond line", "1,20")]
     require_golds(problems[:1], get_format("xml"), "x.jsonl")
-    with pytest.raises(UserError, match='problems.source="x.jsonl": 1 of 2 golds fail.*"1,20".*check-data') as caught:
+    with pytest.raises(UserError, match=r'problems\.source="x.jsonl": 1 of 2 golds fail.*"1,20".*check-data') as caught:
         require_golds(problems, get_format("xml"), "x.jsonl")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not GSM8K.is_dir(), reason="the GSM8K files are not beside the repository")
-def test_every_official_gold_passes() -> None:
-    sets = load_problem_sets(ProblemsSection(source=str(GSM8K), train_size=10_000, heldout_size=10_000))
+def test_every_official_gold_passes(gsm8k_folder: Path) -> None:
+    sets = load_problem_sets(ProblemsSection(source=str(gsm8k_folder), train_size=10_000, heldout_size=10_000))
     assert check_golds(sets.heldout, get_format("boxed")) == []
     assert check_golds(sets.train, get_format("xml")) == []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fakes import CHAT_TEMPLATE, tiny_tokenizer
 
+from fakes import CHAT_TEMPLATE, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.formats import FORMATS, get_format
 from mathgrpo.formats.chat import encode_prompt, prompt_messages, prompt_text
@@ -12,7 +12,9 @@ from mathgrpo.types import Problem
 
 QUESTION = "What is 2 + 2?"
 XML_PROMPT = "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n"
-REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT_TEMPLATE
+REFUSES_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + CHAT_TEMPLATE
+)
 DROPS_SYSTEM = CHAT_TEMPLATE.replace("<|{{ message.role }}|>", "{% if message.role == 'user' %}<|user|>").replace(
     "<|end|>{% endfor %}", "<|end|>{% endif %}{% endfor %}"
 )
@@ -61,7 +63,7 @@ def test_system_turn_is_merged_where_the_template_will_not_have_it(template: str
 def test_a_broken_template_is_one_clear_line(template: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
-    with pytest.raises(UserError, match="model.path.*chat template") as caught:
+    with pytest.raises(UserError, match=r"model\.path.*chat template") as caught:
         prompt_text(tokenizer, QUESTION, get_format("xml"))
     assert "\n" not in str(caught.value)
 

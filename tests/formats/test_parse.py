@@ -13,15 +13,36 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import FORMATS, Format, Parsed, get_format
 
 EVERY = pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
-TAGGED = pytest.mark.parametrize("fmt", [f for n, f in FORMATS.items() if n != "boxed"], ids=[n for n in FORMATS if n != "boxed"])
-PIECES = ["<reasoning>", "</reasoning>", "<answer>", "</answer>", "<think>", "</think>", "<SOLUTION>", "</SOLUTION>",
-          "<start_working_out>", "<end_working_out>", "\\boxed{", "{", "}", "\\", "\n", " ", "18", "x", "😀", "\0"]
+TAGGED = pytest.mark.parametrize("fmt", [f for f in FORMATS.values() if f.name != "boxed"], ids=lambda fmt: fmt.name)
+PIECES = [
+    "<reasoning>",
+    "</reasoning>",
+    "<answer>",
+    "</answer>",
+    "<think>",
+    "</think>",
+    "<SOLUTION>",
+    "</SOLUTION>",
+    "<start_working_out>",
+    "<end_working_out>",
+    "\\boxed{",
+    "{",
+    "}",
+    "\\",
+    "\n",
+    " ",
+    "18",
+    "x",
+    "😀",
+    "\0",
+]
 
 
 def blocks(fmt: Format) -> tuple[str, str]:
     """Return a format's written completion cut into its reasoning block (with the gap) and its answer block."""
     text = fmt.write("2 * 9 = 18", "18")
-    start = text.index({"xml": "<answer>", "think": "<answer>", "working_out": "<SOLUTION>", "boxed": "\\boxed"}[fmt.name])
+    openings = {"xml": "<answer>", "think": "<answer>", "working_out": "<SOLUTION>", "boxed": "\\boxed"}
+    start = text.index(openings[fmt.name])
     return text[:start], text[start:]
 
 
@@ -31,7 +52,7 @@ def test_the_four_formats_are_those_a_recipe_allows() -> None:
 
 
 def test_unknown_format_says_what_is_allowed() -> None:
-    with pytest.raises(UserError, match='format.name="json".*xml, working_out, think, boxed'):
+    with pytest.raises(UserError, match=r'format\.name="json".*xml, working_out, think, boxed'):
         get_format("json")
 
 
@@ -67,7 +88,8 @@ def test_text_before_or_between_the_blocks_is_only_soft(fmt: Format) -> None:
 @EVERY
 def test_several_answers_are_no_answer(fmt: Format) -> None:
     reasoning, answer = blocks(fmt)
-    for text in (reasoning + answer + answer.replace("18", "19"), reasoning + answer + answer, answer + reasoning + answer):
+    other = answer.replace("18", "19")
+    for text in (reasoning + answer + other, reasoning + answer + answer, answer + reasoning + answer):
         parsed = fmt.parse(text)
         assert parsed.answer is None and not parsed.strict and not parsed.soft
 
@@ -88,8 +110,14 @@ def test_wrong_order_and_nesting_lose_both_checks(fmt: Format) -> None:
 def test_half_an_answer_block_is_no_answer(fmt: Format) -> None:
     opening, closing = fmt.layout.answer_tags  # type: ignore[attr-defined]
     reasoning, _ = blocks(fmt)
-    halves = [f"{opening}18", f"18{closing}", f"{closing}18{opening}", f"{opening}7 {opening}18{closing}",
-              f"18{closing} or {opening}19{closing}", f"{opening}{opening}18{closing}{closing}"]
+    halves = [
+        f"{opening}18",
+        f"18{closing}",
+        f"{closing}18{opening}",
+        f"{opening}7 {opening}18{closing}",
+        f"18{closing} or {opening}19{closing}",
+        f"{opening}{opening}18{closing}{closing}",
+    ]
     assert [fmt.parse(reasoning + half).answer for half in halves] == [None] * len(halves)
 
 

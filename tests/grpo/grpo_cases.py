@@ -46,7 +46,7 @@ class RecordingSGD(torch.optim.SGD):
 def make_groups(
     *, num_groups: int = 3, group_size: int = 4, seed: int = 0, scale: Any = "group", same_rewards: tuple[int, ...] = ()
 ) -> list[RolloutGroup]:
-    """Return ragged groups with advantages; the groups in same_rewards have no spread. About one in four is truncated."""
+    """Return ragged groups with advantages; groups in same_rewards have no spread; one completion in four is cut."""
     draw = random.Random(seed)
     groups = []
     for b in range(num_groups):

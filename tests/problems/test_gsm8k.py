@@ -11,8 +11,6 @@ from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.problems.gsm8k import clean_solution, split_answer
 from mathgrpo.problems.sources import load_heldout, load_problem_sets
 
-FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "gsm8k"
-
 
 def test_gold_keeps_its_comma_and_the_solution_loses_annotations() -> None:
     text = "Weng earns 12/60 = $<<12/60=0.2>>0.2 a minute. \nSo 0.2 x 6000 = $<<0.2*6000=1200>>1200.\n#### 1,200"
@@ -41,9 +39,8 @@ def test_annotations_are_removed_and_comparisons_stay() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="the GSM8K files are not beside the repository")
-def test_all_official_golds_are_numbers_and_no_question_is_on_both_sides() -> None:
-    sets = load_problem_sets(ProblemsSection(source=str(FOLDER), train_size=10_000, heldout_size=10_000))
+def test_all_official_golds_are_numbers_and_no_question_is_on_both_sides(gsm8k_folder: Path) -> None:
+    sets = load_problem_sets(ProblemsSection(source=str(gsm8k_folder), train_size=10_000, heldout_size=10_000))
     assert (len(sets.train), len(sets.heldout), sets.notes) == (7473, 1319, ())
     golds = [problem.answer for problem in (*sets.train, *sets.heldout)]
     values = [Fraction(gold.replace(",", "")) for gold in golds]
@@ -53,9 +50,8 @@ def test_all_official_golds_are_numbers_and_no_question_is_on_both_sides() -> No
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="the GSM8K files are not beside the repository")
-def test_the_test_file_alone_is_evaluated_whole_or_a_part_of_it() -> None:
-    section = ProblemsSection(source=str(FOLDER / "test.jsonl"), heldout_size=1319)
+def test_the_test_file_alone_is_evaluated_whole_or_a_part_of_it(gsm8k_folder: Path) -> None:
+    section = ProblemsSection(source=str(gsm8k_folder / "test.jsonl"), heldout_size=1319)
     assert (len(load_heldout(section).heldout), load_heldout(section).train) == (1319, ())
     part = load_heldout(section.model_copy(update={"heldout_size": 100}))
     assert len(part.heldout) == 100 and part.notes == ("held-out: 100 of 1319 problems, chosen by question hash",)

@@ -6,7 +6,7 @@ A gold the grader cannot read would make every completion of its problem wrong, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mathgrpo.answers import gold_problem, grade
@@ -64,9 +64,7 @@ def check_rows(rows: Sequence[Row], section: ProblemsSection, fmt: Format) -> li
         except UserError as error:
             failures.append(GoldFailure(number, "", "", str(error)))
             continue
-        failures.extend(
-            GoldFailure(number, failure.question, failure.gold, failure.reason) for failure in check_golds([problem], fmt)
-        )
+        failures.extend(replace(failure, row=number) for failure in check_golds([problem], fmt))
     return failures
 
 
@@ -113,6 +111,7 @@ def require_golds(problems: Sequence[Problem], fmt: Format, source: str) -> None
     if failures:
         first = failures[0]
         raise UserError(
-            f"problems.source={shown(source)}: {len(failures)} of {len(problems)} golds fail; the first: {first.reason} "
-            f"(question {shown(first.question, 60)}); list all with mathgrpo check-data, then repair or remove them"
+            f"problems.source={shown(source)}: {len(failures)} of {len(problems)} golds fail; the first: "
+            f"{first.reason} (question {shown(first.question, 60)}); "
+            "list all with mathgrpo check-data, then repair or remove them"
         )

@@ -10,15 +10,16 @@ import re
 from fractions import Fraction
 
 from mathgrpo.answers.latex import latex_gold_problem, latex_verdict
-from mathgrpo.answers.numbers import MAX_NUMBER_CHARS, Quantity, read_quantity
+from mathgrpo.answers.numbers import MAX_NUMBER_CHARS, Quantity, read_quantity, unwrap
 from mathgrpo.answers.units import units_agree
 from mathgrpo.answers.verdict import Verdict
 
 _PERCENT_WORD = re.compile(r"(?<![0-9])(?<![0-9] )(?:\bpercent|\bper cent|%)", re.IGNORECASE)
 _LAST_SENTENCE = re.compile(r"(?<=[.?!])\s+(?=\S)")
 _BASE_SUBSCRIPT = re.compile(r"[0-9]\s*_")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end|operatorname|mathbb|mathcal)\s*\{[^{}]*\}")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}")
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|or|is|to|n/a)(?![A-Za-z])", re.IGNORECASE)
 _DIGIT_LIST = re.compile(r"[0-9., ]+", re.ASCII)
 _LISTED = re.compile(r"-?[0-9.]+(?:, -?[0-9.]+)+", re.ASCII)
 
@@ -40,7 +41,7 @@ def grade(answer: str | None, gold: str, *, question: str = "") -> Verdict:
         return "no_answer"
     gold_quantity = read_quantity(gold)
     if gold_quantity is None:
-        return _grade_expression(answer.strip(), gold.strip())
+        return _grade_expression(unwrap(answer.strip()).strip(), unwrap(gold.strip()).strip())
     quantity = read_quantity(answer)
     if quantity is None:
         return "unreadable"
@@ -56,19 +57,19 @@ def gold_problem(gold: str) -> str | None:
     """
     if read_quantity(gold) is not None:
         return None
-    text = gold.strip()
+    text = unwrap(gold.strip()).strip()
     return _shape_problem(text) or latex_gold_problem(text)
 
 
 def _shape_problem(text: str) -> str | None:
     """Return what is wrong with a gold that is no number, as far as its look tells; no sympy here."""
-    if not text:
+    if not text.strip("{}[]()$ -"):
         return "is empty"
     if len(text) > MAX_NUMBER_CHARS:
         return f"has {len(text)} characters; a final answer has at most {MAX_NUMBER_CHARS}"
     if _DIGIT_LIST.fullmatch(text) and not _LISTED.fullmatch(text):
         return "has commas that do not separate groups of three digits" if "," in text else "is several numbers"
-    if _PROSE.search(_TEXT_GROUP.sub("", text)):
+    if _PROSE.search(_ENVIRONMENT.sub("", _TEXT_GROUP.sub("", text))):
         return "is text, neither a number nor LaTeX (a word that is the answer is written \\text{word})"
     return None
 

@@ -8,6 +8,7 @@ that oversteps is killed and replaced. Most hostile answers do not get that far:
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import math
 import os
@@ -27,8 +28,8 @@ WALL_S = 3.0
 """Seconds for one comparison. Ordinary ones take milliseconds."""
 START_S = 60.0
 """Seconds for the child to import math-verify (one or two on an idle machine)."""
-MEMORY_MIB = 1024
-"""Address space of the child; an idle one needs a quarter of it."""
+MEMORY_MIB = 768
+"""Address space of the child; an idle one needs a tenth of it."""
 MAX_LATEX_CHARS = 300
 MAX_DEPTH = 12
 MAX_POWERS = 8
@@ -127,7 +128,11 @@ class LatexChild:
         command = [sys.executable, "-P", str(Path(__file__).with_name("latex_child.py"))]
         command += [str(self._memory_mib), str(math.ceil(wall_s) + 5)]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
             start_new_session=True,  # Ctrl-C in the terminal is for the trainer, which still grades its last rollouts
         )
         self._process, self._owner, self.starts = process, os.getpid(), self.starts + 1
@@ -150,10 +155,8 @@ class LatexChild:
 
 
 def _close_quietly(stream: IO[str]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # unsent bytes for a process that is gone
         stream.close()
-    except OSError:
-        pass  # unsent bytes for a process that is gone
 
 
 def _forward(lines: IO[str] | None, replies: queue.SimpleQueue[str]) -> None:

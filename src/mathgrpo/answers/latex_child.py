@@ -62,7 +62,7 @@ def compare(gold: str, answer: str) -> str:
 
 
 def read(text: str) -> Any:
-    """Return the sympy expression of a LaTeX text, None if it is none. Only the LaTeX grammar: its parser never evals."""
+    """Return the sympy expression of a LaTeX text, None if it is none: its grammar only, which never evals."""
     from math_verify import LatexExtractionConfig, parse
 
     targets = [LatexExtractionConfig(boxed_match_priority=0)]
@@ -73,10 +73,10 @@ def read(text: str) -> Any:
 
 
 def close(gold: Any, answer: Any) -> bool:
-    """Return whether two numbers agree in relative terms; math-verify alone rounds to 6 decimals. True for non-numbers."""
+    """Return whether two numbers agree in relative terms (math-verify rounds to 6 decimals); True otherwise."""
     if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
         return True
-    from sympy import N, Abs
+    from sympy import Abs, N
 
     difference, scale = N(Abs(gold - answer), 30), N(Abs(gold), 30)
     return bool(difference <= RELATIVE_TOLERANCE * scale)

@@ -115,7 +115,7 @@ def _undress(text: str) -> str:
     """Return the text without markdown, LaTeX wrappers, "x =" and the full stop at its end."""
     text = _SPACES.sub(" ", text.replace("\u2212", "-")).strip()
     for _ in range(4):
-        inner = _unwrap(text)
+        inner = unwrap(text)
         if inner == text:
             break
         text = inner.strip()
@@ -125,7 +125,7 @@ def _undress(text: str) -> str:
     return _VARIABLE.sub("", text, count=1) if _VARIABLE.match(text) else text
 
 
-def _unwrap(text: str) -> str:
+def unwrap(text: str) -> str:
     """Return what one wrapper holds: \\boxed{18} -> 18, **18** -> 18, $18$ -> 18."""
     boxed = _BOXED.fullmatch(text.removesuffix("."))
     if boxed:
@@ -145,5 +145,4 @@ def _plain_latex(text: str) -> str:
     text = text.replace("\\$", "$").replace("\\%", "%").replace("\\pounds", "£").replace("\\euro", "€")
     text = _FRACTION.sub(lambda m: f" {m[1] or m[3]}/{m[2] or m[4]}", text)
     text = _DEGREES.sub(" degrees", _TEXT.sub(r" \1 ", text))
-    text = re.sub(r"^([+-]) ", r"\1", _SPACES.sub(" ", _LATEX_SPACE.sub(" ", text)).strip())
-    return text
+    return re.sub(r"^([+-]) ", r"\1", _SPACES.sub(" ", _LATEX_SPACE.sub(" ", text)).strip())

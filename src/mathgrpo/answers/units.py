@@ -14,13 +14,17 @@ _SEPARATORS = re.compile(r"[ ./'-]+")
 # A lone letter behind a number is more often a variable ("5x") or a thousand ("18k") than a unit: these are units.
 _LETTER_UNITS = frozenset("mgslhLCFKWV")
 # Words that hedge ("18 or nineteen"), deny ("18 is wrong") or rescale ("18 thousand") the number before them.
-_NOT_UNITS = frozenset(
-    "or and not no is isn are was be to but if maybe perhaps than minus plus times over divided by modulo mod negative "
-    "below squared cubed factorial root half halves thirds fourths fifths hundred hundreds thousand thousands million "
-    "millions billion billions trillion dozen dozens zero one two three four five six seven eight nine ten eleven "
-    "twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
-    "eighty ninety equals".split()
-)
+# fmt: off
+_NOT_UNITS = frozenset((
+    "or", "and", "not", "no", "is", "isn", "are", "was", "be", "to", "but", "if", "maybe", "perhaps", "than", "minus",
+    "plus", "times", "over", "divided", "by", "modulo", "mod", "negative", "below", "squared", "cubed", "factorial",
+    "root", "half", "halves", "thirds", "fourths", "fifths", "hundred", "hundreds", "thousand", "thousands", "million",
+    "millions", "billion", "billions", "trillion", "dozen", "dozens", "zero", "one", "two", "three", "four", "five",
+    "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
+    "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+    "equals",
+))
+# fmt: on
 
 
 def read_unit(text: str) -> str | None:

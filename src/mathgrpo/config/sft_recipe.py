@@ -41,7 +41,7 @@ class StageSection(Section):
     """Share of short problems answered by a quick guess instead of worked out."""
     guesses_long: float = Field(0.0, ge=0.0, le=1.0)
     """The same for long problems."""
-    short_words: int = Field(45, ge=0)
+    short_words: int = Field(35, ge=0)
     """A problem with at most this many words is short."""
 
 

@@ -75,25 +75,18 @@ def _batches(problems: Sequence[Problem], size: int) -> Iterator[tuple[int, Sequ
 def _graded(
     engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int, sampling: Sampling
 ) -> list[tuple[GradedCompletion, ...]]:
+    from mathgrpo.rollout.groups import completion_text  # brings torch, which reading evaluations does not need
+
     prompts = [encode_prompt(policy.tokenizer, problem, fmt) for problem in problems]
     groups = engine.generate(prompts, group_size, sampling)
-    return [tuple(_grade(policy, completion, problem.answer, fmt) for completion in group)
+    return [tuple(_grade(completion_text(policy, completion), completion, problem.answer, fmt) for completion in group)
             for problem, group in zip(problems, groups, strict=True)]
 
 
-def _grade(policy: Policy, completion: Completion, gold: str, fmt: Format) -> GradedCompletion:
-    text = decode_completion(policy, completion)
+def _grade(text: str, completion: Completion, gold: str, fmt: Format) -> GradedCompletion:
     graded = grade_completion(text, gold, fmt)
     return GradedCompletion(
         text=text, answer=graded.answer, verdict=graded.verdict, flexible_verdict=graded.flexible_verdict,
         format_strict=graded.format_strict, format_soft=graded.format_soft, worked=graded.worked,
         tokens=len(completion.ids), finish_reason=completion.finish_reason,
     )
-
-
-def decode_completion(policy: Policy, completion: Completion) -> str:
-    """Return a completion's text without the end token; other special tokens stay, since a format may use them."""
-    ids = list(completion.ids)
-    while ids and ids[-1] in policy.eos_ids:
-        ids.pop()
-    return str(policy.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

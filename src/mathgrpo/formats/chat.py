@@ -20,7 +20,7 @@ def prompt_messages(question: str, fmt: Format) -> list[Message]:
 
 
 def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
-    """Return the prompt as text: the tokenizer's chat template up to the assistant's turn, or a plain layout without one.
+    """Return the prompt as text: by the tokenizer's chat template, or in a plain layout without one.
 
     Templates that refuse a system turn, or leave it out in silence, get the instruction in front of the question.
 
@@ -63,7 +63,7 @@ def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
     if plain and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     if not ids:
-        raise UserError("model.path: its tokenizer makes no token of a prompt; use the tokenizer the model was trained with")
+        raise UserError("model.path: its tokenizer makes no token of a prompt; use the one the model was trained with")
     return Prompt(ids=tuple(ids), key=int(problem.id, 16) >> 1)
 
 

@@ -50,7 +50,7 @@ class Format:
         >>> from mathgrpo.formats import get_format
         >>> xml = get_format("xml")
         >>> xml.write("2 + 2 = 4", "4")
-        '<reasoning>\\n2 + 2 = 4\\n</reasoning>\\n<answer>\\n4\\n</answer>'
+        '<reasoning>\\n2 + 2 = 4\\n</reasoning>\\n<answer>\\n4\\n</answer>\\n'
         >>> xml.parse("<reasoning>2 + 2 = 4</reasoning> so <answer>4</answer>")
         Parsed(reasoning='2 + 2 = 4', answer='4', strict=False, soft=True)
     """

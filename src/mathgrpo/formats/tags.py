@@ -20,6 +20,7 @@ class TagLayout:
         answer_tags: opening and closing tag of the answer.
         reasoning_edge, answer_edge: written between a tag and the text inside.
         gap: written between the blocks.
+        tail: written after the last tag.
     """
 
     reasoning_tags: tuple[str, str]
@@ -27,6 +28,7 @@ class TagLayout:
     reasoning_edge: str = ""
     answer_edge: str = ""
     gap: str = ""
+    tail: str = ""
 
     def write(self, reasoning: str, answer: str) -> str:
         """Return a completion with this reasoning and this answer, both stripped."""
@@ -34,7 +36,8 @@ class TagLayout:
             (self.reasoning_tags, reasoning.strip(), self.reasoning_edge),
             (self.answer_tags, answer.strip(), self.answer_edge),
         )
-        return self.gap.join(f"{opening}{edge}{text}{edge}{closing}" for (opening, closing), text, edge in blocks)
+        written = (f"{opening}{edge}{text}{edge}{closing}" for (opening, closing), text, edge in blocks)
+        return self.gap.join(written) + self.tail
 
     def parse(self, completion: str) -> Parsed:
         """Return reasoning, answer and the two checks of a completion."""

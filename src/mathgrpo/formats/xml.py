@@ -18,5 +18,6 @@ XML = Format(
         reasoning_edge="\n",
         answer_edge="\n",
         gap="\n",
+        tail="\n",
     ),
 )

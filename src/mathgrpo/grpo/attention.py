@@ -111,17 +111,15 @@ def shared_prompt_attention(
         raise NotImplementedError(f"packed attention does not serve {unserved or 'a mask, dropout or a batch'}")
     if window is not None and window < layout.longest:
         raise NotImplementedError(f"sliding window of {window} tokens, context of {layout.longest}")
-    output_TF = _attend(layout, *(states[0].transpose(0, 1) for states in (query, key, value)), scaling)
-    return output_TF.view(1, *output_TF.shape), None
+    query_THD, key_TKD, value_TKD = (states[0].transpose(0, 1) for states in (query, key, value))
+    return _attend(layout, query_THD, key_TKD, value_TKD, scaling).unsqueeze(0), None
 
 
 def _attend(layout: PackedLayout, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
     prompts = [_gather(states, layout.prompt_rows) for states in (query, key, value)]
     own = [_gather(states, layout.completion_rows) for states in (query, key, value)]
-    keys, values = (
-        torch.cat([prompts[i].index_select(0, layout.prompt_of_completion), own[i]], dim=1) for i in (1, 2)
-    )
+    keys, values = (torch.cat([prompts[i].index_select(0, layout.prompt_of_completion), own[i]], dim=1) for i in (1, 2))
     bias = layout.completion_bias.to(query.dtype)
     prompt_output = _sdpa(*prompts, scaling=scaling, is_causal=True)
     completion_output = _sdpa(own[0], keys, values, scaling=scaling, attn_mask=bias)
@@ -143,7 +141,7 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None, *
 
 
 def _gather(states: Tensor, rows: Tensor) -> Tensor:
-    return states.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+    return states.index_select(0, rows.flatten()).view(*rows.shape, *states.shape[1:])
 
 
 def _rows(spans: Sequence[tuple[int, int]], width: int) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def chunked_logprobs(
         vocab_size = head(hidden_NF[:1]).shape[-1]
     size = max(MIN_CHUNK, CHUNK_ELEMENTS // vocab_size)
     logprobs, entropies = [], []
-    for hidden, targets in zip(hidden_NF.split(size), targets_N.split(size), strict=True):
+    for hidden, targets in zip(torch.split(hidden_NF, size), torch.split(targets_N, size), strict=True):
         result = checkpoint(_chunk, hidden, targets, head, temperature, use_reentrant=False)
         logprobs.append(result[0])
         entropies.append(result[1])
@@ -91,12 +91,12 @@ def _chunk(
     hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> tuple[Tensor, Tensor]:
     logits = head(hidden).float()
-    logprobs, entropy = _TokenLogprobs.apply(logits, targets, temperature)
+    logprobs, entropy = _TokenLogprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
     return logprobs, entropy
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(logits / temperature) at the targets, and the entropy, with a backward that makes one [N, V] tensor."""
+    """log softmax(logits / temperature) at the targets, and the entropy; the backward makes a single [N, V] tensor."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return picked - log_total, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         probs, targets_N = ctx.saved_tensors
         # d logp_target / d logit_v = (1[v = target] - p_v) / temperature
         scale = (grad_N / ctx.temperature).unsqueeze(-1)

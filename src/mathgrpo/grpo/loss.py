@@ -65,8 +65,9 @@ def clipped_policy_loss(ratio_N: Tensor, advantages_N: Tensor, epsilon_low: floa
 
 
 def k3_kl(token_logprobs_N: Tensor, ref_logprobs_N: Tensor) -> Tensor:
-    """Return the k3 estimate of KL(policy || reference) per token: exp(d) - d - 1 with d = ref - policy; never negative.
+    """Return the k3 estimate of KL(policy || reference) per token, exp(d) - d - 1 with d = ref - policy.
 
+    Never negative, 0 where both agree.
     The loss takes it times the ratio r. At r = 1 the value is the same, the gradient is not: that of k3 alone,
     1 - exp(d), is the forward KL's in expectation; with the ratio it is that of KL(policy || reference), at every r.
 
@@ -81,9 +82,7 @@ def k3_kl(token_logprobs_N: Tensor, ref_logprobs_N: Tensor) -> Tensor:
     return torch.exp(difference) - difference - 1.0
 
 
-def clip_flags(
-    ratio_N: Tensor, advantages_N: Tensor, epsilon_low: float, epsilon_high: float
-) -> tuple[Tensor, Tensor]:
+def clip_flags(ratio_N: Tensor, advantages_N: Tensor, epsilon_low: float, epsilon_high: float) -> tuple[Tensor, Tensor]:
     """Return which tokens the lower and which the upper bound holds back, that is, which add no gradient.
 
     The lower bound acts only on negative advantages, the upper only on positive ones.

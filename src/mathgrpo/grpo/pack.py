@@ -153,6 +153,14 @@ def plan_micro_batches(
     return plan
 
 
+def micro_batch_cost(groups: Sequence[RolloutGroup], pieces: Sequence[Piece], *, shared_prompt: bool) -> int:
+    """Return the tokens a micro-batch takes of a budget: unique ones when shared, padded ones when plain."""
+    if shared_prompt:
+        return sum(_cost(groups, piece, True) for piece in pieces)
+    longest = max(_row_length(groups, piece) for piece in pieces)
+    return longest * sum(len(piece.completions) for piece in pieces)
+
+
 def build_micro_batch(
     groups: Sequence[RolloutGroup],
     tokens: StepTokens,
@@ -167,7 +175,7 @@ def build_micro_batch(
 
 
 def bucket(size: int, smallest: int = 16) -> int:
-    """Return `size` rounded up so that few different values occur (32 to a doubling) and at most 1/16 is added above 512.
+    """Return `size` rounded up so that few different values occur, 32 to a doubling; above 512, by 1/16 at most.
 
     Fresh shapes cost memory in the primitive caches of CPU libraries and compile time on GPUs.
 

@@ -16,7 +16,7 @@ from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch, step_tokens
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 TOLERANCE = 1e-3
-"""Relative difference of logits below which two fp32 computations count as the same; 16-bit weights get 100 times it."""
+"""Relative difference below which two fp32 computations of logits count as the same; 16-bit ones get 100 times it."""
 
 _reasons: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
@@ -43,7 +43,7 @@ def unshared_reason(model: Any) -> str:
 
 @torch.no_grad()
 def _try_layouts(model: Any) -> str:
-    decoder, head = split_model(model)
+    decoder, _ = split_model(model)
     plain_batch = _probe_batch(model, shared_prompt=False)
     plain = _logits(model, plain_batch)
     own = model(input_ids=plain_batch.input_ids, attention_mask=plain_batch.attention_mask, use_cache=False).logits
@@ -90,6 +90,6 @@ def _probe_batch(model: Any, *, shared_prompt: bool) -> MicroBatch:
         prompt = Prompt(tuple(ids[:prompt_length]), 0)
         groups.append(RolloutGroup(problem, prompt, tuple(completions), ("", ""), advantages=(1.0, -1.0)))
     device = model.get_input_embeddings().weight.device
-    tokens = step_tokens(groups, GrpoSection(), 8, device)
+    tokens = step_tokens(groups, GrpoSection.model_validate({}), 8, device)
     pieces = [Piece(0, (0, 1)), Piece(1, (0, 1))]
     return build_micro_batch(groups, tokens, pieces, shared_prompt=shared_prompt, device=device)

@@ -17,7 +17,16 @@ from mathgrpo.grpo.attention import packed_attention
 from mathgrpo.grpo.logprobs import completion_logprobs, split_model
 from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
 from mathgrpo.grpo.memory import is_out_of_memory, release_memory
-from mathgrpo.grpo.pack import MicroBatch, Piece, StepTokens, build_micro_batch, pieces_with_loss, plan_micro_batches, step_tokens
+from mathgrpo.grpo.pack import (
+    MicroBatch,
+    Piece,
+    StepTokens,
+    build_micro_batch,
+    micro_batch_cost,
+    pieces_with_loss,
+    plan_micro_batches,
+    step_tokens,
+)
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
 from mathgrpo.types import RolloutGroup
@@ -60,7 +69,7 @@ class UpdateStats:
 
 @dataclass(slots=True)
 class _Step:
-    """All that the micro-batches of one update share. old_logprobs_M and ref_logprobs_M are filled in its first pass."""
+    """All that the micro-batches of one update share; old_logprobs_M and ref_logprobs_M fill in its first pass."""
 
     policy: Any
     groups: Sequence[RolloutGroup]
@@ -153,14 +162,16 @@ def _gradient(step: _Step, optimizer: torch.optim.Optimizer, *, first: bool) -> 
 
 
 def _halve_budget(step: _Step, failure: str) -> None:
-    """Halve the token budget; end the run clearly when that could no longer make a micro-batch smaller."""
+    """Halve the largest micro-batch; end the run clearly when it can no longer be made smaller."""
     plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
     if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
         raise UserError(
             f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
             f"({failure.splitlines()[0]}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
         )
-    step.token_budget //= 2
+    # A budget far above what the step holds would take several halvings to change anything.
+    costs = [micro_batch_cost(step.groups, pieces, shared_prompt=step.shared_prompt) for pieces in plan]
+    step.token_budget = max(1, min(step.token_budget, max(costs)) // 2)
 
 
 def _accumulate(step: _Step, *, first: bool) -> tuple[Tensor, list[int]]:
@@ -174,7 +185,7 @@ def _accumulate(step: _Step, *, first: bool) -> tuple[Tensor, list[int]]:
             step.groups, step.tokens, pieces, shared_prompt=step.shared_prompt, device=step.policy.device
         )
         loss, batch_sums, batch_largest = _micro_batch_loss(step, batch, first=first)
-        loss.backward()
+        torch.autograd.backward(loss)
         sums += batch_sums
         largest = torch.maximum(largest, batch_largest)
         num_tokens += batch.num_unique

@@ -69,9 +69,11 @@ def _load_weights(location: str, path: str, dtype: torch.dtype) -> Any:
 
     config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     _check_decoder_only(config, path)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        location, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-    )
+    with _no_progress_bars():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            location, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True,
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
@@ -106,6 +108,20 @@ def _check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
             f"model.path={path}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; "
             "give a folder where both belong together"
         )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep the libraries' bars out of the command line's own display."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def load_adapter(model: Any, folder: str, *, train: bool, section: LoraSection |
     loaded: Any = PeftModel.from_pretrained(model, folder, is_trainable=train)
     saved = loaded.peft_config[loaded.active_adapter]
     if train and section is None:
-        return loaded.merge_and_unload()
+        return loaded.merge_and_unload().requires_grad_(True)
     if section is not None and (section.r, section.alpha) != (saved.r, saved.lora_alpha):
         raise UserError(
             f"model.lora.r={section.r}, alpha={section.alpha}: the adapter in {folder} has r={saved.r}, "

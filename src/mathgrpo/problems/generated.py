@@ -23,11 +23,12 @@ SOURCE = "gsm_symbolic"
 UNSEEN_TEMPLATES = frozenset({14, 31, 39, 48, 58, 62, 78, 82})
 """gsm_symbolic template numbers that only the second held-out set uses: short ones, of all four operations."""
 MAX_VALUE = 999
-MAX_STEPS = 6
+MAX_STEPS = 4
+MAX_WORDS = 60
 _SUFFIX = " Give the result as your final answer. Do not include units."
 _RANGE = 100_000_000
 _CHUNK = 20_000
-_REVISION = 1
+_REVISION = 2
 """Raised whenever the same seed would give other problems, so that an old cache is not read."""
 
 
@@ -123,11 +124,13 @@ def _items(draw: _Draw) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _problem(numbered: tuple[int, dict[str, Any]]) -> Problem | None:
-    """Return a clean problem, or None when its solution does not hold, is not small, or ends in no whole number."""
+    """Return a clean problem, or None when its solution does not hold or is not small, or it is long."""
     template, item = numbered
     answer = clean_answer(item["answer"])
     steps = worked_steps(item["metadata"]["answer_cot"], item["answer"])
     if answer is None or Fraction(answer).denominator != 1 or steps is None or not is_small_arithmetic(steps):
         return None
     question = item["question"].removesuffix(_SUFFIX)
+    if len(question.split()) > MAX_WORDS:
+        return None
     return Problem(question=question, answer=answer, solution=steps_text(steps), template=f"{SOURCE}/{template}")

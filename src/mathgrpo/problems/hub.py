@@ -30,7 +30,8 @@ def hub_rows(source: str, subset: str, split: str) -> list[Row]:
         import datasets
     except ImportError as error:
         raise UserError(
-            f"problems.source={shown(source)}: hub datasets need the datasets library; pip install datasets, or use a JSONL file"
+            f"problems.source={shown(source)}: hub datasets need the datasets library; "
+            "pip install datasets, or use a JSONL file"
         ) from error
     try:
         with _offline_if(not Path(source).is_dir() and not _is_reachable()):
@@ -39,7 +40,10 @@ def hub_rows(source: str, subset: str, split: str) -> list[Row]:
     except Exception as error:
         raise UserError(_message(source, subset, split, error)) from error
     if not rows:
-        raise UserError(f"problems.source={shown(source)}: split {shown(split)} has no rows; set problems.train_split or heldout_split")
+        raise UserError(
+            f"problems.source={shown(source)}: split {shown(split)} has no rows; "
+            "set problems.train_split or problems.heldout_split"
+        )
     return rows
 
 
@@ -52,7 +56,10 @@ def _message(source: str, subset: str, split: str, error: Exception) -> str:
             "problems.heldout_split, the same name for both to hold out a part of one split"
         )
     if "config" in reason.lower() and isinstance(error, ValueError):
-        return f"problems.subset={shown(subset)}: {shown(source)} cannot be loaded with it ({reason}); name one of its subsets"
+        return (
+            f"problems.subset={shown(subset)}: {shown(source)} cannot be loaded with it ({reason}); "
+            "name one of its subsets"
+        )
     return (
         f"problems.source={shown(source)}: cannot be loaded ({reason}); allowed: {ALLOWED}; "
         'check the name and the network, or use a local copy or "generated"'

@@ -38,7 +38,8 @@ def load_problem_sets(section: ProblemsSection) -> ProblemSets:
     train = _problems(read_split(section, section.train_split), section)
     if has_one_split(section):
         return hold_out(train, shown(section.source), **sizes)
-    return separate(train, _problems(read_split(section, section.heldout_split), section), shown(section.source), **sizes)
+    heldout = _problems(read_split(section, section.heldout_split), section)
+    return separate(train, heldout, shown(section.source), **sizes)
 
 
 def load_heldout(section: ProblemsSection) -> ProblemSets:

@@ -59,12 +59,12 @@ def separate(
     rest, num_common = without(unique_train, unique_heldout)
     if not rest:
         raise UserError(
-            f"problems.source={source}: every one of its {len(unique_train)} training problems is in the held-out split too; "
-            "give two different splits, or one split for both to hold out a part of it"
+            f"problems.source={source}: every one of its {len(unique_train)} training problems is "
+            "in the held-out split too; give two different splits, or one split for both to hold out a part of it"
         )
     notes = [*train_notes, *heldout_notes]
     if num_common:
-        notes.append(f"train: {num_common} of {len(unique_train)} problems dropped, the held-out split has them too")
+        notes.append(f"train: {num_common} of {len(unique_train)} problems dropped, they are in the held-out split")
     chosen_train, chosen_train_notes = _chosen(rest, train_size, "train")
     chosen_heldout, chosen_heldout_notes = _chosen(unique_heldout, heldout_size, "held-out")
     return ProblemSets(chosen_train, chosen_heldout, notes=(*notes, *chosen_train_notes, *chosen_heldout_notes))

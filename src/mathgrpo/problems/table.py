@@ -20,19 +20,24 @@ def read_table(path: Path) -> list[Row]:
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise UserError(f"problems.source={shown(path)}: not a {', '.join(READERS)} file; convert it to one of them")
+        raise _bad_file(path, f"not a {', '.join(READERS)} file; convert it to one of them")
     try:
         rows = reader(path)
     except FileNotFoundError:
-        raise UserError(f"problems.source={shown(path)}: no such file; check the path") from None
+        raise _bad_file(path, "no such file; check the path") from None
     except OSError as error:
-        raise UserError(f"problems.source={shown(path)}: cannot be read ({error.strerror or error}); check the file") from error
+        raise _bad_file(path, f"cannot be read ({error.strerror or error}); check the file") from error
     except UnicodeDecodeError as error:
         line = _undecodable_line(path)
-        raise UserError(f"problems.source={shown(path)}: line {line} is not UTF-8; save the file as UTF-8") from error
+        raise _bad_file(path, f"line {line} is not UTF-8; save the file as UTF-8") from error
     if not rows:
-        raise UserError(f"problems.source={shown(path)}: the file has no rows; give one with at least one problem")
+        raise _bad_file(path, "the file has no rows; give one with at least one problem")
     return rows
+
+
+def _bad_file(path: Path, complaint: str) -> UserError:
+    """Return the error that names a file and what is wrong with it."""
+    return UserError(f"problems.source={shown(path)}: {complaint}")
 
 
 def _undecodable_line(path: Path) -> int:
@@ -67,8 +72,9 @@ def _read_json(path: Path) -> list[Row]:
         return []
     values = _json_value(text, path, "the file")
     if not isinstance(values, list):
-        raise UserError(f"problems.source={shown(path)}: the file is not a JSON list of objects; for one object a line name it .jsonl")
-    return [Row(f"row {number}", _as_object(value, path, f"row {number}")) for number, value in enumerate(values, start=1)]
+        raise _bad_file(path, "the file is not a JSON list of objects; name it .jsonl if it has one a line")
+    places = [f"row {number}" for number in range(1, len(values) + 1)]
+    return [Row(place, _as_object(value, path, place)) for place, value in zip(places, values, strict=True)]
 
 
 def _read_csv(path: Path) -> list[Row]:
@@ -77,15 +83,13 @@ def _read_csv(path: Path) -> list[Row]:
         try:
             return [_csv_row(number, values, path) for number, values in enumerate(csv.DictReader(lines), start=1)]
         except csv.Error as error:
-            raise UserError(f"problems.source={shown(path)}: not readable as CSV ({error}); check quotes and commas") from error
+            raise _bad_file(path, f"not readable as CSV ({error}); check quotes and commas") from error
 
 
 def _csv_row(number: int, values: dict[str | Any, Any], path: Path) -> Row:
     """Return one CSV row, refusing cells beyond the header (DictReader files them under None)."""
     if None in values:
-        raise UserError(
-            f"problems.source={shown(path)}: row {number} has more cells than the header; put text that holds a comma in quotes"
-        )
+        raise _bad_file(path, f"row {number} has more cells than the header; put text that holds a comma in quotes")
     return Row(f"row {number}", values)
 
 
@@ -95,12 +99,12 @@ def _read_parquet(path: Path) -> list[Row]:
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise UserError(f"problems.source={shown(path)}: reading Parquet needs pyarrow; pip install pyarrow, or use JSONL") from error
+        raise _bad_file(path, "reading Parquet needs pyarrow; pip install pyarrow, or use JSONL") from error
     try:
         values = parquet.ParquetFile(path).read().to_pylist()
     except pyarrow.ArrowException as error:
         reason = str(error).partition("\n")[0][:120]
-        raise UserError(f"problems.source={shown(path)}: not readable as Parquet ({reason}); write the file again") from error
+        raise _bad_file(path, f"not readable as Parquet ({reason}); write the file again") from error
     return numbered(values)
 
 
@@ -119,7 +123,7 @@ def _json_value(text: str, path: Path, place: str) -> Any:
             reason = f"{error.msg}{where}"
         else:
             reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
-        raise UserError(f"problems.source={shown(path)}: {place} is not JSON ({reason}); repair or remove it") from error
+        raise _bad_file(path, f"{place} is not JSON ({reason}); repair or remove it") from error
 
 
 def _json_object(text: str, path: Path, place: str) -> dict[str, Any]:
@@ -130,9 +134,8 @@ def _json_object(text: str, path: Path, place: str) -> dict[str, Any]:
 def _as_object(value: Any, path: Path, place: str) -> dict[str, Any]:
     """Return a parsed value that must be a JSON object."""
     if not isinstance(value, dict):
-        raise UserError(
-            f'problems.source={shown(path)}: {place} is a {type(value).__name__}, not an object such as {{"question": …, "answer": …}}'
-        )
+        kind = type(value).__name__
+        raise _bad_file(path, f'{place} is a {kind}, not an object such as {{"question": …, "answer": …}}')
     return value
 
 

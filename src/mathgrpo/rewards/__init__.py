@@ -7,6 +7,13 @@ from mathgrpo.rewards.signature import RewardFunction, bound
 from mathgrpo.rewards.suite import RewardSuite, Scores, build_suite
 
 __all__ = [
-    "REFERENCE_WEIGHTS", "REWARDS", "SOUND", "SOUND_WEIGHTS", "RewardFunction", "RewardSuite", "Scores", "bound",
+    "REFERENCE_WEIGHTS",
+    "REWARDS",
+    "SOUND",
+    "SOUND_WEIGHTS",
+    "RewardFunction",
+    "RewardSuite",
+    "Scores",
+    "bound",
     "build_suite",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from mathgrpo.formats import Format
 
 Completions = Sequence[Any]
-"""Conversational completions, [[{"role": "assistant", "content": text}], ...]; TRL passes plain texts for plain prompts."""
+"""Conversational completions, [[{"role": "assistant", "content": text}], ...]; TRL passes texts for plain prompts."""
 
 RewardFunction = Callable[..., Any]
 """f(prompts, completions, **columns) -> one number or None (does not apply) per completion; may be async.

@@ -77,7 +77,8 @@ class RewardSuite:
         if trainer_state is not None:
             call["trainer_state"] = trainer_state
         parts = {
-            name: tuple(call_reward(name, function, completions, dict(call))) for name, function in self.functions.items()
+            name: tuple(call_reward(name, function, completions, dict(call)))
+            for name, function in self.functions.items()
         }
         return Scores(_totals(parts, self.weights, len(completions)), parts)
 
@@ -95,7 +96,9 @@ def build_suite(weights: Mapping[str, float], fmt: Format) -> RewardSuite:
     for name, weight in weights.items():
         _check_weight(name, weight)
     if not any(weights.values()):
-        raise UserError("rewards: no reward has a weight above 0; use for example rewards.correct=1.0 rewards.format=0.1")
+        raise UserError(
+            "rewards: no reward has a weight above 0; use for example rewards.correct=1.0 rewards.format=0.1"
+        )
     functions = {name: _find(name) for name in weights}
     if set(weights) <= SOUND:
         _check_soundness(weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import importlib.util
 import inspect
@@ -64,11 +63,15 @@ def call_reward(name: str, function: RewardFunction, texts: Sequence[str], call:
         values = _run(function, call)
     except Exception as error:  # a user's function may raise anything
         culprit = _first_raising(function, texts, call)
-        raise UserError(f'rewards."{name}": raised {describe(error)}{culprit}; return None where it does not apply') from error
+        raise UserError(
+            f'rewards."{name}": raised {describe(error)}{culprit}; return None where it does not apply'
+        ) from error
     if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
         raise UserError(f'rewards."{name}": returned {type(values).__name__}; return a list, one number per completion')
     if len(values) != len(texts):
-        raise UserError(f'rewards."{name}": returned {len(values)} values for {len(texts)} completions; return one for each')
+        raise UserError(
+            f'rewards."{name}": returned {len(values)} values for {len(texts)} completions; return one for each'
+        )
     return [_checked(name, value, text) for value, text in zip(values, texts, strict=True)]
 
 
@@ -79,6 +82,8 @@ def _run(function: RewardFunction, call: dict[str, Any]) -> Any:
 
 def _awaited(awaitable: Any) -> Any:
     """Return an awaitable's result; in a thread of its own, because a notebook already runs a loop in this one."""
+    import asyncio
+
     outcome: list[Any] = []
 
     async def wait() -> Any:
@@ -118,11 +123,13 @@ def _checked(name: str, value: Any, text: str) -> float | None:
     if value is None:
         return None
     number = _as_float(value)
-    if number is None:
-        raise UserError(f'rewards."{name}": returned {type(value).__name__} {shown(str(value))} for the completion {shown(text)}; return a number or None')
-    if not math.isfinite(number):
-        raise UserError(f'rewards."{name}": returned {number} for the completion {shown(text)}; return a finite number, or None where it does not apply')
-    return number
+    if number is not None and math.isfinite(number):
+        return number
+    what = f"{type(value).__name__} {shown(str(value))}" if number is None else str(number)
+    raise UserError(
+        f'rewards."{name}": returned {what} for the completion {shown(text)}; '
+        "return a finite number, or None where it does not apply"
+    )
 
 
 def _as_float(value: Any) -> float | None:

@@ -132,7 +132,7 @@ class CachedSession:
         self._row_prompt = [self._row_prompt[r] for r in rows]
         self._lengths = [self._lengths[r] for r in rows]
         for layer in self._slot_layers():
-            layer.move(moved)
+            layer.move(moved, self._column)
         longest_prompt = max(len(ids) for ids in self._prompts)
         unused = self._column - max([*self._lengths, longest_prompt])
         if unused >= _SPARE_COLUMNS:
@@ -179,12 +179,12 @@ class _SlotLayer(CacheLayerMixin):
             self._k = torch.cat((self._k, torch.zeros_like(self._k[:, :, :_SPARE_COLUMNS])), dim=2)
             self._v = torch.cat((self._v, torch.zeros_like(self._v[:, :, :_SPARE_COLUMNS])), dim=2)
 
-    def move(self, moved: list[tuple[int, int]]) -> None:
-        """Copy rows (new, old)."""
+    def move(self, moved: list[tuple[int, int]], column: int) -> None:
+        """Copy the columns before `column` of rows (new, old)."""
         if moved:
             new, old = (list(side) for side in zip(*moved, strict=True))
-            self._k[new, :, : self._column + 1] = self._k[old, :, : self._column + 1]
-            self._v[new, :, : self._column + 1] = self._v[old, :, : self._column + 1]
+            self._k[new, :, :column] = self._k[old, :, :column]
+            self._v[new, :, :column] = self._v[old, :, :column]
 
     def shift(self, columns: int) -> None:
         """Move everything left."""

@@ -127,16 +127,25 @@ def _project(model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: 
         qk = F.rms_norm(qk, (dim,), None, model.eps) * layer.head_norm
     half = dim // 2
     swapped = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
-    rotated = (qk * cos).add_(swapped * sin).to(model.dtype)
+    rotated = (qk * cos).addcmul_(swapped, sin).to(model.dtype)
     return rotated[:, :heads], rotated[:, heads:], v
 
 
 def _finish(model: FusedModel, layer: FusedLayer, x: Tensor, attended: Tensor) -> Tensor:
     """Return the block's output from its input and its attention output; the residual keeps the embedding's precision."""
-    x = x + F.linear(attended, *layer.output)
+    x = _add_linear(x, attended, layer.output)
     h = F.rms_norm(x, x.shape[-1:], layer.mlp_norm, model.eps).to(model.dtype)
     gate, up = F.linear(h, *layer.gate_up).chunk(2, dim=-1)
-    return x + F.linear(F.silu(gate).mul_(up), *layer.down)
+    return _add_linear(x, F.silu(gate).mul_(up), layer.down)
+
+
+def _add_linear(x: Tensor, inputs: Tensor, matrix: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Return x + inputs W^T + b; x itself takes the sum where the precisions agree (it is the caller's own)."""
+    weight, bias = matrix
+    if x.dtype != weight.dtype:
+        return x + F.linear(inputs, weight, bias)
+    x = x.addmm_(inputs, weight.t())
+    return x if bias is None else x.add_(bias)
 
 
 def _logits(model: FusedModel, x: Tensor) -> Tensor:

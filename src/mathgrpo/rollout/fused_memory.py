@@ -167,6 +167,7 @@ class RowMemory:
         Shapes: q [R, KV * E, D] -> [R, KV * E * D].
         """
         rows, kv, share, dim = self._num_rows, self._kv_heads, self._share, self._dim
+        q, scale = (q * self._scale, 1.0) if q.dtype == torch.float32 else (q, self._scale)
         q = q.reshape(rows * kv, share, dim)
         own_k, own_v = (self._row_kv[i, layer, :rows].flatten(0, 1)[:, : self._span] for i in (0, 1))
         prompt_k, prompt_v = (
@@ -175,7 +176,9 @@ class RowMemory:
         scores = torch.cat((
             self._rows_from_grid(matmul(self._grid_from_rows(q), prompt_k.transpose(1, 2))),
             matmul(q, own_k.transpose(1, 2)),
-        ), dim=-1).mul_(self._scale)
+        ), dim=-1)
+        if scale != 1.0:  # low precision: scaling the queries would round them once more than the trainer does
+            scores.mul_(scale)
         if self._mask is not None:
             scores = scores.view(rows, kv * share, -1).add_(self._step_mask).view(rows * kv, share, -1)
         weights = scores.softmax(-1).to(q.dtype)

@@ -81,7 +81,7 @@ class _Sampler(LogitsProcessor):
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        ids, logprobs = sample_tokens(scores, uniforms(self._keys, len(self.ids)), self._sampling)
+        ids, logprobs = sample_tokens(scores, uniforms(self._keys, torch.full_like(self._keys, len(self.ids))), self._sampling)
         self.ids.append(ids)
         self.logprobs.append(logprobs)
         return torch.full_like(scores, -torch.inf).scatter(1, ids[:, None], 0.0)

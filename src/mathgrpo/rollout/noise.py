@@ -27,10 +27,10 @@ def row_keys(seed: int, problem_keys: Sequence[int], samples: Sequence[int]) -> 
     return _mix(_mix(start ^ problems) ^ draws)
 
 
-def uniforms(keys: Tensor, positions: Tensor | int) -> Tensor:
+def uniforms(keys: Tensor, positions: Tensor) -> Tensor:
     """Return the uniform number of each row at a position: in [0, 1), a multiple of 2^-53.
 
-    Shapes: keys int64[R], positions int64[R] or one integer -> float64[R]; other shapes broadcast.
+    Shapes: keys int64[R], positions int64[R] -> float64[R]; other shapes broadcast.
     Source: SplitMix64 (Steele, Lea, Flood 2014), addressed by counter instead of stepped.
     """
     bits = _mix(keys + (positions + 1) * _GOLDEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from mathgrpo.config.sft_recipe import NewModelSection
 from mathgrpo.formats import Format
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -29,39 +30,41 @@ def whole_words(fmt: Format) -> list[str]:
     return [fmt.system_prompt.strip(), *dict.fromkeys(tags)]
 
 
-def train_tokenizer(texts: Iterable[str], whole: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], whole: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     """Return a byte-level BPE tokenizer with single digits, trained on the texts.
+
+    It is a Qwen2Tokenizer with a vocabulary of its own: AutoTokenizer loads that class for a Qwen2 model, whatever was
+    saved, and would cut text in other places than any other class.
 
     Args:
         texts: what the model will read.
         whole: strings that are always one token, such as a format's tags.
         vocab_size: tokens in all, the 256 bytes and the marks included.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
 
     marks = [PAD, END, SYSTEM, USER, ASSISTANT]
     added = [AddedToken(word, normalized=False) for word in whole]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    frame = Qwen2Tokenizer().backend_tokenizer
+    learner = Tokenizer(models.BPE())
+    learner.normalizer, learner.pre_tokenizer = frame.normalizer, frame.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(added), special_tokens=marks, show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens(added)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=[SYSTEM, USER, ASSISTANT],
-        clean_up_tokenization_spaces=False,
+    learner.train_from_iterator(texts, trainer)
+    learnt = json.loads(learner.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]], pad_token=PAD, eos_token=END,
+        unk_token=PAD, additional_special_tokens=[SYSTEM, USER, ASSISTANT],
     )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    tokenizer.add_tokens(added)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
 
 
-def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """Return a randomly initialised fp32 Qwen2 model with tied embeddings for this tokenizer."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM

@@ -33,7 +33,7 @@ class Learner:
 
 
 def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
-    """Train on worked solutions and return the run folder, whose `model` folder loads with from_pretrained.
+    """Train on worked solutions and return the run folder; its last checkpoint loads with from_pretrained.
 
     Raises:
         UserError: no problem has a worked solution, or the run folder exists already.
@@ -48,12 +48,14 @@ def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.run.seed)
     learner = _learner(recipe, train, fmt)
+    step = 0
     with (folder / "metrics.jsonl").open("a") as log:
         for line in _steps(learner, recipe, train, fmt, folder):
             log.write(json.dumps(line) + "\n")
             log.flush()
             print(f"step {line['step']}  tokens {line['tokens']:,}  loss {line['loss']:.4f}  {line['tokens_per_s']:,.0f} tok/s", flush=True)
-    _save(learner, folder / "model")
+            step = line["step"]
+    _save(learner, folder / "checkpoints" / f"step-{step}")
     return folder
 
 

@@ -1,0 +1,104 @@
+"""What a recipe's fields are and allow, read from its pydantic models."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Annotation = Any
+
+
+def plain_name(path: Sequence[object]) -> str:
+    """Return a path as the user writes it: ("stages", 0, "tokens") is "stages.0.tokens"."""
+    return ".".join(str(part) for part in path)
+
+
+def field_at(model: type[BaseModel], path: Sequence[object]) -> FieldInfo | None:
+    """Return the field a path leads to, None when there is none or it lies inside a free-form table."""
+    field: FieldInfo | None = None
+    section: type[BaseModel] | None = model
+    for part in path:
+        if field is not None and section is not None and str(part).isdigit():
+            continue  # an entry of a list of tables
+        field = section.model_fields.get(str(part)) if section is not None else None
+        if field is None:
+            return None
+        section = section_of(field.annotation)
+    return field
+
+
+def section_at(model: type[BaseModel], path: Sequence[object]) -> type[BaseModel] | None:
+    """Return the section a path leads to; the recipe itself for an empty path."""
+    field = field_at(model, path) if path else None
+    return model if not path else section_of(field.annotation) if field is not None else None
+
+
+def section_of(annotation: Annotation) -> type[BaseModel] | None:
+    """Return the section class in an annotation: Section, Section | None or tuple[Section, ...]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (section_of(inner) for inner in get_args(annotation))
+    return next((section for section in found if section is not None), None)
+
+
+def is_optional(field: FieldInfo) -> bool:
+    """Return whether the field may be None."""
+    return type(None) in get_args(field.annotation)
+
+
+def is_text(field: FieldInfo) -> bool:
+    """Return whether the field takes text."""
+    return field.annotation is str
+
+
+def mapping_default(model: type[BaseModel], name: str) -> dict[str, Any] | None:
+    """Return the default of a field that is a table with free names, None for every other field."""
+    field = model.model_fields.get(name)
+    if field is None or get_origin(field.annotation) is not dict:
+        return None
+    return dict(field.get_default(call_default_factory=True))
+
+
+def allowed(field: FieldInfo) -> str:
+    """Return in words what a field takes.
+
+    Example:
+        >>> from mathgrpo.config.recipe import RolloutSection
+        >>> allowed(RolloutSection.model_fields["temperature"])
+        'a number above 0 and at most 5'
+    """
+    words = _kind(field.annotation)
+    bounds = " and ".join(_bound(metadata) for metadata in field.metadata if _bound(metadata))
+    return f"{words} {bounds}" if bounds else words
+
+
+def _kind(annotation: Annotation) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if annotation in names:
+        return names[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f'"{value}"' for value in arguments)
+    if origin is tuple and section_of(annotation) is None:
+        return f"a list, each entry {_kind(arguments[0])}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_kind(inner) for inner in arguments if inner is not type(None))
+    return "a list of tables" if origin is tuple else "a table"
+
+
+def _bound(metadata: object) -> str:
+    match metadata:
+        case annotated_types.Ge(ge=value):
+            return f"at least {value:g}" if isinstance(value, float) else f"at least {value}"
+        case annotated_types.Gt(gt=value):
+            return f"above {value:g}" if isinstance(value, float) else f"above {value}"
+        case annotated_types.Le(le=value):
+            return f"at most {value:g}" if isinstance(value, float) else f"at most {value}"
+        case annotated_types.Lt(lt=value):
+            return f"below {value:g}" if isinstance(value, float) else f"below {value}"
+    return ""

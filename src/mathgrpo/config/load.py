@@ -1,0 +1,125 @@
+"""From a recipe's name and --set overrides to a checked recipe."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from mathgrpo.config.check import impossible
+from mathgrpo.config.messages import validation_lines
+from mathgrpo.config.overrides import overridden
+from mathgrpo.config.recipe import Recipe, Section
+from mathgrpo.errors import UserError
+
+S = TypeVar("S", bound=Section)
+
+PACKAGE_RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+"""Where an installed package carries its recipes."""
+CHECKOUT_RECIPES = Path(__file__).resolve().parents[3] / "recipes"
+"""Where they are when the package is installed in place from a checkout."""
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a GRPO run.
+
+    Raises: UserError with one line for every unknown key, wrong value and impossible combination.
+    """
+    return require_possible(load_model(Recipe, name_or_path, overrides))
+
+
+def load_model(model: type[S], name_or_path: str, overrides: Sequence[str] = ()) -> S:
+    """Return a recipe of any kind: the TOML file by path or bare name, changed by "section.key=value" in order.
+
+    Raises: UserError with one line for every unknown key and wrong value.
+    """
+    return validated(model, overridden(model, read_toml(find_recipe(name_or_path)), overrides))
+
+
+def recipe_from_toml(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
+    """Return the recipe a run folder keeps in its config.toml, changed by the overrides."""
+    return validated(model, overridden(model, read_toml(path), overrides))
+
+
+def require_possible(recipe: Recipe) -> Recipe:
+    """Return the recipe itself, if its settings go together.
+
+    Raises: UserError with one line for each that do not.
+    """
+    lines = impossible(recipe)
+    if lines:
+        raise UserError("\n".join(lines))
+    return recipe
+
+
+def validated(model: type[S], data: dict[str, Any]) -> S:
+    """Return plain TOML data as a recipe.
+
+    Raises: UserError with one line for every problem.
+    """
+    try:
+        return model.model_validate(_without_lists(data))
+    except ValidationError as error:
+        raise UserError("\n".join(validation_lines(error, model))) from None
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """Return the file of a recipe: a path as it is, a bare name from ./recipes, then from the package.
+
+    Raises: UserError that lists the recipes there are.
+    """
+    if name_or_path.endswith(".toml") or "/" in name_or_path:
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return path
+        raise UserError(f"recipe={name_or_path}: no such file; {_recipes_there_are(path.stem)}")
+    for folder in _recipe_folders():
+        if (folder / f"{name_or_path}.toml").is_file():
+            return folder / f"{name_or_path}.toml"
+    raise UserError(f"recipe={name_or_path}: no such recipe; {_recipes_there_are(name_or_path)}")
+
+
+def recipe_names() -> list[str]:
+    """Return the bare names that can be given for a recipe, sorted."""
+    return sorted({path.stem for folder in _recipe_folders() for path in folder.glob("*.toml")})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises: UserError when it cannot be read, is empty or is no TOML; the place is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"recipe={path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe={path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    if not text.strip():
+        raise UserError(f"recipe={path}: the file is empty; write at least one section, such as [training]")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"recipe={path}: not TOML ({error}); text needs quotes, sections look like [training]") from None
+
+
+def _recipe_folders() -> tuple[Path, ...]:
+    return Path("recipes"), PACKAGE_RECIPES, CHECKOUT_RECIPES
+
+
+def _recipes_there_are(name: str) -> str:
+    names = recipe_names()
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    return f"{hint}there are: {', '.join(names) or 'none here'}; or give the path of a .toml file"
+
+
+def _without_lists(value: Any) -> Any:
+    """Return the data with every list as a tuple: recipes never change after loading, and coercion is off."""
+    if isinstance(value, dict):
+        return {key: _without_lists(item) for key, item in value.items()}
+    return tuple(_without_lists(item) for item in value) if isinstance(value, list) else value

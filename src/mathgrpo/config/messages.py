@@ -1,0 +1,76 @@
+"""pydantic's complaints in the user's words: one line each, with field, value, what is allowed and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from mathgrpo.config.fields import allowed, field_at, plain_name, section_at
+
+BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}
+"""Why a number is too small, where the bound alone does not say it."""
+
+ELSEWHERE = {"stages": "mathgrpo sft", "rollout": "mathgrpo train", "grpo": "mathgrpo train", "rewards": "mathgrpo train"}
+"""Section -> the command whose recipes have it."""
+
+SHOWN_CHARS = 60
+
+
+def validation_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return one line for each problem of a recipe, in the order of its sections."""
+    return [_line(dict(problem), model) for problem in error.errors(include_url=False)]
+
+
+def shown(value: object) -> str:
+    """Return a value as the user wrote it, cut when long.
+
+    Example:
+        >>> shown("fast"), shown(True), shown({"a": 1})
+        ('"fast"', 'true', 'a table')
+    """
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        text = "[" + ", ".join(shown(item) for item in value) + "]"
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
+
+
+def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
+    path, value = problem["loc"], problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return _unknown(path, value, model)
+    name, field = plain_name(path), field_at(model, path)
+    if name in BECAUSE and problem["type"] == "greater_than_equal":
+        return f"{name}={shown(value)}: {BECAUSE[name]}"
+    takes = allowed(field) if field is not None else "a number" if problem["type"].startswith(("float", "finite")) else "text"
+    return f"{name}={shown(value)}: {_reason(problem)}; allowed: {takes}"
+
+
+def _unknown(path: tuple[Any, ...], value: object, model: type[BaseModel]) -> str:
+    """Return the line for a key that does not exist, with the nearest one that does and all there are."""
+    *parents, key = path
+    section = section_at(model, parents)
+    names = list(section.model_fields) if section is not None else []
+    near = difflib.get_close_matches(str(key), names, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    if not parents and key in ELSEWHERE and not near:
+        hint = f", it belongs in a recipe for {ELSEWHERE[key]};"
+    what = f"{plain_name(path)}: no such section" if isinstance(value, Mapping) else f"{plain_name(path)}={shown(value)}: no such field"
+    return f"{what}{hint} allowed: {', '.join(names)}"
+
+
+def _reason(problem: dict[str, Any]) -> str:
+    kind: str = problem["type"]
+    if kind == "literal_error":
+        return "not one of the names"
+    if kind.startswith(("greater_than", "less_than", "finite")):
+        return "out of range"
+    if kind in ("too_short", "missing"):
+        return "nothing given"
+    return "wrong type" if kind.endswith(("_type", "_from_float", "_parsing")) else str(problem["msg"])

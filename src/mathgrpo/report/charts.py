@@ -1,0 +1,196 @@
+"""Charts as inline SVG, drawn by matplotlib, coloured by the page's style sheet.
+
+Why matplotlib: its SVG needs no script (the page's content policy allows none but the filters'), is about 8 kB a chart
+where a script library adds 0.8 to 5 MB to every page, and prints. Every colour drawn is a stand-in that becomes a CSS
+variable, so one drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH_IN, HEIGHT_IN = 4.6, 2.3
+MOST_POINTS = 300
+"""Points drawn of a curve; a longer one is averaged over neighbours."""
+
+VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--grid", "#040404": "--good", "#050505": "--bad",
+             **{f"#0000{i:02d}": f"--c{i}" for i in range(1, 9)}}
+"""Stand-in colour -> the CSS variable that takes its place."""
+
+STAND_IN = {variable: colour for colour, variable in VARIABLES.items()}
+NUM_COLOURS = 8
+
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: searchable, read aloud, in the page's own font
+    "font.size": 8.5, "axes.titlesize": 8.5, "text.color": STAND_IN["--muted"], "axes.edgecolor": STAND_IN["--grid"],
+    "axes.labelcolor": STAND_IN["--muted"], "xtick.color": STAND_IN["--grid"], "ytick.color": STAND_IN["--grid"],
+    "xtick.labelcolor": STAND_IN["--muted"], "ytick.labelcolor": STAND_IN["--muted"], "grid.color": STAND_IN["--grid"],
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.grid": True,
+    "axes.grid.axis": "y", "grid.linewidth": 0.7, "axes.axisbelow": True, "ytick.major.size": 0, "xtick.major.size": 3,
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "lines.linewidth": 1.7,
+    "axes.unicode_minus": True, "svg.image_inline": True, "path.simplify_threshold": 0.2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One curve: steps, values and, where there is one, the half width of a band around it; exact: not smoothed."""
+
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    band: Sequence[float] | None = None
+    exact: bool = False
+
+
+def line_chart(name: str, series: Sequence[Series], *, percent: bool = False, log: bool = False) -> str:
+    """Return an SVG of curves over steps: thin as measured, thick smoothed; colours --c1, --c2, ... in their order.
+
+    name: keeps the ids inside this SVG apart from those of other charts on the page.
+    """
+    def draw(axes: Axes) -> None:
+        for i, one in enumerate(series):
+            colour = STAND_IN[f"--c{i % NUM_COLOURS + 1}"]
+            steps, values = thinned(one.steps, one.values)
+            smooth = values if one.exact else smoothed(values)
+            if one.band is not None:
+                half = smoothed(thinned(one.steps, one.band)[1])
+                axes.fill_between(steps, [s - h for s, h in zip(smooth, half, strict=True)],
+                                  [s + h for s, h in zip(smooth, half, strict=True)], color=colour, alpha=0.13, lw=0)
+            axes.plot(steps, values, color=colour, alpha=0.32, lw=0.9)
+            axes.plot(steps, smooth, color=colour, marker="o" if len(steps) == 1 else "")
+        _scale(axes, [v for one in series for v in one.values], percent, log)
+
+    return _svg(name, draw)
+
+
+def stacked_chart(name: str, series: Sequence[Series]) -> str:
+    """Return an SVG of areas stacked over steps, the first at the bottom."""
+    def draw(axes: Axes) -> None:
+        steps = thinned(series[0].steps, series[0].values)[0]
+        layers = [thinned(one.steps, one.values)[1] for one in series]
+        colours = [STAND_IN[f"--c{i % NUM_COLOURS + 1}"] for i in range(len(series))]
+        axes.stackplot(steps, layers, colors=colours, alpha=0.8, linewidth=0)
+        _scale(axes, [v for layer in layers for v in layer], False, False)
+
+    return _svg(name, draw)
+
+
+def interval_chart(name: str, series: Sequence[Series], lows: Sequence[Sequence[float]],
+                   highs: Sequence[Sequence[float]]) -> str:
+    """Return an SVG of shares over steps with their intervals as bars: one accuracy per evaluation."""
+    def draw(axes: Axes) -> None:
+        for i, (one, low, high) in enumerate(zip(series, lows, highs, strict=True)):
+            errors = [[max(v - a, 0) for v, a in zip(one.values, low, strict=True)],
+                      [max(b - v, 0) for v, b in zip(one.values, high, strict=True)]]
+            axes.errorbar(one.steps, one.values, yerr=errors, color=STAND_IN[f"--c{i % NUM_COLOURS + 1}"], marker="o",
+                          markersize=4, capsize=3, elinewidth=1)
+        _scale(axes, [0.0, *(v for high in highs for v in high)], True, False)
+
+    return _svg(name, draw)
+
+
+def gain_chart(name: str, before: float, after: float, parts: Sequence[tuple[str, float]]) -> str:
+    """Return an SVG waterfall: accuracy before, each part of the gain on top of the last, accuracy after; in percent."""
+    def draw(axes: Axes) -> None:
+        labels, levels = ["before"], [(0.0, before, STAND_IN["--muted"], f"{before:.1f}")]
+        reached = before
+        for label, part in parts:
+            labels.append(label)
+            levels.append((reached, part, STAND_IN["--good" if part >= 0 else "--bad"], f"{part:+.1f}"))
+            reached += part
+        labels.append("after")
+        levels.append((0.0, after, STAND_IN["--c1"], f"{after:.1f}"))
+        for x, (bottom, height, colour, text) in enumerate(levels):
+            axes.bar(x, height, 0.62, bottom=bottom, color=colour)
+            axes.annotate(text.replace("-", "\N{MINUS SIGN}"), (x, max(bottom, bottom + height)), xytext=(0, 3),
+                          textcoords="offset points", ha="center", color=STAND_IN["--ink"], fontsize=9)
+        top = max(max(bottom, bottom + height) for bottom, height, _, _ in levels)
+        axes.set_ylim(0, max(top * 1.16, 1))
+        axes.set_xticks(range(len(labels)), labels)
+        axes.tick_params(axis="x", length=0)
+        axes.yaxis.set_visible(False)
+        axes.grid(False)
+
+    return _svg(name, draw, height=1.9)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return a curve's running mean under a Gaussian window, centred so that it lags behind nothing; NaNs are left out.
+
+    The window's standard deviation is a 40th of the curve: a short run is barely smoothed.
+    """
+    width = len(values) / 40
+    reach = math.ceil(3 * width)
+    bell = [math.exp(-0.5 * (i / width) ** 2) if width else 1.0 for i in range(reach + 1)]
+    result = []
+    for i in range(len(values)):
+        near = [(bell[abs(i - j)], values[j]) for j in range(max(i - reach, 0), min(i + reach + 1, len(values)))]
+        weight = sum(w for w, v in near if math.isfinite(v))
+        result.append(sum(w * v for w, v in near if math.isfinite(v)) / weight if weight else math.nan)
+    return result
+
+
+def thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return a curve of at most MOST_POINTS points, each the mean of its neighbours' steps and values."""
+    if len(values) <= MOST_POINTS:
+        return [float(s) for s in steps], list(values)
+    edges = [round(i * len(values) / MOST_POINTS) for i in range(MOST_POINTS + 1)]
+    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    return [_mean(steps[a:b]) for a, b in spans], [_mean(values[a:b]) for a, b in spans]
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [v for v in values if math.isfinite(v)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _scale(axes: Axes, values: Sequence[float], percent: bool, log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    from mathgrpo.report.text import number
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.margins(x=0.02)
+    if log and any(v > 0 for v in values):
+        axes.set_yscale("log")
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %" if percent else number(v)))
+    finite = [v for v in values if math.isfinite(v)]
+    if min(finite, default=0.0) >= 0:  # a curve of counts or shares is read against zero
+        axes.set_ylim(0, None if max(finite, default=0.0) > 0 else 1)
+
+
+def _svg(name: str, draw: Any, height: float = HEIGHT_IN) -> str:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # A Figure of its own, never pyplot: no window, no global state. The salt makes ids the same on every run.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
+        axes = FigureCanvasSVG(figure).figure.add_subplot()
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _embeddable(buffer.getvalue())
+
+
+def _embeddable(svg: str) -> str:
+    """Return matplotlib's SVG ready to stand in an HTML page: no prolog, no global style, no repeated ids, CSS colours."""
+    svg = svg[svg.index("<svg"):]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", svg)
+    svg = re.sub(r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg)
+    svg = re.sub("|".join(VARIABLES), lambda match: f"var({VARIABLES[match[0]]})", svg)
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()

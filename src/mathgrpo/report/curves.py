@@ -1,0 +1,199 @@
+"""Which curves a report draws, in which order, and what a reader needs to know about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mathgrpo.evaluation.metrics import wilson_interval
+from mathgrpo.report.charts import NUM_COLOURS, Series, interval_chart, line_chart, stacked_chart
+from mathgrpo.report.load import RunData
+from mathgrpo.report.text import number, percent
+
+Metrics = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+CHART_BYTES = 400_000
+"""All charts together; what a run with very many metrics has beyond it is named, not drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One chart to draw: metric name -> label; a name ending in "/*" stands for every metric below it."""
+
+    title: str
+    metrics: Mapping[str, str]
+    note: str = ""
+    percent: bool = False
+    log: bool = False
+    stacked: bool = False
+    band: str = ""
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawn chart with its legend (label, colour number, last value) and what to read aloud in its place."""
+
+    title: str
+    note: str
+    svg: str
+    legend: tuple[tuple[str, int, str], ...]
+    spoken: str
+
+
+@dataclass(slots=True)
+class ChartSection:
+    """Charts under one heading."""
+
+    title: str
+    charts: list[Chart] = field(default_factory=list)
+
+
+SECTIONS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
+    ("Learning", (
+        Curve("Reward", {"reward": "mean"}, "Mean over all completions of a step; band: ± reward_std, the spread within groups.",
+              band="reward_std"),
+        Curve("Parts of the reward", {"reward/*": ""}, "Mean of each reward function, before its weight unless the run says otherwise."),
+        Curve("Training completions", {"accuracy": "correct", "format_rate": "in the format", "worked_rate": "worked out"},
+              "Sampled while training, on training problems.", percent=True),
+        Curve("Groups without spread", {"frac_reward_zero_std": "share of groups"},
+              "All completions of the group have the same reward: it teaches nothing.", percent=True),
+    )),
+    ("Completions", (
+        Curve("Length", {"completions/mean_length": "mean tokens"}, "Sampled tokens, the end token included."),
+        Curve("Cut off", {"completions/clipped_ratio": "share of completions"}, "Reached max_new_tokens without an end token.",
+              percent=True),
+        Curve("Entropy", {"entropy": "nats per token"}, "Near zero: the model no longer tries anything new."),
+    )),
+    ("Optimisation", (
+        Curve("Gradient norm", {"grad_norm": "L2 norm"}, "Before clipping."),
+        Curve("Loss", {"loss": "loss"}, "Says little in GRPO: its gradient is what counts."),
+        Curve("KL to the reference", {"kl": "nats per token"}),
+        Curve("Clipped tokens", {"clip_ratio/low": "below", "clip_ratio/high": "above"},
+              "Tokens whose ratio left the clip range.", percent=True),
+        Curve("Engine against trainer", {"sampling/logprob_difference/mean": "mean", "sampling/logprob_difference/max": "largest"},
+              "|log-probability difference| between rollout and update; logarithmic.", log=True),
+        Curve("Learning rate", {"learning_rate": "rate"}, exact=True),
+        Curve("Weights moved", {"weights_moved": "share of weights"}, "Changed by the step at all, in their own precision.",
+              percent=True),
+    )),
+    ("Speed", (
+        Curve("Throughput", {"tokens_per_s": "tokens / s"}),
+        Curve("Time of a step", {"time/rollout": "rollout", "time/reward": "reward", "time/update": "update", "time/other": "other"},
+              "Seconds, stacked.", stacked=True),
+    )),
+)
+NOT_ALONE = {"reward_std", "time/step", "time/other"}
+"""Metrics shown as part of another chart."""
+
+
+def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
+    """Return the drawn charts by section, and the names of metrics that were not drawn because the page is full."""
+    metrics = dict(run.metrics)
+    if other := _other_time(metrics):
+        metrics["time/other"] = other
+    sections, used, bytes_drawn = [], set(NOT_ALONE), 0
+    for title, curves in SECTIONS:
+        section = ChartSection(title)
+        if title == "Learning" and (chart := accuracy_chart(run)):
+            section.charts.append(chart)
+        for curve in curves:
+            names = _expanded(curve, metrics)
+            used.update(names)
+            if chart := draw(curve, names, metrics):
+                section.charts.append(chart)
+        sections.append(section)
+    sections.append(further := ChartSection("Further metrics"))
+    bytes_drawn = sum(len(chart.svg) for section in sections for chart in section.charts)
+    left_out = []
+    for name in sorted(set(metrics) - used):
+        chart = draw(Curve(name, {name: name}), {name: name}, metrics) if bytes_drawn < CHART_BYTES else None
+        if chart is None:
+            left_out.append(name)
+            continue
+        bytes_drawn += len(chart.svg)
+        further.charts.append(chart)
+    return [section for section in sections if section.charts], left_out
+
+
+def draw(curve: Curve, names: Mapping[str, str], metrics: Metrics) -> Chart | None:
+    """Return the chart of those of a curve's metrics that the run has; None if it has none of them."""
+    chosen = [(name, label) for name, label in names.items() if name in metrics][:2 * NUM_COLOURS]
+    if not chosen:
+        return None
+    spread = metrics.get(curve.band)
+    series = [Series(label, *metrics[name], band=spread[1] if spread and len(spread[1]) == len(metrics[name][1]) else None,
+                     exact=curve.exact) for name, label in chosen]
+    key = "chart-" + "-".join(name for name, _ in chosen)
+    show = percent if curve.percent else number
+    if curve.stacked:
+        series = _same_steps(series)
+    if not series:
+        return None
+    svg = stacked_chart(key, series) if curve.stacked else line_chart(key, series, percent=curve.percent, log=curve.log)
+    return Chart(curve.title, curve.note, svg, *_legend(series, show))
+
+
+def accuracy_chart(run: RunData) -> Chart | None:
+    """Return held-out accuracy over the run's evaluations, with 95 % intervals; None with fewer than two of a set."""
+    series, lows, highs = [], [], []
+    for label, suffix in (("problems", ""), ("templates", "-templates")):
+        rows = sorted(((step, name) for name in run.evaluations if (step := _step(name, suffix, run.last_step)) is not None))
+        if len(rows) < 2:
+            continue
+        records = [run.evaluations[name].records for _, name in rows]
+        counts = [(sum(record.greedy.correct for record in one), len(one)) for one in records]
+        series.append(Series(label, [step for step, _ in rows], [right / max(n, 1) for right, n in counts]))
+        lows.append([wilson_interval(right, n)[0] for right, n in counts])
+        highs.append([wilson_interval(right, n)[1] for right, n in counts])
+    if not series:
+        return None
+    return Chart("Held-out accuracy", "Greedy, strict, never trained on; bars: 95 % intervals.",
+                 interval_chart("chart-heldout", series, lows, highs), *_legend(series, percent))
+
+
+def _step(name: str, suffix: str, last_step: int) -> int | None:
+    """Return after how many steps an evaluation of this problem set was made; None if it is of another set."""
+    if not name.endswith(suffix):
+        return None
+    when = name.removesuffix(suffix)
+    if when in ("before", "after"):
+        return 0 if when == "before" else last_step
+    steps = when.removeprefix("step-")
+    return int(steps) if when.startswith("step-") and steps.isascii() and steps.isdecimal() else None
+
+
+def _legend(series: Sequence[Series], show: Callable[[float], str]) -> tuple[tuple[tuple[str, int, str], ...], str]:
+    """Return label, colour number and last value of each curve, and the sentence that stands for the picture."""
+    legend = tuple((one.label, i % NUM_COLOURS + 1, show(one.values[-1])) for i, one in enumerate(series))
+    return legend, "; ".join(f"{one.label}: {show(one.values[0])} at step {one.steps[0]}, {show(one.values[-1])} at step "
+                             f"{one.steps[-1]}" for one in series)
+
+
+def _expanded(curve: Curve, metrics: Metrics) -> dict[str, str]:
+    """Return a curve's metric names with their labels, every "/*" replaced by the metrics the run has below it."""
+    names: dict[str, str] = {}
+    for name, label in curve.metrics.items():
+        if name.endswith("/*"):
+            stem = name.removesuffix("*")
+            names |= {found: found.removeprefix(stem) for found in metrics if found.startswith(stem)}
+        else:
+            names[name] = label
+    return names
+
+
+def _same_steps(series: Sequence[Series]) -> list[Series]:
+    """Return the curves over the steps they all have: what is stacked must be measured together."""
+    common = set.intersection(*(set(one.steps) for one in series))
+    return [Series(one.label, *zip(*[(s, v) for s, v in zip(one.steps, one.values, strict=True) if s in common], strict=True))
+            for one in series] if common else []
+
+
+def _other_time(metrics: Metrics) -> tuple[list[int], list[float]] | None:
+    """Return what the parts leave of each step's time, where the run measured both."""
+    if "time/step" not in metrics:
+        return None
+    parts = [dict(zip(*metrics[name], strict=True)) for name in ("time/rollout", "time/reward", "time/update")
+             if name in metrics]
+    steps, totals = metrics["time/step"]
+    rest = [max(total - sum(part.get(step, 0.0) for part in parts), 0.0) for step, total in zip(steps, totals, strict=True)]
+    return list(steps), rest

@@ -1,0 +1,133 @@
+"""The report page: a run's data in the templates beside this file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.evaluation.verdict import SetVerdict
+from mathgrpo.report.curves import chart_sections
+from mathgrpo.report.items import OUTCOMES, Shown, shown_groups, shown_problems
+from mathgrpo.report.load import RunData
+from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
+from mathgrpo.report.text import brief, clean, duration, number, percent, shorten, signed
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_NOTES = 40
+PAGE_BYTES = 1_900_000
+"""The page stays below 2 MB: what the charts leave of this goes to problems and groups, half each at least."""
+REST_BYTES = 120_000
+"""Verdict, tables, style, script, notes and recipe at their largest."""
+
+
+def render_page(run: RunData) -> str:
+    """Return the whole page as HTML; the same run gives the same bytes."""
+    templates, verdicts = _environment(), run_verdicts(run)
+    sections, not_drawn = chart_sections(run)
+    room = PAGE_BYTES - REST_BYTES - sum(len(chart.svg.encode()) for section in sections for chart in section.charts)
+    problem, group = templates.get_template("problem.html"), templates.get_template("group.html")
+    # Groups get what problems do not need, and the other way round.
+    groups = shown_groups(run, group, room // 2)
+    problems = shown_problems(run, problem, room - _size(groups))
+    groups = shown_groups(run, group, room - _size(problems))
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return str(templates.get_template("page.html").render(
+        title=brief(run.name, 120), style=(TEMPLATES / "page.css").read_text(encoding="utf-8"), script=script,
+        script_hash=_script_hash(script), facts=_facts(run), pending=_pending(run, verdicts),
+        verdicts=[verdict_view(verdict, run) for verdict in verdicts], tables=before_after_tables(run),
+        sections=sections, not_drawn=not_drawn, outcomes=OUTCOMES, sets=SET_TITLES, problems=problems, groups=groups,
+        notes=_notes(run), info=_info(run), recipe=shorten(run.recipe_text, 20_000, 2_000),
+    ))
+
+
+def _size(shown: Shown) -> int:
+    return sum(len(text.encode()) + 4 for text in shown.html)
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def cleaned(value: object) -> object:
+        return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    # Autoescape and finalize are what make untrusted text safe: every value a template prints passes both, unless the
+    # template marks it safe, which ours do only for the package's own script and style and for rendered SVG and items.
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+                              finalize=cleaned, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, tone=_tone,
+                               direction=_direction)
+    return environment
+
+
+def _script_hash(script: str) -> str:
+    """Return the hash by which the page's content policy allows this script and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _tone(verdict: str) -> str:
+    return {"correct": "good", "wrong": "bad"}.get(verdict, "none")
+
+
+def _direction(advantage: float) -> str:
+    """Return which way the update pushes; what would be shown as 0.00 pushes nowhere."""
+    return "flat" if abs(advantage) < 0.005 else "up" if advantage > 0 else "down"
+
+
+def _pending(run: RunData, verdicts: Sequence[SetVerdict]) -> str:
+    """Return why there is no verdict yet, or "" if there is one."""
+    if verdicts:
+        return ""
+    planned = _planned_steps(run)
+    reached = f"step {run.last_step:,}" + (f" of {planned:,}" if planned else "")
+    missing = "the evaluation before training" if "before" not in run.evaluations else "the evaluation after training"
+    status = clean(str(run.info.get("status", "unknown")))
+    return (f"No verdict yet: {missing} is not there. The run's status is \u201c{status}\u201d, at {reached}. "
+            "Everything below is what it wrote so far; write the report again when it has ended.")
+
+
+def _planned_steps(run: RunData) -> int:
+    training = run.recipe.get("training")
+    steps = training.get("steps") if isinstance(training, Mapping) else None
+    return steps if isinstance(steps, int) else 0
+
+
+def _facts(run: RunData) -> list[tuple[str, str]]:
+    """Return the few facts that stand under the title."""
+    model = run.recipe.get("model")
+    planned = _planned_steps(run)
+    seconds = sum(run.metrics["time/step"][1]) if "time/step" in run.metrics else 0.0
+    facts = [
+        ("status", str(run.info.get("status", ""))),
+        ("model", str(model.get("path", "")) if isinstance(model, Mapping) else ""),
+        ("steps", f"{run.last_step:,}" + (f" of {planned:,}" if planned > run.last_step else "")),
+        ("training time", duration(seconds) if seconds else ""),
+        ("device", _plain(run.info.get("device"))),
+        ("engine", _plain(run.info.get("engine"))),
+        ("started", next((str(run.info[key]) for key in ("start_time", "started", "start") if key in run.info), "")),
+    ]
+    return [(name, brief(value, 100)) for name, value in facts if value]
+
+
+def _notes(run: RunData) -> list[str]:
+    notes = run.info.get("notes")
+    lines = [_plain(note) for note in notes] if isinstance(notes, list) else []
+    return [shorten(line, 400, 50) for line in lines[:MOST_NOTES]]
+
+
+def _info(run: RunData) -> list[tuple[str, str]]:
+    """Return the rest of run.json as name and value."""
+    return [(brief(str(name), 60), shorten(_plain(value), 600, 100)) for name, value in list(run.info.items())[:60]
+            if name != "notes"]
+
+
+def _plain(value: object) -> str:
+    """Return a JSON value in plain words: "a 1, b 2" for an object, "x, y" for a list, "" for null."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(inner) for inner in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,93 @@
+"""Model text made safe to show, and numbers made easy to read."""
+
+from __future__ import annotations
+
+import math
+import re
+
+MINUS = "\N{MINUS SIGN}"
+HEAD_CHARACTERS, TAIL_CHARACTERS = 1600, 400
+"""What is shown of a long text: its beginning, and its end, where the answer stands."""
+
+# Terminal sequences go whole, so that no "[31m" stays; then every control character but newline and tab, and the marks
+# that reorder or hide text (bidirectional overrides, zero-width characters), and half surrogates, which no file can hold.
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,400}(?:\x07|\x1b\\)?|[@-_])")
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060\u2066-\u2069\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Return text without terminal sequences, control characters and invisible reordering marks.
+
+    HTML characters stay as they are: the page's templates escape them.
+
+    Example:
+        >>> clean("\\x1b[31m7\\x00 < 8\\x1b[0m")
+        '7 < 8'
+    """
+    return _SURROGATE.sub("\ufffd", _HIDDEN.sub("", _TERMINAL.sub("", text.replace("\r\n", "\n"))))
+
+
+def shorten(text: str, head: int = HEAD_CHARACTERS, tail: int = TAIL_CHARACTERS) -> str:
+    """Return clean text, with a note in the place of its middle when it is longer than head + tail characters.
+
+    Example:
+        >>> shorten("abcdefghij", head=3, tail=2)
+        'abc\\n[… 5 characters left out …]\\nij'
+    """
+    # Only what can be shown is cleaned: the cost does not grow with the text.
+    if len(text) <= head + tail:
+        return clean(text)
+    left_out = len(text) - head - tail
+    return f"{clean(text[:head])}\n[… {left_out:,} characters left out …]\n{clean(text[len(text) - tail:])}"
+
+
+def brief(text: str, most: int = 40) -> str:
+    """Return clean text on one line, cut with an ellipsis: names, answers, labels.
+
+    Example:
+        >>> brief("one\\ntwo three", 9)
+        'one two …'
+    """
+    words = " ".join(clean(text[:4 * most]).split())
+    return words if len(words) <= most and len(text) <= 4 * most else words[:most - 1] + "…"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number with so many significant digits, a true minus sign and no needless zeros.
+
+    Example:
+        >>> number(1234.6), number(0.0000123), number(-0.5), number(float("nan"))
+        ('1,235', '1.23e−5', '−0.5', '–')
+    """
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e6:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", MINUS)
+    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    text = f"{value:,.{decimals}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage: "63.8 %"."""
+    return f"{100 * share:.1f} %".replace("-", MINUS) if math.isfinite(share) else "\N{EN DASH}"
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """Return a number with its sign, always: "+0.35", "−1.20", "0.00"."""
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:+.{decimals}f}".replace("-", MINUS) if rounded else f"{0:.{decimals}f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in two units: "6 min 40 s", "2 h 05 min", "12.3 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"

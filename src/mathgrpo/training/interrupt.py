@@ -1,0 +1,69 @@
+"""Ctrl-C and SIGTERM as a question the loop asks when it is ready to hear it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+
+SHOW_CURSOR = b"\x1b[?25h"
+"""The live display hides the terminal's cursor."""
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop and did so cleanly.
+
+    Attributes:
+        exit_code: 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+
+class StopRequests:
+    """Catches SIGINT and SIGTERM while it is entered. The first is kept for `check`; the second ends the process at once.
+
+    Outside the main thread, where Python allows no handlers, nothing is caught.
+    """
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[signum] = signal.signal(signum, self._receive)
+            except ValueError:  # not the main thread
+                break
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    @property
+    def received(self) -> bool:
+        """True once a signal has come."""
+        return self._received != 0
+
+    def check(self) -> None:
+        """Return if nobody has asked to stop.
+
+        Raises: Interrupted otherwise.
+        """
+        if self._received:
+            raise Interrupted(self._received)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        # os.write, because a handler may have interrupted a print half-way.
+        if self._received:
+            os.write(2, SHOW_CURSOR if os.isatty(2) else b"")
+            os._exit(128 + signum)
+        self._received = signum
+        os.write(2, b"\nstopping cleanly, this can take one step; once more leaves at once\n")

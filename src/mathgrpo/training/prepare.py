@@ -1,0 +1,127 @@
+"""Everything of a run that can fail before step 0: problems, golds, rewards, model, prompts, engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mathgrpo.answers.gold_check import require_golds
+from mathgrpo.config import Recipe
+from mathgrpo.config.load import require_possible
+from mathgrpo.config.recipe import RolloutSection
+from mathgrpo.errors import UserError
+from mathgrpo.formats import Format, get_format
+from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.grpo import Reference, build_reference
+from mathgrpo.models import Policy, load_policy, resolve_device
+from mathgrpo.problems import ProblemSets, load_problem_sets
+from mathgrpo.rewards import RewardSuite, build_suite
+from mathgrpo.rollout import Engine, build_engine
+from mathgrpo.training.optimizer import build_optimizer
+from mathgrpo.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that is ready for its first step.
+
+    Attributes:
+        longest_prompt: tokens of the longest prompt of all problem sets.
+        reference: the policy before training, None without a KL term.
+    """
+
+    recipe: Recipe
+    problems: ProblemSets
+    fmt: Format
+    suite: RewardSuite
+    policy: Policy
+    engine: Engine
+    optimizer: torch.optim.Optimizer
+    reference: Reference | None
+    longest_prompt: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the run should know about how it was set up, one line each."""
+        return (*self.problems.notes, f"rollout engine {self.engine.name}: {self.engine.reason}")
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """Tokens sampled at most in an evaluation."""
+        return self.recipe.evaluation.max_new_tokens or self.recipe.rollout.max_new_tokens
+
+
+def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
+    """Return a run ready to start, with the weights of a checkpoint if one is given.
+
+    Raises: UserError for whatever is wrong with the recipe, its problems or its model.
+    """
+    require_possible(recipe)
+    fmt = get_format(recipe.format.name)
+    suite = build_suite(recipe.rewards, fmt)
+    device = resolve_device(recipe.run.device)
+    problems = load_problem_sets(recipe.problems)
+    require_enough(problems.train, recipe.rollout)
+    every = (*problems.train, *problems.heldout, *problems.heldout_templates)
+    require_golds(every, fmt, recipe.problems.source)
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    policy, reference = _models(recipe, device, checkpoint)
+    max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
+    longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
+    engine = build_engine(policy, recipe.rollout.engine, recipe.rollout.max_rows)
+    optimizer = build_optimizer(policy.model, recipe.optimizer)
+    return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest)
+
+
+def require_enough(problems: Sequence[Problem], rollout: RolloutSection) -> None:
+    """Return when there are problems for one step at least.
+
+    Raises: UserError otherwise.
+    """
+    if len(problems) < rollout.prompts_per_step:
+        raise UserError(
+            f"rollout.prompts_per_step={rollout.prompts_per_step}: there are only {len(problems)} training problems; "
+            "a step never takes a problem twice, so lower it or give more problems"
+        )
+
+
+def require_prompts_fit(
+    problems: Sequence[Problem], policy: Policy, fmt: Format, max_prompt_tokens: int, max_new_tokens: int
+) -> int:
+    """Return the tokens of the longest prompt, when all fit.
+
+    Raises: UserError when a prompt is longer than allowed, or with its completion longer than the model's context.
+    """
+    lengths = [len(encode_prompt(policy.tokenizer, problem, fmt).ids) for problem in problems]
+    longest = max(lengths)
+    question = problems[lengths.index(longest)].question[:60]
+    too_long = sum(length > max_prompt_tokens for length in lengths)
+    if too_long:
+        raise UserError(
+            f"rollout.max_prompt_tokens={max_prompt_tokens}: {too_long} of {len(lengths)} prompts are longer, the longest has "
+            f"{longest} tokens ({question!r}…); raise it to {longest} or take these problems out"
+        )
+    if longest + max_new_tokens > policy.max_context:
+        room = policy.max_context - longest
+        remedy = f"use at most {room}" if room > 0 else "take the long problems out"
+        raise UserError(
+            f"rollout.max_new_tokens={max_new_tokens}: with the longest prompt of {longest} tokens ({question!r}…) that is "
+            f"more than the model's context of {policy.max_context}; {remedy}"
+        )
+    return longest
+
+
+def _models(recipe: Recipe, device: str, checkpoint: Path | None) -> tuple[Policy, Reference | None]:
+    """Return the policy and its reference. The reference is always the recipe's model, never the checkpoint."""
+    if checkpoint is None:
+        policy = load_policy(recipe.model, device, train=True)
+        return policy, build_reference(policy, recipe.grpo.beta)
+    resumed = recipe.model.model_copy(update={"path": str(checkpoint)})
+    policy = load_policy(resumed, device, train=True)
+    if recipe.grpo.beta == 0.0 or recipe.model.lora is not None:
+        return policy, build_reference(policy, recipe.grpo.beta)
+    return policy, build_reference(load_policy(recipe.model, device, train=True), recipe.grpo.beta)

@@ -1,0 +1,178 @@
+"""What a run shows while it goes on: a live display in a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+from mathgrpo.training.live import live_view
+
+RECENT_STEPS = 20
+"""Steps whose mean duration says how long the rest takes."""
+
+
+class Pace:
+    """How long a run still takes, from the steps and the evaluation it has seen."""
+
+    def __init__(self) -> None:
+        self._durations: list[float] = []
+        self._evaluation_s = 0.0
+
+    def step(self, seconds: float) -> None:
+        """Note how long a step took."""
+        self._durations = [*self._durations, seconds][-RECENT_STEPS:]
+
+    def evaluation(self, seconds: float) -> None:
+        """Note how long an evaluation took."""
+        self._evaluation_s = seconds
+
+    def seconds_left(self, steps_left: int, evaluations_left: int) -> float | None:
+        """Return the seconds until the end, None before the first step."""
+        if not self._durations:
+            return None
+        return steps_left * sum(self._durations) / len(self._durations) + evaluations_left * self._evaluation_s
+
+
+class Progress(Protocol):
+    """Where a run tells how it goes. Entered for the time of the run."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        ...
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show what is going on now, and how far it is."""
+        ...
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Show a step that is done."""
+        ...
+
+
+class TextProgress:
+    """Plain lines, for files and pipes."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+
+    def __enter__(self) -> TextProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(printable(text), flush=True)
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Print the name of an evaluation when it begins; the stages of a step are too short for a line each."""
+        if total and what != self._doing:
+            self.say(f"{what}: {total:,} completions")
+        self._doing = what
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Print the step's line."""
+        self.say(step_line(metrics, steps, seconds_left))
+
+
+class LiveProgress:
+    """A display that stays in place at the bottom of a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False, markup=False)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._rows: list[Mapping[str, float]] = []
+        self._steps, self._seconds_left = 0, None  # type: tuple[int, float | None]
+        self._doing: tuple[str, int, int] = ("", 0, 0)
+        self._shown_at = 0.0
+
+    def __enter__(self) -> LiveProgress:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._rows:
+            self._console.print(step_line(self._rows[-1], self._steps, None))
+        self._live.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(printable(text), soft_wrap=True)
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show what is going on now."""
+        self._doing = (what, done, total)
+        self._update()
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Add the step to the table."""
+        self._rows.append(dict(metrics))
+        self._steps, self._seconds_left = steps, seconds_left
+        self._update()
+
+    def _update(self) -> None:
+        left = "" if self._seconds_left is None else f"{duration(self._seconds_left)} left"
+        self._live.update(live_view(self._rows, self._steps, left, self._doing))
+
+
+def make_progress() -> Progress:
+    """Return a live display when standard output is a terminal, plain lines otherwise."""
+    return LiveProgress() if sys.stdout.isatty() else TextProgress()
+
+
+def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> str:
+    """Return a step in one line.
+
+    Example:
+        >>> step_line({"step": 3, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.5, "time/step": 2.0}, 10, 14.0)
+        'step 3/10  reward 0.500  accuracy 25.0 %  1,234 tokens/s  2.0 s  14 s left'
+    """
+    parts = [f"step {metrics['step']:.0f}/{steps}"]
+    parts += [f"reward {metrics['reward']:.3f}"] if "reward" in metrics else []
+    parts += [f"accuracy {100 * metrics['accuracy']:.1f} %"] if "accuracy" in metrics else []
+    parts += [f"length {metrics['completions/mean_length']:.0f}"] if "completions/mean_length" in metrics else []
+    parts += [f"{metrics['tokens_per_s']:,.0f} tokens/s"] if "tokens_per_s" in metrics else []
+    parts += [f"{metrics['time/step']:.1f} s"] if "time/step" in metrics else []
+    parts += [f"{duration(seconds_left)} left"] if seconds_left is not None else []
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for a reader.
+
+    Example:
+        >>> duration(42.4), duration(200), duration(7300)
+        ('42 s', '3 min 20 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: model output must not steer the terminal.
+
+    Example:
+        >>> printable("a\\x1b[31mb")
+        'a\\\\x1b[31mb'
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def clock() -> float:
+    """Return seconds on a clock that only moves forward."""
+    return time.perf_counter()

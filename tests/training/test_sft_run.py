@@ -1,0 +1,90 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe
+from mathgrpo.errors import UserError
+from mathgrpo.formats import get_format
+from mathgrpo.training.new_model import train_tokenizer, whole_words
+from mathgrpo.training.sft import learning_rate_factor, run_sft
+
+XML = get_format("xml")
+
+
+def recipe(folder: Path, rows: list[dict[str, str]], **sections: object) -> SftRecipe:
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SftRecipe.model_validate_json(
+        json.dumps(
+            {
+                "run": {"name": "sft", "output_dir": str(folder / "runs")},
+                "problems": {"source": str(data), "solution_column": "solution", "heldout_size": 4},
+                "model": {"new": {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+                                  "num_attention_heads": 4, "num_key_value_heads": 2}},
+                "stages": [{"tokens": 20000, "drills": 0.2}],
+                "training": {"batch_tokens": 1024, "log_every": 5, "max_new_tokens": 24},
+                **sections,
+            }
+        )
+    )
+
+
+ROWS = [{"question": f"Tom has {a} pens and buys {b}. How many now?", "answer": str(a + b), "solution": f"{a}+{b}={a + b}"}
+        for a in range(1, 9) for b in range(1, 6)]
+
+
+def test_a_tokenizer_has_single_digits_and_whole_tags() -> None:
+    tokenizer = train_tokenizer(["Tom has 12 pens", "pens and pens"] * 20, whole_words(XML), 400)
+    tokens = tokenizer.tokenize("<answer>\n1234\n</answer>")
+    assert tokens[0] == "<answer>" and tokens[2:6] == ["1", "2", "3", "4"]
+    text = "Ünïcode \U0001f600 and 3.5 £ </reasoning>"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    system = tokenizer.apply_chat_template([{"role": "system", "content": XML.system_prompt}], tokenize=True)["input_ids"]
+    assert len(system) == 2
+
+
+def test_a_saved_tokenizer_comes_back_the_same(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from mathgrpo.config.sft_recipe import NewModelSection
+    from mathgrpo.training.new_model import build_model
+
+    tokenizer = train_tokenizer(["Tom has 12 pens for £3.50 each"] * 20, whole_words(XML), 320)
+    shape = NewModelSection(vocab_size=320, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    build_model(shape, tokenizer, 0).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = "<reasoning>\n12*3=36\n</reasoning> Tom's pens: £3.50 (each)...\n\n<answer>\n36\n</answer>"
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"] and len(loaded) == len(tokenizer)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_loss_falls_and_the_model_loads(tmp_path: Path, optimizer: str) -> None:
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.models import load_policy
+
+    folder = run_sft(recipe(tmp_path, ROWS, optimizer={"name": optimizer, "learning_rate": 0.003}), "sft")
+    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.7 * losses[0]
+    policy = load_policy(ModelSection(path=str(folder)), "cpu", train=False)
+    assert policy.tokenizer.convert_tokens_to_ids("<|end|>") in policy.eos_ids
+
+
+def test_rows_without_solutions_are_one_clear_error(tmp_path: Path) -> None:
+    rows = [{**row, "solution": ""} for row in ROWS]
+    with pytest.raises(UserError, match=r"^problems\.[^\n]*worked solution[^\n]*$"):
+        run_sft(recipe(tmp_path, rows), "sft")
+
+
+def test_a_used_run_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "sft").mkdir(parents=True)
+    (tmp_path / "runs" / "sft" / "precious").touch()
+    with pytest.raises(UserError, match=r"run\.name=sft"):
+        run_sft(recipe(tmp_path, ROWS), "sft")
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    rates = SftOptimizerSection(warmup_ratio=0.1, decay_ratio=0.5)
+    assert [learning_rate_factor(t, 100, rates) for t in (0, 5, 30, 75, 100)] == [0.0, 0.5, 1.0, 0.5, 0.0]
+    assert learning_rate_factor(0, 100, SftOptimizerSection(warmup_ratio=0.0, decay_ratio=0.0)) == 1.0
