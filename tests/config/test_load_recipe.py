@@ -26,7 +26,9 @@ def complaint(path: str, *overrides: str) -> list[str]:
 
 
 def test_recipe_by_path_keeps_what_it_says_and_defaults_for_the_rest(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path, "[training]\nsteps = 7\n[optimizer]\nlearning_rate = 1\n".replace("= 1\n", "= 0.5\n")))
+    recipe = load_recipe(
+        write(tmp_path, "[training]\nsteps = 7\n[optimizer]\nlearning_rate = 1\n".replace("= 1\n", "= 0.5\n"))
+    )
     assert recipe.training.steps == 7
     assert recipe.optimizer.learning_rate == 0.5
     assert recipe.rollout == Recipe().rollout
@@ -63,13 +65,22 @@ def test_missing_empty_and_broken_files_are_one_line(tmp_path: Path) -> None:
 
 def test_overrides_apply_from_left_to_right(tmp_path: Path) -> None:
     path = write(tmp_path, "[training]\nsteps = 7\n")
-    recipe = load_recipe(path, ["training.steps=8", "training.steps = 9", "optimizer.schedule=cosine", "rollout.top_p=0.9"])
+    recipe = load_recipe(
+        path, ["training.steps=8", "training.steps = 9", "optimizer.schedule=cosine", "rollout.top_p=0.9"]
+    )
     assert (recipe.training.steps, recipe.optimizer.schedule, recipe.rollout.top_p) == (9, "cosine", 0.9)
 
 
 def test_text_fields_take_bare_words_whatever_they_look_like(tmp_path: Path) -> None:
     path = write(tmp_path, "[run]\nseed = 1\n")
-    for text, expected in [("7", "7"), ("true", "true"), ("2026-01-01", "2026-01-01"), ('"a b"', "a b"), ("a=b", "a=b"), ("", "")]:
+    for text, expected in [
+        ("7", "7"),
+        ("true", "true"),
+        ("2026-01-01", "2026-01-01"),
+        ('"a b"', "a b"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ]:
         assert load_recipe(path, [f"run.name={text}"]).run.name == expected
 
 
@@ -101,18 +112,30 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
     [
         ("rollout.group_size=1", "rollout.group_size=1: every advantage would be 0; use 2 or more"),
         ("rollout.group_size=4.0", "rollout.group_size=4.0: wrong type; allowed: a whole number at least 2"),
-        ("optimizer.learning_rate=fast", 'optimizer.learning_rate="fast": wrong type; allowed: a number above 0 and below 1'),
-        ("optimizer.learning_rate=inf", "optimizer.learning_rate=Infinity: out of range; allowed: a number above 0 and below 1"),
+        (
+            "optimizer.learning_rate=fast",
+            'optimizer.learning_rate="fast": wrong type; allowed: a number above 0 and below 1',
+        ),
+        (
+            "optimizer.learning_rate=inf",
+            "optimizer.learning_rate=Infinity: out of range; allowed: a number above 0 and below 1",
+        ),
         ("optimizer.weight_decay=nan", "optimizer.weight_decay=NaN: out of range; allowed: a number at least 0"),
         ("grpo.mask_truncated=1", "grpo.mask_truncated=1: wrong type; allowed: true or false"),
         ("training.steps=true", "training.steps=true: wrong type; allowed: a whole number at least 1"),
         ("grpo.loss=ppo", 'grpo.loss="ppo": not one of the names; allowed: "grpo", "dr_grpo", "dapo", "bnpo"'),
         ("rewards.correct=much", 'rewards.correct="much": wrong type; allowed: a number'),
         ("rewards.correct=inf", "rewards.correct=Infinity: out of range; allowed: a number"),
-        ("model.lora.target_modules=q_proj", 'model.lora.target_modules="q_proj": wrong type; allowed: a list, each entry text'),
+        (
+            "model.lora.target_modules=q_proj",
+            'model.lora.target_modules="q_proj": wrong type; allowed: a list, each entry text',
+        ),
         ("training=3", "training=3: wrong type; allowed: a table"),
-        ("problems.train_size=2", "problems.train_size=2: fewer than rollout.prompts_per_step=16; a step never takes a problem "
-         "twice, so raise the one or lower the other"),
+        (
+            "problems.train_size=2",
+            "problems.train_size=2: fewer than rollout.prompts_per_step=16; a step never takes a problem "
+            "twice, so raise the one or lower the other",
+        ),
         ("run.name=a/b", 'run.name="a/b": must be one folder name; say where it goes with run.output_dir'),
     ],
 )
@@ -154,12 +177,15 @@ def test_rewards_that_all_weigh_nothing_are_refused(tmp_path: Path) -> None:
 
 def test_a_resolved_recipe_loads_back_equal(tmp_path: Path) -> None:
     awkward = 'quote " slash \\ tab \t newline \n bell \x07 del \x7f emoji 🙂'
-    recipe = validated(Recipe, {
-        "run": {"output_dir": awkward, "seed": 3},
-        "model": {"lora": {"r": 4, "target_modules": ["q_proj", "c_attn"]}},
-        "rewards": {"correct": 2, "dir/my.py:bonus": -0.25},
-        "optimizer": {"learning_rate": 1e-7},
-    })
+    recipe = validated(
+        Recipe,
+        {
+            "run": {"output_dir": awkward, "seed": 3},
+            "model": {"lora": {"r": 4, "target_modules": ["q_proj", "c_attn"]}},
+            "rewards": {"correct": 2, "dir/my.py:bonus": -0.25},
+            "optimizer": {"learning_rate": 1e-7},
+        },
+    )
     path = tmp_path / "config.toml"
     path.write_text(recipe_to_toml(recipe), encoding="utf-8")
     assert recipe_from_toml(Recipe, path) == recipe

@@ -8,19 +8,30 @@ from typing import Any
 from mathgrpo.evaluation import Evaluation, EvaluationSettings, GradedCompletion, ProblemRecord
 
 
-def graded(verdict: str = "correct", *, worked: bool = True, answer: str | None = "7", **fields: Any) -> GradedCompletion:
+def graded(
+    verdict: str = "correct", *, worked: bool = True, answer: str | None = "7", **fields: Any
+) -> GradedCompletion:
     """Return a completion with this verdict; one without a readable answer has no answer and no format."""
     readable = verdict in ("correct", "wrong")
-    values: dict[str, Any] = dict(
-        text=f"<answer>{answer}</answer>", answer=answer if readable else None, verdict=verdict,
-        flexible_verdict=verdict, format_strict=readable, format_soft=readable, worked=worked, tokens=10,
+    values: dict[str, Any] = dict(  # noqa: C408  reads as the call it feeds
+        text=f"<answer>{answer}</answer>",
+        answer=answer if readable else None,
+        verdict=verdict,
+        flexible_verdict=verdict,
+        format_strict=readable,
+        format_soft=readable,
+        worked=worked,
+        tokens=10,
         finish_reason="eos",
     )
     return GradedCompletion(**(values | fields))
 
 
-def record(number: int, greedy: GradedCompletion | str, samples: Sequence[GradedCompletion | str] = ()) -> ProblemRecord:
+def record(
+    number: int, greedy: GradedCompletion | str, samples: Sequence[GradedCompletion | str] = ()
+) -> ProblemRecord:
     """Return problem `number` with its completions, given whole or as a verdict."""
+
     def whole(one: GradedCompletion | str) -> GradedCompletion:
         return graded(one) if isinstance(one, str) else one
 

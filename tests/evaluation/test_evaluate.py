@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from fakes import tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, read_evaluation, write_evaluation
@@ -37,13 +38,20 @@ class PromptReader:
         asked = TOKENIZER.decode(prompt.ids)
         text = next(texts for word, texts in self.texts.items() if word in asked)[sample]
         ids = [*TOKENIZER(text)["input_ids"], END]
-        cut = ids[:sampling.max_new_tokens]
+        cut = ids[: sampling.max_new_tokens]
         return Completion(tuple(cut), (0.0,) * len(cut), "eos" if cut[-1] == END else "length")
 
 
 def a_policy() -> Policy:
-    return Policy(model=None, tokenizer=TOKENIZER, eos_ids=(END,), device="cpu", compute_dtype=torch.float32,
-                  max_context=1024, name="tiny")
+    return Policy(
+        model=None,
+        tokenizer=TOKENIZER,
+        eos_ids=(END,),
+        device="cpu",
+        compute_dtype=torch.float32,
+        max_context=1024,
+        name="tiny",
+    )
 
 
 APPLES = Problem("Three apples and four apples?", "7", template="sums/1")
@@ -70,7 +78,10 @@ def test_samples_use_their_own_settings_and_greedy_does_not() -> None:
     engine = PromptReader(TABLE)
     evaluation = run(engine, samples=3, temperature=0.7, top_p=0.9, seed=5)
     assert [sample.verdict for sample in evaluation.records[0].samples] == ["correct", "correct", "wrong"]
-    assert [(n, g, s.temperature, s.top_p, s.seed) for n, g, s in engine.calls] == [(2, 1, 0.0, 1.0, 5), (2, 3, 0.7, 0.9, 5)]
+    assert [(n, g, s.temperature, s.top_p, s.seed) for n, g, s in engine.calls] == [
+        (2, 1, 0.0, 1.0, 5),
+        (2, 3, 0.7, 0.9, 5),
+    ]
     settings = evaluation.settings
     assert (settings.model, settings.engine, settings.format, settings.samples) == ("tiny", "table", "xml", 3)
     assert evaluation.summary()["sampled/accuracy"] == pytest.approx(2 / 6)
@@ -85,7 +96,9 @@ def test_truncated_completions_are_counted() -> None:
 def test_batches_bound_the_rows_and_keep_the_order() -> None:
     problems = [Problem(f"apples {i}?", "7") for i in range(ROWS_AT_ONCE + 3)]
     engine, seen = PromptReader({"apples": ["7"] * 3}), []
-    evaluation = run(engine, problems, samples=3, max_new_tokens=2, on_progress=lambda done, total: seen.append((done, total)))
+    evaluation = run(
+        engine, problems, samples=3, max_new_tokens=2, on_progress=lambda done, total: seen.append((done, total))
+    )
     assert all(prompts * group <= ROWS_AT_ONCE for prompts, group, _ in engine.calls)
     assert [record.question for record in evaluation.records] == [problem.question for problem in problems]
     assert all(len(record.samples) == 3 for record in evaluation.records)

@@ -3,9 +3,10 @@ from __future__ import annotations
 from math import sqrt
 
 import pytest
-from evaluation.graded import evaluation, outcomes, record
 from hypothesis import given
 from hypothesis import strategies as st
+
+from evaluation.graded import evaluation, outcomes, record
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import Comparison, Evaluation, EvaluationSettings, compare, verdict_line
 from mathgrpo.evaluation.compare import mcnemar_p, newcombe_interval, points, sign_flip_p, signed_points
@@ -84,7 +85,9 @@ def test_sampled_comparison_takes_the_mean_over_samples() -> None:
     settings = EvaluationSettings(64, samples=2)
     before = [["wrong", "wrong"], ["correct", "wrong"], ["wrong", "wrong"], ["correct", "correct"]]
     after = [["correct", "wrong"], ["correct", "correct"], ["correct", "correct"], ["correct", "correct"]]
-    one, two = (Evaluation(tuple(record(i, "wrong", s) for i, s in enumerate(side)), settings) for side in (before, after))
+    one, two = (
+        Evaluation(tuple(record(i, "wrong", s) for i, s in enumerate(side)), settings) for side in (before, after)
+    )
     comparison = compare(one, two, metric="sampled")
     assert (comparison.before, comparison.after) == (3 / 8, 7 / 8)
     # Differences 1/2, 1/2, 1, 0: mean 1/2, variance 1/6, standard error sqrt(1/24).
@@ -103,15 +106,21 @@ def a_comparison(before: float, after: float, low: float, high: float, p: float,
 
 def test_verdict_line_of_the_issue() -> None:
     line = verdict_line(a_comparison(0.412, 0.638, 0.189, 0.263, 1e-9))
-    assert line == "held-out accuracy 41.2 % → 63.8 %, +22.6 points, 95 % interval [18.9, 26.3], p < 0.001, 500 problems"
+    assert (
+        line == "held-out accuracy 41.2 % → 63.8 %, +22.6 points, 95 % interval [18.9, 26.3], p < 0.001, 500 problems"
+    )
 
 
 def test_verdict_line_is_honest() -> None:
     flat = verdict_line(a_comparison(0.5, 0.52, -0.011, 0.051, 0.2345, 1319))
-    assert flat == ("held-out accuracy 50.0 % → 52.0 %, +2.0 points, 95 % interval [−1.1, 5.1], p = 0.234, "
-                    "1,319 problems, no significant change")
+    assert flat == (
+        "held-out accuracy 50.0 % → 52.0 %, +2.0 points, 95 % interval [−1.1, 5.1], p = 0.234, "
+        "1,319 problems, no significant change"
+    )
     worse = verdict_line(a_comparison(0.5, 0.4, -0.15, -0.05, 0.0341), subject="accuracy")
-    assert worse == ("accuracy 50.0 % → 40.0 %, −10.0 points, 95 % interval [−15.0, −5.0], p = 0.034, 500 problems, worse")
+    assert worse == (
+        "accuracy 50.0 % → 40.0 %, −10.0 points, 95 % interval [−15.0, −5.0], p = 0.034, 500 problems, worse"
+    )
 
 
 def test_no_sign_on_nothing() -> None:

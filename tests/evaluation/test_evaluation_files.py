@@ -4,15 +4,23 @@ import json
 from pathlib import Path
 
 import pytest
+
 from evaluation.graded import evaluation, graded, record
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import (
-    Evaluation, EvaluationSettings, evaluation_names, read_evaluation, write_evaluation, write_verdict,
+    Evaluation,
+    EvaluationSettings,
+    evaluation_names,
+    read_evaluation,
+    write_evaluation,
+    write_verdict,
 )
 from mathgrpo.evaluation.files import read_json_lines, write_atomically
 
 SETTINGS = EvaluationSettings(64, 2, 0.7, 0.9, 3, "xml", "starter", "native")
-WHOLE = Evaluation((record(0, "correct", ["wrong", "correct"]), record(1, "no_answer", ["timeout", "correct"])), SETTINGS)
+WHOLE = Evaluation(
+    (record(0, "correct", ["wrong", "correct"]), record(1, "no_answer", ["timeout", "correct"])), SETTINGS
+)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -27,8 +35,17 @@ def test_files_follow_the_contract(tmp_path: Path) -> None:
     write_evaluation(WHOLE, tmp_path, "after")
     first = json.loads((tmp_path / "eval" / "after.jsonl").read_text().splitlines()[0])
     assert set(first) == {"id", "question", "gold", "template", "greedy", "samples"}
-    assert set(first["greedy"]) == {"text", "answer", "verdict", "flexible_verdict", "format_strict", "format_soft",
-                                    "worked", "tokens", "finish_reason"}
+    assert set(first["greedy"]) == {
+        "text",
+        "answer",
+        "verdict",
+        "flexible_verdict",
+        "format_strict",
+        "format_soft",
+        "worked",
+        "tokens",
+        "finish_reason",
+    }
     summary = json.loads((tmp_path / "eval" / "after.json").read_text())
     assert summary["accuracy"] == 0.5 and summary["sampled/accuracy"] == 0.5 and summary["settings"]["top_p"] == 0.9
 
@@ -67,14 +84,17 @@ def spoil(tmp_path: Path, name: str, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-@pytest.mark.parametrize(("name", "old", "new", "says"), [
-    ("before.jsonl", '"gold"', '"g"', r"before.jsonl:1: not a problem record \(gold"),
-    ("before.jsonl", '"tokens": 10', '"tokens": "many"', r"before.jsonl:1: not a problem record \(greedy.tokens"),
-    ("before.jsonl", "}\n", "\n", r"before.jsonl:1: not a JSON object"),
-    ("before.json", "{", "", r"before.json: not JSON"),
-    ("before.json", '"problems": 2', '"problems": 3', "2 problems where before.json counts 3"),
-    ("before.json", '"max_new_tokens"', '"max"', "settings unreadable"),
-])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("before.jsonl", '"gold"', '"g"', r"before.jsonl:1: not a problem record \(gold"),
+        ("before.jsonl", '"tokens": 10', '"tokens": "many"', r"before.jsonl:1: not a problem record \(greedy.tokens"),
+        ("before.jsonl", "}\n", "\n", r"before.jsonl:1: not a JSON object"),
+        ("before.json", "{", "", r"before.json: not JSON"),
+        ("before.json", '"problems": 2', '"problems": 3', "2 problems where before.json counts 3"),
+        ("before.json", '"max_new_tokens"', '"max"', "settings unreadable"),
+    ],
+)
 def test_a_corrupt_file_is_named_in_one_line(tmp_path: Path, name: str, old: str, new: str, says: str) -> None:
     write_evaluation(WHOLE, tmp_path, "before")
     spoil(tmp_path, name, old, new)
@@ -92,10 +112,10 @@ def test_only_a_cut_last_line_is_forgiven(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"step": 1}\n\n{"step": 2}\n{"ste')
     assert [row for _, row in read_json_lines(path, forgive_cut_end=True)] == [{"step": 1}, {"step": 2}]
-    with pytest.raises(UserError, match="rows.jsonl:4"):
+    with pytest.raises(UserError, match=r"rows\.jsonl:4"):
         list(read_json_lines(path))
     path.write_text('{"ste\n{"step": 2}\n')
-    with pytest.raises(UserError, match="rows.jsonl:1"):
+    with pytest.raises(UserError, match=r"rows\.jsonl:1"):
         list(read_json_lines(path, forgive_cut_end=True))
     path.write_text("[1]\n")
     with pytest.raises(UserError, match="it is a list"):

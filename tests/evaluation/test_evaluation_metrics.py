@@ -4,9 +4,15 @@ from itertools import combinations
 from math import sqrt
 
 import pytest
+
 from evaluation.graded import evaluation, graded, record
 from mathgrpo.evaluation.metrics import (
-    majority_correct, mean_interval, mean_pass_at_k, pass_at_k, summarise, wilson_interval,
+    majority_correct,
+    mean_interval,
+    mean_pass_at_k,
+    pass_at_k,
+    summarise,
+    wilson_interval,
 )
 
 
@@ -27,7 +33,9 @@ def test_wilson_interval_ends() -> None:
 
 def test_mean_interval_takes_the_problem_as_unit() -> None:
     # Means 0, 0.5, 1, 0.5: mean 0.5, variance 0.5 / 3, standard error sqrt(1 / 24) = 0.20412.
-    assert mean_interval([0, 0.5, 1, 0.5]) == pytest.approx((0.5 - 1.959964 * sqrt(1 / 24), 0.5 + 1.959964 * sqrt(1 / 24)))
+    assert mean_interval([0, 0.5, 1, 0.5]) == pytest.approx(
+        (0.5 - 1.959964 * sqrt(1 / 24), 0.5 + 1.959964 * sqrt(1 / 24))
+    )
     assert mean_interval([1.0]) == (0.0, 1.0)
 
 

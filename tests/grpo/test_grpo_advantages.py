@@ -40,6 +40,13 @@ def test_a_whole_step_of_equal_rewards_is_zero_at_batch_scale() -> None:
     assert group_advantages(torch.full((3, 4), 0.1), "batch").abs().max().item() == 0.0
 
 
+def test_equal_rewards_are_zero_where_their_mean_rounds() -> None:
+    # In double precision (0.1 + 0.1 + 0.1) / 3 = 0.10000000000000002.
+    rewards = torch.full((2, 3), 0.1, dtype=torch.float64)
+    assert rewards.mean(dim=1)[0].item() != 0.1
+    assert group_advantages(rewards, "none").tolist() == [[0.0] * 3] * 2
+
+
 def test_with_advantages_fills_groups_and_leaves_the_rest() -> None:
     groups = make_groups()
     filled = with_advantages(groups, "none")

@@ -31,8 +31,9 @@ def make_model(architecture: str) -> Any:
     return tiny_model(architecture)
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.2])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "beta"), [*((name, 0.0) for name in ARCHITECTURES), ("qwen2", 0.2), ("lora", 0.2)]
+)
 def test_gradient_is_the_same_however_the_work_is_laid_out(architecture: str, beta: float) -> None:
     """Budget, order of groups, sharing of prompts: none changes the gradient."""
     groups = make_groups(same_rewards=(1,))
@@ -213,6 +214,14 @@ def test_non_finite_loss_or_gradient_stops_before_the_weights_change() -> None:
     hook.remove()
     assert all(torch.equal(a, b) for a, b in zip(start, model.parameters(), strict=True))
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_gradient_left_over_from_elsewhere_is_not_added() -> None:
+    model, groups = tiny_model(), make_groups()
+    _, (expected,) = update(model, groups)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert largest_difference(update(model, groups)[1][0], expected) < SAME
 
 
 def test_inputs_modes_and_settings_are_left_as_they_were() -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import tiny_model, tiny_tokenizer
 
+from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config.recipe import LoraSection, ModelSection
 from mathgrpo.errors import UserError
-from mathgrpo.models import load_policy, resolve_device, starter_path
-from mathgrpo.models import sources
+from mathgrpo.models import load_policy, resolve_device, sources, starter_path
 
 
 def save(folder: Path, model: Any = None, tokenizer: Any = None) -> Path:
@@ -174,7 +173,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
 def test_other_kinds_of_models_are_refused(tmp_path: Path) -> None:
     from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
-    tiny = dict(vocab_size=120, num_attention_heads=2, num_heads=2)
+    tiny = {"vocab_size": 120, "num_attention_heads": 2, "num_heads": 2}
     t5 = T5ForConditionalGeneration(T5Config(d_model=16, d_ff=16, d_kv=8, num_layers=1, **tiny))
     bert = BertForMaskedLM(BertConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, **tiny))
     assert "T5ForConditionalGeneration is not a decoder-only" in message(save(tmp_path / "t5", t5))
@@ -200,5 +199,5 @@ def test_devices() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="run.device=cuda"):
+        with pytest.raises(UserError, match=r"run\.device=cuda"):
             resolve_device("cuda")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from fakes import tiny_model, tiny_tokenizer
 
+from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.answers import grade_completion
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
@@ -27,8 +27,9 @@ def policy() -> Policy:
 def test_collect_groups_draws_decodes_and_rewards() -> None:
     tiny, fmt = policy(), get_format("xml")
     engine = build_engine(tiny)
+    suite = build_suite({"correct": 1.0, "format": 0.1}, fmt)
     sampling = Sampling(max_new_tokens=12, seed=4)
-    groups = collect_groups(engine, tiny, PROBLEMS, fmt, build_suite({"correct": 1.0, "format": 0.1}, fmt), 3, sampling)
+    groups = collect_groups(engine, tiny, PROBLEMS, fmt, suite, 3, sampling)
     assert [group.problem for group in groups] == PROBLEMS
     for group in groups:
         assert group.prompt == encode_prompt(tiny.tokenizer, group.problem, fmt)

@@ -106,7 +106,8 @@ def test_extreme_uniforms_stay_on_possible_tokens() -> None:
 
 
 def test_greedy_takes_the_argmax_and_the_plain_softmax() -> None:
-    ids, logprobs = sample_tokens(PROBABILITIES.log()[None], torch.tensor([0.99]), Sampling(1, temperature=0.0, top_k=1))
+    greedy = Sampling(1, temperature=0.0, top_k=1)
+    ids, logprobs = sample_tokens(PROBABILITIES.log()[None], torch.tensor([0.99]), greedy)
     assert ids.tolist() == [1] and logprobs.tolist() == pytest.approx([math.log(0.4)])
 
 

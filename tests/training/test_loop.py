@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import tiny_model, tiny_tokenizer
 from safetensors.torch import load_file
 
+from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
 from mathgrpo.config.load import validated
 from mathgrpo.errors import UserError
@@ -95,9 +95,22 @@ def test_a_run_leaves_the_folder_the_contract_names(material: dict[str, Any]) ->
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     # warm-up 25 % of 4 = 1 step at 0; then (4 - s) / 3
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.0, 0.01, 0.01 * 2 / 3, 0.01 / 3])
-    assert {"reward", "reward_std", "accuracy", "format_rate", "worked_rate", "frac_reward_zero_std", "entropy", "grad_norm",
-            "loss", "clip_ratio/low", "completions/mean_length", "completions/clipped_ratio", "weights_moved",
-            "sampling/logprob_difference/max"} <= set(rows[0])
+    assert {
+        "reward",
+        "reward_std",
+        "accuracy",
+        "format_rate",
+        "worked_rate",
+        "frac_reward_zero_std",
+        "entropy",
+        "grad_norm",
+        "loss",
+        "clip_ratio/low",
+        "completions/mean_length",
+        "completions/clipped_ratio",
+        "weights_moved",
+        "sampling/logprob_difference/max",
+    } <= set(rows[0])
     assert rows[0]["weights_moved"] == 0 < rows[1]["weights_moved"]
     assert max(row["sampling/logprob_difference/max"] for row in rows) < 1e-4
     groups = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
@@ -127,7 +140,10 @@ def test_a_checkpoint_is_a_model_for_transformers(material: dict[str, Any]) -> N
     [
         {},
         {"grpo": {"beta": 0.1, "updates_per_rollout": 2}},
-        {"model": {"lora": {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}}, "grpo": {"beta": 0.1}},
+        {
+            "model": {"lora": {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": ["q_proj", "v_proj"]}},
+            "grpo": {"beta": 0.1},
+        },
     ],
     ids=["full", "full with reference", "adapter with dropout"],
 )
@@ -184,7 +200,9 @@ def test_a_stop_before_the_first_step_can_be_resumed(material: dict[str, Any]) -
 
 
 def test_a_finished_run_goes_on_when_it_gets_more_steps(material: dict[str, Any]) -> None:
-    short = recipe_of(material, training={"steps": 2, "evaluate_every": 0}, optimizer={"schedule": "constant", "warmup_ratio": 0.0})
+    short = recipe_of(
+        material, training={"steps": 2, "evaluate_every": 0}, optimizer={"schedule": "constant", "warmup_ratio": 0.0}
+    )
     run = train(short, recipe_name="tiny", progress=Quiet())
     with pytest.raises(UserError, match="is finished"):
         train(resumed_recipe(run, []), recipe_name="tiny", resume=run, progress=Quiet())
@@ -206,7 +224,9 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_older_one_whole(material: dict[str, Any]) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_older_one_whole(
+    material: dict[str, Any],
+) -> None:
     recipe = recipe_of(material, training={"steps": 2, "checkpoint_every": 1, "evaluate_every": 0})
 
     class FullAfterOne(Quiet):
@@ -242,12 +262,11 @@ def test_weights_that_are_no_numbers_stop_the_run_with_the_batch_on_disk(materia
         """Spoils a gradient from outside, as a faulty device would, once a step has gone well."""
 
         def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-            torch.nn.Module.register_full_backward_hook  # noqa: B018
-            handles.append(
-                torch.nn.modules.module.register_module_full_backward_hook(
-                    lambda module, gradients, _: tuple(None if g is None else g * float("nan") for g in gradients)
-                )
-            )
+            handles.append(torch.nn.modules.module.register_module_forward_hook(spoil))
+
+    def spoil(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: gradient * float("nan"))
 
     handles: list[Any] = []
     with pytest.raises(UserError, match=r"step 2: .*not finite.*the last good weights are in .*step-1") as broken:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from fakes import tiny_model
 
+from fakes import tiny_model
 from mathgrpo.config.recipe import OptimizerSection
 from mathgrpo.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 

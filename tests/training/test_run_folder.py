@@ -68,7 +68,10 @@ def test_lines_after_a_step_and_a_cut_line_are_forgotten(tmp_path: Path) -> None
     with path.open("a") as file:
         file.write('{"step": 4, "rew')
     forget_after(path, 2)
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "reward": 0.5}, {"step": 2, "reward": None}]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "reward": 0.5},
+        {"step": 2, "reward": None},
+    ]
     forget_after(tmp_path / "none.jsonl", 2)
 
 

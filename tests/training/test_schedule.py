@@ -34,12 +34,16 @@ def test_cosine_is_half_way_in_the_middle() -> None:
     assert rates(4, schedule="cosine") == pytest.approx([0.8, 0.8 * 0.8535534, 0.4, 0.8 * 0.1464466])
 
 
-@pytest.mark.parametrize(("schedule", "name"), [("constant", "constant_with_warmup"), ("linear", "linear"), ("cosine", "cosine")])
+@pytest.mark.parametrize(
+    ("schedule", "name"), [("constant", "constant_with_warmup"), ("linear", "linear"), ("cosine", "cosine")]
+)
 @pytest.mark.parametrize("warmup_ratio", [0.0, 0.05, 0.31])
 def test_equal_to_transformers(schedule: str, name: str, warmup_ratio: float) -> None:
     steps = 37
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.8)
-    scheduler = get_scheduler(name, optimizer, num_warmup_steps=math.ceil(warmup_ratio * steps), num_training_steps=steps)
+    scheduler = get_scheduler(
+        name, optimizer, num_warmup_steps=math.ceil(warmup_ratio * steps), num_training_steps=steps
+    )
     theirs = []
     for _ in range(steps):
         theirs.append(scheduler.get_last_lr()[0])

@@ -104,7 +104,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"recipe={path}: not TOML ({error}); text needs quotes, sections look like [training]") from None
+        raise UserError(f"recipe={path}: not TOML ({error}); text needs quotes, a section is [training]") from None
 
 
 def _recipe_folders() -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ from mathgrpo.config.fields import allowed, field_at, plain_name, section_at
 BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}
 """Why a number is too small, where the bound alone does not say it."""
 
-ELSEWHERE = {"stages": "mathgrpo sft", "rollout": "mathgrpo train", "grpo": "mathgrpo train", "rewards": "mathgrpo train"}
+ELSEWHERE = {"stages": "mathgrpo sft"} | dict.fromkeys(("rollout", "grpo", "rewards"), "mathgrpo train")
 """Section -> the command whose recipes have it."""
 
 SHOWN_CHARS = 60
@@ -48,7 +48,8 @@ def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
     name, field = plain_name(path), field_at(model, path)
     if name in BECAUSE and problem["type"] == "greater_than_equal":
         return f"{name}={shown(value)}: {BECAUSE[name]}"
-    takes = allowed(field) if field is not None else "a number" if problem["type"].startswith(("float", "finite")) else "text"
+    number = problem["type"].startswith(("float", "finite"))
+    takes = allowed(field) if field is not None else "a number" if number else "text"
     return f"{name}={shown(value)}: {_reason(problem)}; allowed: {takes}"
 
 
@@ -61,7 +62,8 @@ def _unknown(path: tuple[Any, ...], value: object, model: type[BaseModel]) -> st
     hint = f'; did you mean "{near[0]}"?' if near else ";"
     if not parents and key in ELSEWHERE and not near:
         hint = f", it belongs in a recipe for {ELSEWHERE[key]};"
-    what = f"{plain_name(path)}: no such section" if isinstance(value, Mapping) else f"{plain_name(path)}={shown(value)}: no such field"
+    name, table = plain_name(path), isinstance(value, Mapping)
+    what = f"{name}: no such section" if table else f"{name}={shown(value)}: no such field"
     return f"{what}{hint} allowed: {', '.join(names)}"
 
 

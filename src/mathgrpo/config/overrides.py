@@ -72,7 +72,8 @@ def _place(model: type[BaseModel], data: dict[str, Any], keys: list[str], text: 
     for depth, key in enumerate(keys[:-1]):
         here = _enter(model, here, keys[: depth + 1], key, override)
     if isinstance(here, list):
-        raise UserError(f"--set {override}: {'.'.join(keys[:-1])} is a list of tables; name a key of one, as in {keys[0]}.0.KEY=VALUE")
+        name = plain_name(keys[:-1])
+        raise UserError(f"--set {override}: {name} is a list of tables; name a key of one, as in {name}.0.KEY=VALUE")
     field = field_at(model, keys)
     if text == "none" and field is not None and is_optional(field):
         here.pop(keys[-1], None)

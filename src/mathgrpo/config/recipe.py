@@ -53,7 +53,7 @@ class ModelSection(Section):
 
 class ProblemsSection(Section):
     source: str = "generated"
-    """"generated", a path to JSONL / CSV / Parquet (or a folder with train and test files), or a hub id like openai/gsm8k."""
+    """"generated", a path (JSONL, CSV, Parquet, a folder with train and test files), or a hub id like openai/gsm8k."""
     subset: str = ""
     """Hub configuration name ("main" for openai/gsm8k)."""
     train_split: str = "train"
@@ -100,7 +100,7 @@ class GrpoSection(Section):
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     """Where the token losses are averaged (TRL: loss_type)."""
     advantage_scale: Literal["group", "none", "batch"] = "group"
-    """Divide (reward - group mean) by the group's or the batch's standard deviation, or by nothing (TRL: scale_rewards)."""
+    """Divide (reward - group mean) by the deviation of group or batch, or by nothing (TRL: scale_rewards)."""
     epsilon_low: float = Field(0.2, gt=0.0, lt=1.0)
     epsilon_high: float = Field(0.2, gt=0.0)
     beta: float = Field(0.0, ge=0.0)
@@ -110,7 +110,7 @@ class GrpoSection(Section):
     mask_truncated: bool = False
     """Completions cut at max_new_tokens add no loss (TRL: mask_truncated_completions)."""
     skip_zero_advantage: bool = True
-    """Groups without spread skip forward and backward where that is exact (beta 0); the denominator counts them still."""
+    """Groups without spread skip the update where that is exact (beta 0); the denominator counts them still."""
     shared_prompt: bool = True
     """Compute each prompt once per group in the update; off: once per completion (the plain computation)."""
     token_budget: int = Field(8192, ge=1)

@@ -10,7 +10,20 @@ from mathgrpo.evaluation.records import Evaluation, EvaluationSettings, GradedCo
 from mathgrpo.evaluation.verdict import SetVerdict, read_verdicts, write_verdict
 
 __all__ = [
-    "Comparison", "Evaluation", "EvaluationSettings", "GainParts", "GradedCompletion", "ProblemRecord", "SetVerdict",
-    "compare", "evaluate", "evaluation_names", "gain_parts", "read_evaluation", "read_verdicts", "verdict_line",
-    "write_evaluation", "write_verdict",
+    "Comparison",
+    "Evaluation",
+    "EvaluationSettings",
+    "GainParts",
+    "GradedCompletion",
+    "ProblemRecord",
+    "SetVerdict",
+    "compare",
+    "evaluate",
+    "evaluation_names",
+    "gain_parts",
+    "read_evaluation",
+    "read_verdicts",
+    "verdict_line",
+    "write_evaluation",
+    "write_verdict",
 ]

@@ -64,8 +64,10 @@ def compare(before: Evaluation, after: Evaluation, *, metric: Metric = "greedy")
     """
     pairs = paired_records(before, after)
     if metric == "sampled" and not all(b.samples and a.samples for b, a in pairs):
-        raise UserError("metric=sampled: an evaluation has no samples; set evaluation.samples to 1 or more, or compare "
-                        "with metric=greedy")
+        raise UserError(
+            "metric=sampled: an evaluation has no samples; set evaluation.samples to 1 or more, or compare "
+            "with metric=greedy"
+        )
     shares = [(b.accuracy(metric), a.accuracy(metric)) for b, a in pairs]
     n = len(pairs)
     fixed, broken = sum(a > b for b, a in shares), sum(a < b for b, a in shares)
@@ -93,8 +95,10 @@ def paired_records(before: Evaluation, after: Evaluation) -> list[tuple[ProblemR
         waiting.setdefault(record.id, []).append(record)
     pairs = [(record, waiting[record.id].pop()) for record in before.records if waiting.get(record.id)]
     if len(pairs) < max(len(before.records), len(after.records)):
-        raise UserError(f"before and after share {len(pairs)} problems of {len(before.records)} and "
-                        f"{len(after.records)}; a paired comparison needs the same problems: evaluate both on one set")
+        raise UserError(
+            f"before and after share {len(pairs)} problems of {len(before.records)} and "
+            f"{len(after.records)}; a paired comparison needs the same problems: evaluate both on one set"
+        )
     return pairs
 
 
@@ -180,13 +184,16 @@ def sign_flip_p(differences: Sequence[int]) -> float:
     for size in sizes:
         # np.roll wraps nothing round: mass never leaves [-reach, reach].
         chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
-    return min(float(2 * chances[reach + observed:].sum()), 1.0)
+    return min(float(2 * chances[reach + observed :].sum()), 1.0)
 
 
 def _whole_differences(pairs: Sequence[tuple[ProblemRecord, ProblemRecord]]) -> list[int]:
     unit = lcm(*(len(r.samples) for pair in pairs for r in pair))
-    return [sum(c.correct for c in a.samples) * (unit // len(a.samples))
-            - sum(c.correct for c in b.samples) * (unit // len(b.samples)) for b, a in pairs]
+    return [
+        sum(c.correct for c in a.samples) * (unit // len(a.samples))
+        - sum(c.correct for c in b.samples) * (unit // len(b.samples))
+        for b, a in pairs
+    ]
 
 
 def verdict_line(comparison: Comparison, subject: str = "held-out accuracy") -> str:
@@ -194,9 +201,11 @@ def verdict_line(comparison: Comparison, subject: str = "held-out accuracy") -> 
 
     Example: held-out accuracy 41.2 % → 63.8 %, +22.6 points, 95 % interval [18.9, 26.3], p < 0.001, 500 problems
     """
-    line = (f"{subject} {100 * comparison.before:.1f} % → {100 * comparison.after:.1f} %, "
-            f"{signed_points(comparison.difference)} points, 95 % interval [{points(comparison.low)}, "
-            f"{points(comparison.high)}], {p_text(comparison.p)}, {comparison.problems:,} problems")
+    line = (
+        f"{subject} {100 * comparison.before:.1f} % → {100 * comparison.after:.1f} %, "
+        f"{signed_points(comparison.difference)} points, 95 % interval [{points(comparison.low)}, "
+        f"{points(comparison.high)}], {p_text(comparison.p)}, {comparison.problems:,} problems"
+    )
     if not comparison.significant:
         return f"{line}, no significant change"
     return f"{line}, worse" if comparison.difference < 0 else line

@@ -69,7 +69,7 @@ def evaluate(
 
 def _batches(problems: Sequence[Problem], size: int) -> Iterator[tuple[int, Sequence[Problem]]]:
     for start in range(0, len(problems), size):
-        yield start, problems[start:start + size]
+        yield start, problems[start : start + size]
 
 
 def _graded(
@@ -79,14 +79,22 @@ def _graded(
 
     prompts = [encode_prompt(policy.tokenizer, problem, fmt) for problem in problems]
     groups = engine.generate(prompts, group_size, sampling)
-    return [tuple(_grade(completion_text(policy, completion), completion, problem.answer, fmt) for completion in group)
-            for problem, group in zip(problems, groups, strict=True)]
+    return [
+        tuple(_grade(completion_text(policy, completion), completion, problem.answer, fmt) for completion in group)
+        for problem, group in zip(problems, groups, strict=True)
+    ]
 
 
 def _grade(text: str, completion: Completion, gold: str, fmt: Format) -> GradedCompletion:
     graded = grade_completion(text, gold, fmt)
     return GradedCompletion(
-        text=text, answer=graded.answer, verdict=graded.verdict, flexible_verdict=graded.flexible_verdict,
-        format_strict=graded.format_strict, format_soft=graded.format_soft, worked=graded.worked,
-        tokens=len(completion.ids), finish_reason=completion.finish_reason,
+        text=text,
+        answer=graded.answer,
+        verdict=graded.verdict,
+        flexible_verdict=graded.flexible_verdict,
+        format_strict=graded.format_strict,
+        format_soft=graded.format_soft,
+        worked=graded.worked,
+        tokens=len(completion.ids),
+        finish_reason=completion.finish_reason,
     )

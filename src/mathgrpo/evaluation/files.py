@@ -47,12 +47,15 @@ def read_evaluation(folder: Path, name: str) -> Evaluation:
         except ValidationError as error:
             raise UserError(f"{path}:{number}: not a problem record ({_reason(error)}); evaluate again") from error
     if len(records) != summary.get("problems"):
-        raise UserError(f"{path}: {len(records)} problems where {name}.json counts {summary.get('problems')}; "
-                        "evaluate again")
+        raise UserError(
+            f"{path}: {len(records)} problems where {name}.json counts {summary.get('problems')}; evaluate again"
+        )
     try:
         return Evaluation(tuple(records), settings_type.validate_python(summary.get("settings")))
     except ValidationError as error:
-        raise UserError(f"{path.with_suffix('.json')}: settings unreadable ({_reason(error)}); evaluate again") from error
+        raise UserError(
+            f"{path.with_suffix('.json')}: settings unreadable ({_reason(error)}); evaluate again"
+        ) from error
 
 
 def evaluation_names(folder: Path) -> list[str]:
@@ -74,12 +77,13 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another "
-                        "run.output_dir") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free the disk or choose another run.output_dir"
+        ) from error
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

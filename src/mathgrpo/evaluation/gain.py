@@ -106,8 +106,12 @@ def _filled(mine: Rates, other: Rates) -> tuple[float, float, float, float]:
     def first_known(one: float | None, two: float | None) -> float:
         return one if one is not None else (two if two is not None else 0.0)
 
-    return (mine.readable, first_known(mine.worked, other.worked),
-            first_known(mine.right_worked, other.right_worked), first_known(mine.right_quick, other.right_quick))
+    return (
+        mine.readable,
+        first_known(mine.worked, other.worked),
+        first_known(mine.right_worked, other.right_worked),
+        first_known(mine.right_quick, other.right_quick),
+    )
 
 
 def _mass(weighted: Sequence[tuple[GradedCompletion, float]]) -> float:

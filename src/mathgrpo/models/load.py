@@ -70,10 +70,11 @@ def _load_weights(location: str, path: str, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(location, trust_remote_code=False)
     _check_decoder_only(config, path)
     with _no_progress_bars():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             location, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True,
         )
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
@@ -91,7 +92,9 @@ def _check_decoder_only(config: Any, path: str) -> None:
     causal = not names or any("CausalLM" in n or "LMHead" in n or "ConditionalGeneration" in n for n in names)
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or not causal:
         what = names[0] if names else config.model_type
-        raise UserError(f"model.path={path}: {what} is not a decoder-only language model; give one (Qwen, Llama, GPT-2, …)")
+        raise UserError(
+            f"model.path={path}: {what} is not a decoder-only language model; give one (Qwen, Llama, GPT-2, …)"
+        )
 
 
 def _load_tokenizer(location: str, base: str | None) -> Any:
@@ -132,7 +135,9 @@ def _one_line_errors(path: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise UserError(f"model.path={path}: a safetensors file is damaged ({_first_line(error)}); download it again") from error
+        raise UserError(
+            f"model.path={path}: a safetensors file is damaged ({_first_line(error)}); download or save it again"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
             f"model.path={path}: cannot be loaded ({_first_line(error)}); "

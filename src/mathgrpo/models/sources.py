@@ -56,7 +56,9 @@ def _checkpoint_in(folder: Path, path: str) -> Path:
     if steps:
         return max(steps, key=lambda p: int(p.name[5:]))
     if root.is_dir():
-        raise UserError(f"model.path={path}: this run folder has no complete checkpoint yet; train longer or give a model")
+        raise UserError(
+            f"model.path={path}: this run folder has no complete checkpoint yet; train longer or give a model"
+        )
     raise UserError(
         f"model.path={path}: not a model folder (no config.json) and not a run folder (no checkpoints/); "
         "give a folder written by save_pretrained, a run folder or a hub id"
@@ -78,7 +80,9 @@ def adapter_base(location: str) -> str | None:
     try:
         base = str(json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (ValueError, KeyError) as error:
-        raise UserError(f"model.path={location}: adapter_config.json names no base model; save the adapter again") from error
+        raise UserError(
+            f"model.path={location}: adapter_config.json names no base model; save the adapter again"
+        ) from error
     if not Path(base).exists() and Path(base).parts[-2:] == ("models", "starter"):
         return str(_starter())
     return base

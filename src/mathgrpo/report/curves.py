@@ -49,38 +49,82 @@ class ChartSection:
 
 
 SECTIONS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
-    ("Learning", (
-        Curve("Reward", {"reward": "mean"}, "Mean over all completions of a step; band: ± reward_std, the spread within groups.",
-              band="reward_std"),
-        Curve("Parts of the reward", {"reward/*": ""}, "Mean of each reward function, before its weight unless the run says otherwise."),
-        Curve("Training completions", {"accuracy": "correct", "format_rate": "in the format", "worked_rate": "worked out"},
-              "Sampled while training, on training problems.", percent=True),
-        Curve("Groups without spread", {"frac_reward_zero_std": "share of groups"},
-              "All completions of the group have the same reward: it teaches nothing.", percent=True),
-    )),
-    ("Completions", (
-        Curve("Length", {"completions/mean_length": "mean tokens"}, "Sampled tokens, the end token included."),
-        Curve("Cut off", {"completions/clipped_ratio": "share of completions"}, "Reached max_new_tokens without an end token.",
-              percent=True),
-        Curve("Entropy", {"entropy": "nats per token"}, "Near zero: the model no longer tries anything new."),
-    )),
-    ("Optimisation", (
-        Curve("Gradient norm", {"grad_norm": "L2 norm"}, "Before clipping."),
-        Curve("Loss", {"loss": "loss"}, "Says little in GRPO: its gradient is what counts."),
-        Curve("KL to the reference", {"kl": "nats per token"}),
-        Curve("Clipped tokens", {"clip_ratio/low": "below", "clip_ratio/high": "above"},
-              "Tokens whose ratio left the clip range.", percent=True),
-        Curve("Engine against trainer", {"sampling/logprob_difference/mean": "mean", "sampling/logprob_difference/max": "largest"},
-              "|log-probability difference| between rollout and update; logarithmic.", log=True),
-        Curve("Learning rate", {"learning_rate": "rate"}, exact=True),
-        Curve("Weights moved", {"weights_moved": "share of weights"}, "Changed by the step at all, in their own precision.",
-              percent=True),
-    )),
-    ("Speed", (
-        Curve("Throughput", {"tokens_per_s": "tokens / s"}),
-        Curve("Time of a step", {"time/rollout": "rollout", "time/reward": "reward", "time/update": "update", "time/other": "other"},
-              "Seconds, stacked.", stacked=True),
-    )),
+    (
+        "Learning",
+        (
+            Curve(
+                "Reward",
+                {"reward": "mean"},
+                "Mean over the completions of a step; band: ± reward_std.",
+                band="reward_std",
+            ),
+            Curve("Parts of the reward", {"reward/*": ""}, "Mean of each reward function."),
+            Curve(
+                "Training completions",
+                {"accuracy": "correct", "format_rate": "in the format", "worked_rate": "worked out"},
+                "Sampled while training, on training problems.",
+                percent=True,
+            ),
+            Curve(
+                "Groups without spread",
+                {"frac_reward_zero_std": "share of groups"},
+                "Every completion has the same reward: nothing to learn.",
+                percent=True,
+            ),
+        ),
+    ),
+    (
+        "Completions",
+        (
+            Curve("Length", {"completions/mean_length": "mean tokens"}, "Sampled tokens, the end token included."),
+            Curve(
+                "Cut off",
+                {"completions/clipped_ratio": "share of completions"},
+                "No end token within max_new_tokens.",
+                percent=True,
+            ),
+            Curve("Entropy", {"entropy": "nats per token"}, "Near zero: the model no longer tries anything new."),
+        ),
+    ),
+    (
+        "Optimisation",
+        (
+            Curve("Gradient norm", {"grad_norm": "L2 norm"}, "Before clipping."),
+            Curve("Loss", {"loss": "loss"}, "Says little in GRPO: its gradient is what counts."),
+            Curve("KL to the reference", {"kl": "nats per token"}),
+            Curve(
+                "Clipped tokens",
+                {"clip_ratio/low": "below", "clip_ratio/high": "above"},
+                "Tokens whose ratio left the clip range.",
+                percent=True,
+            ),
+            Curve(
+                "Engine against trainer",
+                {"sampling/logprob_difference/mean": "mean", "sampling/logprob_difference/max": "largest"},
+                "|log-probability difference| between rollout and update; logarithmic.",
+                log=True,
+            ),
+            Curve("Learning rate", {"learning_rate": "rate"}, exact=True),
+            Curve(
+                "Weights moved",
+                {"weights_moved": "share of weights"},
+                "Changed by the step at all, in their own precision.",
+                percent=True,
+            ),
+        ),
+    ),
+    (
+        "Speed",
+        (
+            Curve("Throughput", {"tokens_per_s": "tokens / s"}),
+            Curve(
+                "Time of a step",
+                {"time/rollout": "rollout", "time/reward": "reward", "time/update": "update", "time/other": "other"},
+                "Seconds, stacked.",
+                stacked=True,
+            ),
+        ),
+    ),
 )
 NOT_ALONE = {"reward_std", "time/step", "time/other"}
 """Metrics shown as part of another chart."""
@@ -88,7 +132,7 @@ NOT_ALONE = {"reward_std", "time/step", "time/other"}
 
 def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
     """Return the drawn charts by section, and the names of metrics that were not drawn because the page is full."""
-    metrics = dict(run.metrics)
+    metrics: dict[str, tuple[Sequence[int], Sequence[float]]] = dict(run.metrics)
     if other := _other_time(metrics):
         metrics["time/other"] = other
     sections, used, bytes_drawn = [], set(NOT_ALONE), 0
@@ -117,12 +161,19 @@ def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
 
 def draw(curve: Curve, names: Mapping[str, str], metrics: Metrics) -> Chart | None:
     """Return the chart of those of a curve's metrics that the run has; None if it has none of them."""
-    chosen = [(name, label) for name, label in names.items() if name in metrics][:2 * NUM_COLOURS]
+    chosen = [(name, label) for name, label in names.items() if name in metrics][: 2 * NUM_COLOURS]
     if not chosen:
         return None
     spread = metrics.get(curve.band)
-    series = [Series(label, *metrics[name], band=spread[1] if spread and len(spread[1]) == len(metrics[name][1]) else None,
-                     exact=curve.exact) for name, label in chosen]
+    series = [
+        Series(
+            label,
+            *metrics[name],
+            band=spread[1] if spread and len(spread[1]) == len(metrics[name][1]) else None,
+            exact=curve.exact,
+        )
+        for name, label in chosen
+    ]
     key = "chart-" + "-".join(name for name, _ in chosen)
     show = percent if curve.percent else number
     if curve.stacked:
@@ -137,7 +188,9 @@ def accuracy_chart(run: RunData) -> Chart | None:
     """Return held-out accuracy over the run's evaluations, with 95 % intervals; None with fewer than two of a set."""
     series, lows, highs = [], [], []
     for label, suffix in (("problems", ""), ("templates", "-templates")):
-        rows = sorted(((step, name) for name in run.evaluations if (step := _step(name, suffix, run.last_step)) is not None))
+        rows = sorted(
+            (step, name) for name in run.evaluations if (step := _step(name, suffix, run.last_step)) is not None
+        )
         if len(rows) < 2:
             continue
         records = [run.evaluations[name].records for _, name in rows]
@@ -147,8 +200,12 @@ def accuracy_chart(run: RunData) -> Chart | None:
         highs.append([wilson_interval(right, n)[1] for right, n in counts])
     if not series:
         return None
-    return Chart("Held-out accuracy", "Greedy, strict, never trained on; bars: 95 % intervals.",
-                 interval_chart("chart-heldout", series, lows, highs), *_legend(series, percent))
+    return Chart(
+        "Held-out accuracy",
+        "Greedy, strict, never trained on; bars: 95 % intervals.",
+        interval_chart("chart-heldout", series, lows, highs),
+        *_legend(series, percent),
+    )
 
 
 def _step(name: str, suffix: str, last_step: int) -> int | None:
@@ -165,8 +222,10 @@ def _step(name: str, suffix: str, last_step: int) -> int | None:
 def _legend(series: Sequence[Series], show: Callable[[float], str]) -> tuple[tuple[tuple[str, int, str], ...], str]:
     """Return label, colour number and last value of each curve, and the sentence that stands for the picture."""
     legend = tuple((one.label, i % NUM_COLOURS + 1, show(one.values[-1])) for i, one in enumerate(series))
-    return legend, "; ".join(f"{one.label}: {show(one.values[0])} at step {one.steps[0]}, {show(one.values[-1])} at step "
-                             f"{one.steps[-1]}" for one in series)
+    return legend, "; ".join(
+        f"{one.label}: {show(one.values[0])} at step {one.steps[0]}, {show(one.values[-1])} at step {one.steps[-1]}"
+        for one in series
+    )
 
 
 def _expanded(curve: Curve, metrics: Metrics) -> dict[str, str]:
@@ -183,17 +242,26 @@ def _expanded(curve: Curve, metrics: Metrics) -> dict[str, str]:
 
 def _same_steps(series: Sequence[Series]) -> list[Series]:
     """Return the curves over the steps they all have: what is stacked must be measured together."""
-    common = set.intersection(*(set(one.steps) for one in series))
-    return [Series(one.label, *zip(*[(s, v) for s, v in zip(one.steps, one.values, strict=True) if s in common], strict=True))
-            for one in series] if common else []
+    common = sorted(set.intersection(*(set(one.steps) for one in series)))
+    values = [dict(zip(one.steps, one.values, strict=True)) for one in series]
+    return (
+        [Series(one.label, common, [at[step] for step in common]) for one, at in zip(series, values, strict=True)]
+        if common
+        else []
+    )
 
 
 def _other_time(metrics: Metrics) -> tuple[list[int], list[float]] | None:
     """Return what the parts leave of each step's time, where the run measured both."""
     if "time/step" not in metrics:
         return None
-    parts = [dict(zip(*metrics[name], strict=True)) for name in ("time/rollout", "time/reward", "time/update")
-             if name in metrics]
+    parts = [
+        dict(zip(*metrics[name], strict=True))
+        for name in ("time/rollout", "time/reward", "time/update")
+        if name in metrics
+    ]
     steps, totals = metrics["time/step"]
-    rest = [max(total - sum(part.get(step, 0.0) for part in parts), 0.0) for step, total in zip(steps, totals, strict=True)]
+    rest = [
+        max(total - sum(part.get(step, 0.0) for part in parts), 0.0) for step, total in zip(steps, totals, strict=True)
+    ]
     return list(steps), rest

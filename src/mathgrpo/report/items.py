@@ -44,8 +44,14 @@ def shown_problems(run: RunData, template: Any, room: int) -> Shown:
 def _problem_rows(run: RunData, problem_set: str) -> Iterator[dict[str, Any]]:
     before, after = (run.evaluations.get(f"{when}{SUFFIXES[problem_set]}") for when in ("before", "after"))
     for old, new in paired_records(before, after) if before and after else ():
-        yield {"set": problem_set, "outcome": _outcome(old, new), "question": old.question, "gold": old.gold,
-               "template": old.template, "sides": (("before", old.greedy, _samples(old)), ("after", new.greedy, _samples(new)))}
+        yield {
+            "set": problem_set,
+            "outcome": _outcome(old, new),
+            "question": old.question,
+            "gold": old.gold,
+            "template": old.template,
+            "sides": (("before", old.greedy, _samples(old)), ("after", new.greedy, _samples(new))),
+        }
 
 
 def _outcome(before: ProblemRecord, after: ProblemRecord) -> str:
@@ -55,15 +61,21 @@ def _outcome(before: ProblemRecord, after: ProblemRecord) -> str:
 
 
 def _samples(record: ProblemRecord) -> str:
-    return f"{sum(c.correct for c in record.samples)} of {len(record.samples)} samples correct" if record.samples else ""
+    return (
+        f"{sum(c.correct for c in record.samples)} of {len(record.samples)} samples correct" if record.samples else ""
+    )
 
 
-def shown_groups(run: RunData, template: Any, room: int) -> Shown:
+def group_html(run: RunData, template: Any) -> list[str]:
+    """Return every group of the run as HTML."""
+    return [template.render(group=group, view=_group_view(group)) for group in run.groups]
+
+
+def shown_groups(run: RunData, html: list[str], room: int) -> Shown:
     """Return groups of the whole run, first step and last among them, as many as fit into `room` bytes.
 
     counts holds the groups shown of each step, steps ascending.
     """
-    html = [template.render(group=group, view=_group_view(group)) for group in run.groups]
     sizes = [len(text.encode()) for text in html]
     steps, most = [group.step for group in run.groups], len(html)
     kept = spread_groups(steps, most)
@@ -79,5 +91,10 @@ def shown_groups(run: RunData, template: Any, room: int) -> Shown:
 def _group_view(group: LoggedGroup) -> dict[str, Any]:
     rewards = [completion.reward for completion in group.completions]
     names = list(dict.fromkeys(name for completion in group.completions for name in completion.reward_parts))
-    return {"mean": sum(rewards) / max(len(rewards), 1), "low": min(rewards, default=0.0), "high": max(rewards, default=0.0),
-            "correct": sum(completion.verdict == "correct" for completion in group.completions), "parts": names}
+    return {
+        "mean": sum(rewards) / max(len(rewards), 1),
+        "low": min(rewards, default=0.0),
+        "high": max(rewards, default=0.0),
+        "correct": sum(completion.verdict == "correct" for completion in group.completions),
+        "parts": names,
+    }

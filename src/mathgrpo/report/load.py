@@ -90,8 +90,13 @@ def load_run(folder: Path) -> RunData:
     name = info.get("name")
     return RunData(
         name=name if isinstance(name, str) and name else folder.resolve().name,
-        recipe_text=recipe_text, recipe=recipe, info=info, metrics=_metrics(folder / "metrics.jsonl"), groups=groups,
-        groups_logged=logged, evaluations={name: read_evaluation(folder, name) for name in evaluation_names(folder)},
+        recipe_text=recipe_text,
+        recipe=recipe,
+        info=info,
+        metrics=_metrics(folder / "metrics.jsonl"),
+        groups=groups,
+        groups_logged=logged,
+        evaluations={name: read_evaluation(folder, name) for name in evaluation_names(folder)},
     )
 
 
@@ -100,7 +105,9 @@ def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
         text = path.read_bytes().decode()
         return text, tomllib.loads(text)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is none, so {path.parent} is no run folder; give one that mathgrpo train made") from error
+        raise UserError(
+            f"{path}: there is none, so {path.parent} is no run folder; give one that mathgrpo train made"
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # bad UTF-8 or bad TOML

@@ -10,7 +10,7 @@ from mathgrpo.evaluation.gain import Rates, rates
 from mathgrpo.evaluation.verdict import SUFFIXES, SetVerdict, set_verdict
 from mathgrpo.report.charts import gain_chart
 from mathgrpo.report.load import RunData
-from mathgrpo.report.text import number, percent, signed
+from mathgrpo.report.text import number, percent, signed, unbroken
 
 SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}
 
@@ -28,51 +28,72 @@ def run_verdicts(run: RunData) -> list[SetVerdict]:
 
 
 def verdict_view(verdict: SetVerdict, run: RunData) -> dict[str, Any]:
-    """Return what the page shows of a verdict: its line, its parts as numbers and picture, and the rates behind them."""
+    """Return what the page shows of a verdict: its line, its parts as numbers and picture, the rates behind."""
     comparison, parts = verdict.comparison, verdict.parts
     suffix = SUFFIXES[verdict.problem_set]
     chains = [rates(run.evaluations[f"{when}{suffix}"].records, comparison.metric) for when in ("before", "after")]
     named = [("format", parts.format), ("working", parts.working), ("arithmetic", parts.arithmetic)]
     return {
         "title": SET_TITLES[verdict.problem_set] + (", sampled" if comparison.metric == "sampled" else ""),
-        "line": verdict.line, "comparison": comparison,
+        "line": unbroken(verdict.line),
+        "comparison": comparison,
         "tone": "none" if not comparison.significant else "good" if comparison.difference > 0 else "bad",
-        "gain": signed_points(comparison.difference), "parts": [(name, signed(part, 1)) for name, part in named],
-        "chart": gain_chart(f"gain-{verdict.problem_set}-{comparison.metric}", 100 * comparison.before,
-                            100 * comparison.after, named),
+        "gain": signed_points(comparison.difference),
+        "parts": [(name, signed(part, 1)) for name, part in named],
+        "chart": gain_chart(
+            f"gain-{verdict.problem_set}-{comparison.metric}", 100 * comparison.before, 100 * comparison.after, named
+        ),
         "chain": _chain_rows(*chains),
     }
 
 
 def _chain_rows(before: Rates, after: Rates) -> list[tuple[str, str, str]]:
-    labels = {"readable": "answer readable in the format", "worked": "of these, worked out",
-              "right_worked": "correct when worked out", "right_quick": "correct when answered at once"}
-    return [(label, *(percent(value) if (value := getattr(side, name)) is not None else "\N{EN DASH}"
-                      for side in (before, after))) for name, label in labels.items()]
+    labels = {
+        "readable": "answer readable in the format",
+        "worked": "of these, worked out",
+        "right_worked": "correct when worked out",
+        "right_quick": "correct when answered at once",
+    }
+    return [(label, _share(getattr(before, name)), _share(getattr(after, name))) for name, label in labels.items()]
+
+
+def _share(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else percent(value)
 
 
 def before_after_tables(run: RunData) -> list[dict[str, Any]]:
     """Return a before/after table of every number, one for each problem set that has been evaluated."""
     tables = []
     for problem_set, suffix in SUFFIXES.items():
-        sides = [run.evaluations[name].summary() if (name := f"{when}{suffix}") in run.evaluations else None
-                 for when in ("before", "after")]
+        sides = [
+            run.evaluations[name].summary() if (name := f"{when}{suffix}") in run.evaluations else None
+            for when in ("before", "after")
+        ]
         if any(sides):
             tables.append({"title": SET_TITLES[problem_set], "rows": _table_rows(sides[0] or {}, sides[1] or {})})
     return tables
 
 
-ROWS = {"accuracy": "accuracy, in the format", "accuracy_flexible": "accuracy, answer anywhere", "format_rate": "format kept",
-        "format_rate_soft": "format kept, loosely", "worked_rate": "worked out", "clipped_ratio": "cut off",
-        "mean_length": "mean length, tokens"}
+ROWS = {
+    "accuracy": "accuracy, in the format",
+    "accuracy_flexible": "accuracy, answer anywhere",
+    "format_rate": "format kept",
+    "format_rate_soft": "format kept, loosely",
+    "worked_rate": "worked out",
+    "clipped_ratio": "cut off",
+    "mean_length": "mean length, tokens",
+}
 
 
 def _table_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for prefix, kind in (("", "greedy"), ("sampled/", "sampled")):
         names = dict(ROWS)
-        names |= {name.removeprefix(prefix): name.removeprefix(prefix) for name in (*before, *after)
-                  if prefix and name.startswith((f"{prefix}pass@", f"{prefix}maj@"))}
+        names |= {
+            name.removeprefix(prefix): name.removeprefix(prefix)
+            for name in (*before, *after)
+            if prefix and name.startswith((f"{prefix}pass@", f"{prefix}maj@"))
+        }
         for name, label in names.items():
             old, new = before.get(prefix + name), after.get(prefix + name)
             if old is not None or new is not None:
@@ -86,5 +107,3 @@ def _cells(old: float | None, new: float | None, plain: bool) -> dict[str, str]:
 
     change = "" if old is None or new is None else (signed(new - old, 1) if plain else signed_points(new - old))
     return {"before": show(old), "after": show(new), "change": change}
-
-

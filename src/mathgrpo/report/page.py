@@ -10,7 +10,7 @@ from typing import Any
 
 from mathgrpo.evaluation.verdict import SetVerdict
 from mathgrpo.report.curves import chart_sections
-from mathgrpo.report.items import OUTCOMES, Shown, shown_groups, shown_problems
+from mathgrpo.report.items import OUTCOMES, Shown, group_html, shown_groups, shown_problems
 from mathgrpo.report.load import RunData
 from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
 from mathgrpo.report.text import brief, clean, duration, number, percent, shorten, signed
@@ -28,19 +28,33 @@ def render_page(run: RunData) -> str:
     templates, verdicts = _environment(), run_verdicts(run)
     sections, not_drawn = chart_sections(run)
     room = PAGE_BYTES - REST_BYTES - sum(len(chart.svg.encode()) for section in sections for chart in section.charts)
-    problem, group = templates.get_template("problem.html"), templates.get_template("group.html")
     # Groups get what problems do not need, and the other way round.
-    groups = shown_groups(run, group, room // 2)
-    problems = shown_problems(run, problem, room - _size(groups))
-    groups = shown_groups(run, group, room - _size(problems))
+    group_items = group_html(run, templates.get_template("group.html"))
+    groups = shown_groups(run, group_items, room // 2)
+    problems = shown_problems(run, templates.get_template("problem.html"), room - _size(groups))
+    groups = shown_groups(run, group_items, room - _size(problems))
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    return str(templates.get_template("page.html").render(
-        title=brief(run.name, 120), style=(TEMPLATES / "page.css").read_text(encoding="utf-8"), script=script,
-        script_hash=_script_hash(script), facts=_facts(run), pending=_pending(run, verdicts),
-        verdicts=[verdict_view(verdict, run) for verdict in verdicts], tables=before_after_tables(run),
-        sections=sections, not_drawn=not_drawn, outcomes=OUTCOMES, sets=SET_TITLES, problems=problems, groups=groups,
-        notes=_notes(run), info=_info(run), recipe=shorten(run.recipe_text, 20_000, 2_000),
-    ))
+    return str(
+        templates.get_template("page.html").render(
+            title=brief(run.name, 120),
+            style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=_script_hash(script),
+            facts=_facts(run),
+            pending=_pending(run, verdicts),
+            verdicts=[verdict_view(verdict, run) for verdict in verdicts],
+            tables=before_after_tables(run),
+            sections=sections,
+            not_drawn=not_drawn,
+            outcomes=OUTCOMES,
+            sets=SET_TITLES,
+            problems=problems,
+            groups=groups,
+            notes=_notes(run),
+            info=_info(run),
+            recipe=shorten(run.recipe_text, 20_000, 2_000),
+        )
+    )
 
 
 def _size(shown: Shown) -> int:
@@ -56,10 +70,17 @@ def _environment() -> Any:
 
     # Autoescape and finalize are what make untrusted text safe: every value a template prints passes both, unless the
     # template marks it safe, which ours do only for the package's own script and style and for rendered SVG and items.
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-                              finalize=cleaned, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, tone=_tone,
-                               direction=_direction)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=cleaned,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, tone=_tone, direction=_direction
+    )
     return environment
 
 
@@ -85,8 +106,10 @@ def _pending(run: RunData, verdicts: Sequence[SetVerdict]) -> str:
     reached = f"step {run.last_step:,}" + (f" of {planned:,}" if planned else "")
     missing = "the evaluation before training" if "before" not in run.evaluations else "the evaluation after training"
     status = clean(str(run.info.get("status", "unknown")))
-    return (f"No verdict yet: {missing} is not there. The run's status is \u201c{status}\u201d, at {reached}. "
-            "Everything below is what it wrote so far; write the report again when it has ended.")
+    return (
+        f"No verdict yet: {missing} is not there. The run's status is \u201c{status}\u201d, at {reached}. "
+        "Everything below is what it wrote so far; write the report again when it has ended."
+    )
 
 
 def _planned_steps(run: RunData) -> int:
@@ -107,9 +130,20 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         ("training time", duration(seconds) if seconds else ""),
         ("device", _plain(run.info.get("device"))),
         ("engine", _plain(run.info.get("engine"))),
-        ("started", next((str(run.info[key]) for key in ("start_time", "started", "start") if key in run.info), "")),
+        ("started", _moment(run.info)),
     ]
     return [(name, brief(value, 100)) for name, value in facts if value]
+
+
+def _moment(info: Mapping[str, Any]) -> str:
+    """Return when the run started, to the minute."""
+    from datetime import datetime
+
+    text = next((str(info[key]) for key in ("start_time", "started", "start") if key in info), "")
+    try:
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()
+    except ValueError:
+        return text
 
 
 def _notes(run: RunData) -> list[str]:
@@ -120,8 +154,11 @@ def _notes(run: RunData) -> list[str]:
 
 def _info(run: RunData) -> list[tuple[str, str]]:
     """Return the rest of run.json as name and value."""
-    return [(brief(str(name), 60), shorten(_plain(value), 600, 100)) for name, value in list(run.info.items())[:60]
-            if name != "notes"]
+    return [
+        (brief(str(name), 60), shorten(_plain(value), 600, 100))
+        for name, value in list(run.info.items())[:60]
+        if name != "notes"
+    ]
 
 
 def _plain(value: object) -> str:

@@ -9,10 +9,12 @@ MINUS = "\N{MINUS SIGN}"
 HEAD_CHARACTERS, TAIL_CHARACTERS = 1600, 400
 """What is shown of a long text: its beginning, and its end, where the answer stands."""
 
-# Terminal sequences go whole, so that no "[31m" stays; then every control character but newline and tab, and the marks
-# that reorder or hide text (bidirectional overrides, zero-width characters), and half surrogates, which no file can hold.
+# Terminal sequences go whole, so that no "[31m" stays; then every control character but newline and tab, the marks that
+# reorder or hide text (bidirectional overrides, zero-width characters), and half surrogates, which no file can hold.
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,400}(?:\x07|\x1b\\)?|[@-_])")
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060\u2066-\u2069\ufeff]")
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060\u2066-\u2069\ufeff]"
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -39,7 +41,7 @@ def shorten(text: str, head: int = HEAD_CHARACTERS, tail: int = TAIL_CHARACTERS)
     if len(text) <= head + tail:
         return clean(text)
     left_out = len(text) - head - tail
-    return f"{clean(text[:head])}\n[… {left_out:,} characters left out …]\n{clean(text[len(text) - tail:])}"
+    return f"{clean(text[:head])}\n[… {left_out:,} characters left out …]\n{clean(text[len(text) - tail :])}"
 
 
 def brief(text: str, most: int = 40) -> str:
@@ -49,8 +51,8 @@ def brief(text: str, most: int = 40) -> str:
         >>> brief("one\\ntwo three", 9)
         'one two …'
     """
-    words = " ".join(clean(text[:4 * most]).split())
-    return words if len(words) <= most and len(text) <= 4 * most else words[:most - 1] + "…"
+    words = " ".join(clean(text[: 4 * most]).split())
+    return words if len(words) <= most and len(text) <= 4 * most else words[: most - 1] + "…"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -73,8 +75,13 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage: "63.8 %"."""
-    return f"{100 * share:.1f} %".replace("-", MINUS) if math.isfinite(share) else "\N{EN DASH}"
+    """Return a share as a percentage that does not break across lines: "63.8 %"."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%".replace("-", MINUS) if math.isfinite(share) else "\N{EN DASH}"
+
+
+def unbroken(line: str) -> str:
+    """Return a line whose numbers stay with their signs when it is broken: "63.8 %", "p < 0.001"."""
+    return re.sub(r" %| (?=[<=] )|(?<=[<=]) ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), line)
 
 
 def signed(value: float, decimals: int = 2) -> str:

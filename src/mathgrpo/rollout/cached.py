@@ -63,7 +63,10 @@ class CachedSession:
         self._cache: Cache | None = None
 
     def prefill(self, prompts: Sequence[int]) -> Tensor:
-        """Compute these prompts once, left-padded in batches of similar length; return next-token logits, float32[n, V]."""
+        """Compute these prompts once, left-padded in batches of similar length; return next-token logits.
+
+        Shapes: float32[len(prompts), V].
+        """
         order = sorted(range(len(prompts)), key=lambda i: len(self._prompts[prompts[i]]))
         logits: dict[int, Tensor] = {}
         while order:
@@ -85,8 +88,9 @@ class CachedSession:
         )
         for i, prompt in enumerate(prompts):
             start = width - len(sequences[i])
+            layers: list[Any] = cache.layers
             self._prompt_kv[prompt] = [
-                (layer.keys[i, :, start:].clone(), layer.values[i, :, start:].clone()) for layer in cache.layers
+                (layer.keys[i, :, start:].clone(), layer.values[i, :, start:].clone()) for layer in layers
             ]
         return logits
 
@@ -102,8 +106,9 @@ class CachedSession:
     def admit(self, prompts: Sequence[int]) -> None:
         """Append rows, their prompts' memory copied so that it ends at the current column."""
         if self._cache is None:
+            columns = self._column + _SPARE_COLUMNS
             kinds = self._prompt_kv[prompts[0]]
-            self._cache = Cache(layers=[_SlotLayer(k, v, self._max_rows, self._column + _SPARE_COLUMNS) for k, v in kinds])
+            self._cache = Cache(layers=[_SlotLayer(k, v, self._max_rows, columns) for k, v in kinds])
         first = len(self._row_prompt)
         for prompt in dict.fromkeys(prompts):
             rows = [first + i for i, p in enumerate(prompts) if p == prompt]

@@ -48,7 +48,7 @@ def build_engine(policy: Policy, kind: Literal["auto", "native", "generate"] = "
     """
     if kind == "generate":
         return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
-    obstacles = []
+    obstacles: list[str] = []
     for build in (_fused, _cached):
         decoder, obstacle = build(policy)
         if decoder is not None:
@@ -86,7 +86,7 @@ def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
         difference = trial_difference(decoder, policy)
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return None, f"{decoder.name} failed its trial ({type(error).__name__})"
     if not difference <= _TOLERANCE.get(policy.compute_dtype, 6e-2):
         return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"

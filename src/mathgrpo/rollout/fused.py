@@ -61,11 +61,12 @@ class FusedSession:
 
     def prefill(self, prompts: Sequence[int]) -> Tensor:
         """Compute these prompts once, in batches of similar length; return next-token logits, float32[n, V]."""
-        order = sorted(range(len(prompts)), key=lambda i: len(self._prompts[prompts[i]]))
+        lengths = [len(self._prompts[p]) for p in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: lengths[i])
         parts, start = [], 0
         while start < len(order):
             stop = start + 1
-            while stop < len(order) and (stop + 1 - start) * len(self._prompts[prompts[order[stop]]]) <= _PREFILL_TOKENS:
+            while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= _PREFILL_TOKENS:
                 stop += 1
             parts.append(self._prefill_batch([prompts[i] for i in order[start:stop]]))
             start = stop
@@ -117,7 +118,9 @@ class FusedSession:
         self._memory.release(prompt)
 
 
-def _project(model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project(
+    model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of N tokens."""
     heads, kv_heads, dim = model.num_heads, model.num_kv_heads, model.head_dim
     h = F.rms_norm(x, x.shape[-1:], layer.input_norm, model.eps).to(model.dtype)
@@ -132,7 +135,10 @@ def _project(model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: 
 
 
 def _finish(model: FusedModel, layer: FusedLayer, x: Tensor, attended: Tensor) -> Tensor:
-    """Return the block's output from its input and its attention output; the residual keeps the embedding's precision."""
+    """Return the block's output from its input, which it may overwrite, and its attention output.
+
+    The residual keeps the embedding's precision, as in the model under autocast.
+    """
     x = _add_linear(x, attended, layer.output)
     h = F.rms_norm(x, x.shape[-1:], layer.mlp_norm, model.eps).to(model.dtype)
     gate, up = F.linear(h, *layer.gate_up).chunk(2, dim=-1)

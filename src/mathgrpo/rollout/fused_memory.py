@@ -35,6 +35,13 @@ class RowMemory:
         columns = min(max_new_tokens, _FIRST_COLUMNS)
         self._row_kv = torch.zeros(2, num_layers, max_rows, num_kv_heads, columns, head_dim, dtype=dtype, device=device)
         self._stale = True
+        self._mask: Tensor | None = None
+        self._step_mask: Tensor | None = None
+        self._same_age, self._ordered = True, False
+        self._num_rows = self._num_prompts = self._width = self._span = self._prompt_span = 0
+        nothing = torch.zeros(0, dtype=torch.int64, device=device)
+        self._positions, self._columns, self._rows = nothing, nothing, nothing
+        self._to_rows, self._to_grid = nothing, nothing
 
     def new_prompts(self, prompts: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """Return the memory slots given to these prompts."""
@@ -98,8 +105,7 @@ class RowMemory:
             self._index_rows()
         if self._span > self._row_kv.shape[4]:
             self._grow()
-        if self._mask is not None:
-            self._step_mask = self._mask_now()
+        self._step_mask = None if self._mask is None else self._mask_now(self._mask)
         return self._positions
 
     def end_step(self) -> None:
@@ -144,13 +150,12 @@ class RowMemory:
         self._mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf) if ragged else None
         self._stale = False
 
-    def _mask_now(self) -> Tensor:
+    def _mask_now(self, prompt_mask: Tensor) -> Tensor:
         """Return what hides prompt padding and columns a row has not reached, float32[R, 1, L + T]."""
-        assert self._mask is not None
-        own = self._mask.new_zeros(self._num_rows, self._span)
+        own = prompt_mask.new_zeros(self._num_rows, self._span)
         if not self._same_age:
             own.masked_fill_(torch.arange(self._span, device=self._device) > self._columns[:, None], -torch.inf)
-        return torch.cat((self._mask, own), dim=1)[:, None]
+        return torch.cat((prompt_mask, own), dim=1)[:, None]
 
     def write_step(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Store a layer's key and value of every row's new token. Shapes: [R, KV, D]."""
@@ -179,7 +184,7 @@ class RowMemory:
         ), dim=-1)
         if scale != 1.0:  # low precision: scaling the queries would round them once more than the trainer does
             scores.mul_(scale)
-        if self._mask is not None:
+        if self._step_mask is not None:
             scores = scores.view(rows, kv * share, -1).add_(self._step_mask).view(rows * kv, share, -1)
         weights = scores.softmax(-1).to(q.dtype)
         from_prompt = matmul(self._grid_from_rows(weights[..., : self._prompt_span]), prompt_v)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from mathgrpo.models import Policy
+from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.native import completion_until_end, resting
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
@@ -31,9 +32,11 @@ class GenerateEngine:
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
+        check_context(self._policy, prompts, sampling)
         rows = [(i, g) for i in range(len(prompts)) for g in range(group_size)]
         done: dict[tuple[int, int], Completion] = {}
-        with resting(self._policy.model), _plain_generation(self._policy.causal_lm), torch.no_grad(), self._policy.autocast():
+        model = self._policy.causal_lm
+        with resting(self._policy.model), _plain_generation(model), torch.no_grad(), self._policy.autocast():
             for batch in self._batches(rows, prompts):
                 done.update(zip(batch, self._generate_batch(batch, prompts, sampling), strict=True))
         return [[done[i, g] for g in range(group_size)] for i in range(len(prompts))]
@@ -65,7 +68,8 @@ class GenerateEngine:
             eos_token_id=list(self._policy.eos_ids) or None,
         )
         self._policy.causal_lm.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=LogitsProcessorList([sampler])
+            input_ids=ids, attention_mask=mask, generation_config=config,
+            logits_processor=LogitsProcessorList([sampler]),
         )
         drawn, logprobs = torch.stack(sampler.ids, 1).tolist(), torch.stack(sampler.logprobs, 1).tolist()
         ends = set(self._policy.eos_ids)
@@ -81,7 +85,8 @@ class _Sampler(LogitsProcessor):
         self.logprobs: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        ids, logprobs = sample_tokens(scores, uniforms(self._keys, torch.full_like(self._keys, len(self.ids))), self._sampling)
+        position = torch.full_like(self._keys, len(self.ids))
+        ids, logprobs = sample_tokens(scores, uniforms(self._keys, position), self._sampling)
         self.ids.append(ids)
         self.logprobs.append(logprobs)
         return torch.full_like(scores, -torch.inf).scatter(1, ids[:, None], 0.0)

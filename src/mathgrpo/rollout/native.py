@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.decoder import Decoder, Session
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
@@ -38,6 +39,7 @@ class NativeEngine:
         """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
         if not prompts:
             return []
+        check_context(self._policy, prompts, sampling)
         num_rows = len(prompts) * group_size
         slots = min(self._max_rows or num_rows, num_rows)
         with resting(self._policy.model), self._decoder.context():

@@ -34,7 +34,9 @@ class TrainingState:
     token_budget: int
 
 
-def save_checkpoint(run: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int) -> Path:
+def save_checkpoint(
+    run: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int
+) -> Path:
     """Return the folder checkpoints/step-N of a run, written whole or not at all; all but the last `keep` are removed.
 
     A checkpoint of this step that is there already stays as it is.
@@ -63,7 +65,9 @@ def load_state(checkpoint: Path) -> TrainingState:
     try:
         return TrainingState(step=int(values["step"]), token_budget=int(values["token_budget"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{checkpoint / STATE}: damaged ({error!r}); remove {checkpoint} to resume from an older one") from error
+        raise UserError(
+            f"{checkpoint / STATE}: damaged ({error!r}); remove {checkpoint} to resume from an older one"
+        ) from error
 
 
 def load_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:

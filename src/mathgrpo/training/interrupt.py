@@ -7,7 +7,6 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-
 SHOW_CURSOR = b"\x1b[?25h"
 """The live display hides the terminal's cursor."""
 
@@ -26,7 +25,9 @@ class Interrupted(Exception):
 
 
 class StopRequests:
-    """Catches SIGINT and SIGTERM while it is entered. The first is kept for `check`; the second ends the process at once.
+    """Catches SIGINT and SIGTERM while it is entered.
+
+    The first is kept for `check`; the second ends the process at once.
 
     Outside the main thread, where Python allows no handlers, nothing is caught.
     """
@@ -43,7 +44,9 @@ class StopRequests:
                 break
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 

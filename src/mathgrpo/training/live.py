@@ -44,7 +44,8 @@ def live_view(
         parts += [head, _table(rows[-SHOWN_STEPS:]), _split(rows[-SHOWN_STEPS:])]
     if total:
         now = Table.grid(padding=(0, 2))
-        now.add_row(Text(what), ProgressBar(total=total, completed=done, width=SPLIT_WIDTH), Text(f"{done:,} of {total:,}"))
+        bar = ProgressBar(total=total, completed=done, width=SPLIT_WIDTH)
+        now.add_row(Text(what), bar, Text(f"{done:,} of {total:,}"))
         parts.append(now)
     else:
         parts.append(Text(what, style="dim"))
@@ -71,9 +72,12 @@ def _table(rows: Sequence[Mapping[str, float]]) -> RenderableType:
     for title, _, _ in shown.values():
         table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(*(
-            pattern.format(factor * row[metric]) if metric in row else "" for metric, (_, pattern, factor) in shown.items()
-        ))
+        table.add_row(
+            *(
+                pattern.format(factor * row[metric]) if metric in row else ""
+                for metric, (_, pattern, factor) in shown.items()
+            )
+        )
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,14 @@ from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
 from mathgrpo.training.progress import Pace, Progress, clock, make_progress
 from mathgrpo.training.resume import reopen, require_unfinished
-from mathgrpo.training.run_folder import METRICS, ROLLOUTS, append_lines, choose_run_folder, create_run_folder, write_info
+from mathgrpo.training.run_folder import (
+    METRICS,
+    ROLLOUTS,
+    append_lines,
+    choose_run_folder,
+    create_run_folder,
+    write_info,
+)
 from mathgrpo.training.run_info import finished_info, start_info, verdict_text
 from mathgrpo.training.schedule import learning_rate_at
 from mathgrpo.types import Problem, RolloutGroup, Sampling
@@ -82,13 +90,14 @@ def train(
     return folder
 
 
-def plan_lines_of(recipe: Recipe, recipe_name: str) -> list[str]:
+def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = None) -> list[str]:
     """Return the plan of a run for a reader, after every check that comes before step 0. Nothing is written.
 
     Raises: UserError for whatever is wrong.
     """
-    folder = choose_run_folder(recipe.run, recipe_name, datetime.now().astimezone())
-    ready = prepare(recipe)
+    folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, datetime.now().astimezone())
+    saved = checkpoints(folder)
+    ready = prepare(recipe, saved[-1] if saved else None)
     return plan_lines(ready, make_plan(ready), folder)
 
 
@@ -107,10 +116,8 @@ def _to_the_end(run: Run) -> None:
         raise Interrupted(request.signum, message) from None
     except BaseException:
         # The error itself matters more than a disk that is too full to note it down.
-        try:
+        with suppress(UserError):
             write_info(run.folder, finished_info(run.info, "failed", run.step))
-        except UserError:
-            pass
         raise
     write_info(run.folder, finished_info(run.info, "finished", run.step))
 
@@ -148,7 +155,8 @@ def _one_step(run: Run) -> None:
 
     run.step, run.token_budget = run.step + 1, stats.token_budget
     times = time_metrics(groups, rolled_out - started, rewarded - rolled_out, updated - rewarded)
-    metrics = {"step": run.step, **rollout_metrics(groups, ready.fmt), **stats.metrics, "learning_rate": learning_rate, **times}
+    metrics = {"step": run.step, **rollout_metrics(groups, ready.fmt), **stats.metrics}
+    metrics |= {"learning_rate": learning_rate, **times}
     append_lines(run.folder / METRICS, [metrics])
     append_lines(run.folder / ROLLOUTS, rollout_lines(run.step, groups[: recipe.training.log_groups]))
     _note(run, stats.notes)
@@ -160,8 +168,8 @@ def _sampling(recipe: Recipe, step: int) -> Sampling:
     """Return how a step's completions are drawn. The noise of a problem met again in a later epoch is new."""
     rollout = recipe.rollout
     return Sampling(
-        max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature, top_p=rollout.top_p, top_k=rollout.top_k,
-        min_p=rollout.min_p, seed=counted_seed(recipe.run.seed, "rollout", step),
+        max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature, top_p=rollout.top_p,
+        top_k=rollout.top_k, min_p=rollout.min_p, seed=counted_seed(recipe.run.seed, "rollout", step),
     )  # fmt: skip
 
 
@@ -211,8 +219,9 @@ def _evaluate(run: Run, name: str, problems: Sequence[Problem]) -> None:
 
     on_progress(0, len(problems) * (1 + section.samples))
     evaluation = evaluate(
-        ready.engine, ready.policy, problems, ready.fmt, max_new_tokens=ready.evaluation_tokens, samples=section.samples,
-        temperature=section.temperature, top_p=section.top_p, seed=ready.recipe.run.seed, on_progress=on_progress,
+        ready.engine, ready.policy, problems, ready.fmt, max_new_tokens=ready.evaluation_tokens,
+        samples=section.samples, temperature=section.temperature, top_p=section.top_p,
+        seed=ready.recipe.run.seed, on_progress=on_progress,
     )  # fmt: skip
     write_evaluation(evaluation, run.folder, name)
     summary = evaluation.summary()

@@ -32,7 +32,9 @@ def rollout_metrics(groups: Sequence[RolloutGroup], fmt: Format) -> dict[str, fl
     }
 
 
-def time_metrics(groups: Sequence[RolloutGroup], rollout_s: float, reward_s: float, update_s: float) -> dict[str, float]:
+def time_metrics(
+    groups: Sequence[RolloutGroup], rollout_s: float, reward_s: float, update_s: float
+) -> dict[str, float]:
     """Return where the step's time went, in seconds, and sampled tokens per second of the whole step."""
     step_s = rollout_s + reward_s + update_s
     tokens = sum(len(completion.ids) for group in groups for completion in group.completions)
@@ -60,10 +62,11 @@ def batch_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, Any
 
 def _reward_means(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     names = dict.fromkeys(name for group in groups for name in group.reward_parts)
-    columns = {
-        name: [value for group in groups for value in group.reward_parts.get(name, ()) if value is not None] for name in names
-    }
-    return {f"reward/{name}": fmean(values) for name, values in columns.items() if values}
+    means = {}
+    for name in names:
+        values = [value for group in groups for value in group.reward_parts.get(name, ()) if value is not None]
+        means |= {f"reward/{name}": fmean(values)} if values else {}
+    return means
 
 
 def _form(texts: Sequence[str], fmt: Format) -> dict[str, float]:

@@ -76,13 +76,15 @@ def plan_lines(run: Prepared, plan: Plan, folder: Path) -> list[str]:
     copy = f", reference {gigabytes(plan.reference_bytes)}" if plan.reference_bytes else ""
     every = f", every {recipe.training.evaluate_every} steps" if recipe.training.evaluate_every else ""
     return [
-        f"model       {run.policy.name}: {plan.parameters:,} parameters, {share}; computes in {precision} on {run.policy.device}",
+        f"model       {run.policy.name}: {plan.parameters:,} parameters, {share}; "
+        f"computes in {precision} on {run.policy.device}",
         f"problems    {len(sets.train):,} to train on, {len(sets.heldout):,} held out"
         + (f", {len(sets.heldout_templates):,} of held-out templates" if sets.heldout_templates else ""),
-        f"step        {rollout.prompts_per_step} prompts × {rollout.group_size} completions = {plan.completions_per_step:,}, "
-        f"at most {plan.tokens_per_step:,} sampled tokens; longest prompt {run.longest_prompt} tokens",
-        f"run         {plan.steps:,} steps, {recipe.grpo.updates_per_rollout} update(s) each, {plan.epochs:.2g} epochs, "
-        f"{plan.steps * plan.completions_per_step:,} completions",
+        f"step        {rollout.prompts_per_step} prompts × {rollout.group_size} completions = "
+        f"{plan.completions_per_step:,}, at most {plan.tokens_per_step:,} sampled tokens; "
+        f"longest prompt {run.longest_prompt} tokens",
+        f"run         {plan.steps:,} steps, {recipe.grpo.updates_per_rollout} update(s) each, "
+        f"{plan.epochs:.2g} epochs, {plan.steps * plan.completions_per_step:,} completions",
         f"evaluation  before and after{every}: {plan.evaluation_completions:,} completions each (greedy{samples}), "
         f"at most {run.evaluation_tokens} tokens",
         f"memory      weights {gigabytes(plan.weight_bytes)}, gradients {gigabytes(plan.gradient_bytes)}, "

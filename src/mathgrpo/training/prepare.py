@@ -17,6 +17,7 @@ from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.grpo import Reference, build_reference
 from mathgrpo.models import Policy, load_policy, resolve_device
+from mathgrpo.models.sources import locate_model
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rollout import Engine, build_engine
@@ -63,12 +64,14 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     fmt = get_format(recipe.format.name)
     suite = build_suite(recipe.rewards, fmt)
     device = resolve_device(recipe.run.device)
+    locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
     problems = load_problem_sets(recipe.problems)
     require_enough(problems.train, recipe.rollout)
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
     require_golds(every, fmt, recipe.problems.source)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
+    torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
     longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
@@ -102,15 +105,15 @@ def require_prompts_fit(
     too_long = sum(length > max_prompt_tokens for length in lengths)
     if too_long:
         raise UserError(
-            f"rollout.max_prompt_tokens={max_prompt_tokens}: {too_long} of {len(lengths)} prompts are longer, the longest has "
-            f"{longest} tokens ({question!r}…); raise it to {longest} or take these problems out"
+            f"rollout.max_prompt_tokens={max_prompt_tokens}: {too_long} of {len(lengths)} prompts are longer, "
+            f"the longest has {longest} tokens ({question!r}…); raise it to {longest} or take these problems out"
         )
     if longest + max_new_tokens > policy.max_context:
         room = policy.max_context - longest
         remedy = f"use at most {room}" if room > 0 else "take the long problems out"
         raise UserError(
-            f"rollout.max_new_tokens={max_new_tokens}: with the longest prompt of {longest} tokens ({question!r}…) that is "
-            f"more than the model's context of {policy.max_context}; {remedy}"
+            f"rollout.max_new_tokens={max_new_tokens}: with the longest prompt of {longest} tokens ({question!r}…) "
+            f"that is more than the model's context of {policy.max_context}; {remedy}"
         )
     return longest
 

@@ -25,9 +25,10 @@ def resumed_recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
     """
     for override in overrides:
         if not override.strip().startswith(MAY_CHANGE):
+            names = ", ".join(name.rstrip(".") for name in MAY_CHANGE)
             raise UserError(
-                f"--set {override}: a resumed run keeps its recipe; only {', '.join(name.rstrip('.') for name in MAY_CHANGE)} "
-                "can be set; start a new run to change more"
+                f"--set {override}: a resumed run keeps its recipe; only {names} can be set; "
+                "start a new run to change more"
             )
     return open_run_folder(folder, overrides)
 
@@ -40,7 +41,10 @@ def require_same(given: Recipe, kept: Recipe, folder: Path) -> None:
     for section in Recipe.model_fields:
         one, two = getattr(given, section), getattr(kept, section)
         if section not in ("run", "training") and one != two:
-            raise UserError(f"--resume {folder}: the recipe's [{section}] is not the run's; leave the recipe out to go on with the run's own")
+            raise UserError(
+                f"--resume {folder}: the recipe's [{section}] is not the run's; "
+                "leave the recipe out to go on with the run's own"
+            )
 
 
 def require_unfinished(folder: Path, step: int, steps: int) -> None:
@@ -51,7 +55,9 @@ def require_unfinished(folder: Path, step: int, steps: int) -> None:
     if step > steps:
         raise UserError(f"training.steps={steps}: the run has done {step} steps already; use more than {step}")
     if step == steps and read_info(folder).get("status") == "finished":
-        raise UserError(f"--resume {folder}: the run is finished ({step} steps); go on with --set training.steps=N, N above {step}")
+        raise UserError(
+            f"--resume {folder}: the run is finished ({step} steps); go on with --set training.steps=N, N above {step}"
+        )
 
 
 def reopen(folder: Path, recipe: Recipe, info: dict[str, Any], step: int) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def require_free(folder: Path) -> None:
         return
     if folder.exists() or folder.is_symlink():
         remedy = f"continue it with --resume {folder}, or " if (folder / CONFIG).is_file() else ""
-        raise UserError(f"run.name={folder.name}: {folder} exists already; {remedy}choose another with --set run.name=NAME")
+        raise UserError(
+            f"run.name={folder.name}: {folder} exists already; {remedy}choose another with --set run.name=NAME"
+        )
 
 
 def create_run_folder(folder: Path, recipe: Recipe, info: dict[str, Any]) -> None:
@@ -53,7 +55,9 @@ def create_run_folder(folder: Path, recipe: Recipe, info: dict[str, Any]) -> Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"run.output_dir={folder.parent}: {folder} cannot be made ({error.strerror}); choose another") from error
+        raise UserError(
+            f"run.output_dir={folder.parent}: {folder} cannot be made ({error.strerror}); choose another"
+        ) from error
     write_atomically(folder / CONFIG, recipe_to_toml(recipe))
     write_info(folder, info)
 
@@ -64,7 +68,9 @@ def open_run_folder(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises: UserError when it is no run folder.
     """
     if not (folder / CONFIG).is_file():
-        raise UserError(f"--resume {folder}: not a run folder (no {CONFIG}); give the folder that the run named when it stopped")
+        raise UserError(
+            f"--resume {folder}: not a run folder (no {CONFIG}); give the folder that the run named when it stopped"
+        )
     return recipe_from_toml(Recipe, folder / CONFIG, overrides)
 
 

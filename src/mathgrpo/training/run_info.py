@@ -74,4 +74,5 @@ def gain_line(parts: GainParts) -> str:
         '  of which format +1.0, choosing to work +15.2, better arithmetic −0.5 points'
     """
     named = {"format": parts.format, "choosing to work": parts.working, "better arithmetic": parts.arithmetic}
-    return "  of which " + ", ".join(f"{name} {value:+.1f}".replace("-", "−") for name, value in named.items()) + " points"
+    shown = ", ".join(f"{name} {value:+.1f}".replace("-", "−") for name, value in named.items())
+    return f"  of which {shown} points"

@@ -1,0 +1,67 @@
+"""The commands, and what a user sees when something is wrong."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from mathgrpo.cli import check_data, demo, evaluate, report, sft, solve, train
+from mathgrpo.errors import UserError
+
+app = typer.Typer(
+    name="mathgrpo",
+    help="Teach a small language model to reason about maths, on the machine you have.\n\nExample: mathgrpo demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: it needs no rich, which takes longer to import than the rest
+)
+app.command("train")(train.train_command)
+app.command("sft")(sft.sft_command)
+app.command("eval")(evaluate.eval_command)
+app.command("solve")(solve.solve_command)
+app.command("report")(report.report_command)
+app.command("check-data")(check_data.check_data_command)
+app.command("demo")(demo.demo_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(metadata.version("mathgrpo"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Bad input ends with one "error:" line for each problem and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # replaced by a test or a notebook
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app(prog_name="mathgrpo")
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"{error.filename or 'disk'}: {error.strerror}; free the disk and try again")
+
+
+def _fail(message: str) -> None:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)

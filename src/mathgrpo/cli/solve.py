@@ -1,0 +1,141 @@
+"""mathgrpo solve."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mathgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mathgrpo.formats import Format
+    from mathgrpo.models import Policy
+    from mathgrpo.types import Sampling
+
+
+def solve_command(
+    model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
+    question: Annotated[
+        str, typer.Argument(help="The question; without one, each line of standard input is one.")
+    ] = "",
+    file: Annotated[Path | None, typer.Option("--file", help="Read questions from this file, one a line.")] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option("--jsonl", help="Append question, reasoning, answer and settings to this file.")
+    ] = None,
+    fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0.0, max=5.0)] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(help="Smallest probability mass that is sampled from.", min=0.01, max=1.0)
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens at most.", min=1)] = 512,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Ask a model, and watch it reason.
+
+    \b
+    Examples:
+      mathgrpo solve starter "Tom has 12 apples and buys 7 more. How many has he?"
+      mathgrpo solve runs/my-run --file questions.txt --jsonl answers.jsonl
+    """
+    if question and file is not None:
+        raise UserError("--file: a question is given too; give one or the other")
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.formats import get_format
+    from mathgrpo.models import load_policy
+    from mathgrpo.types import Sampling
+
+    questions = [question] if question else _questions(file)
+    chosen = get_format(fmt or run_recipe(model).format.name)
+    quiet_libraries()
+    policy = load_policy(ModelSection(path=model), device, train=False)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    for text in questions:
+        record = answer_question(policy, text, chosen, sampling, show_question=not question)
+        if jsonl is not None:
+            _append(jsonl, record)
+
+
+def answer_question(
+    policy: Policy, question: str, fmt: Format, sampling: Sampling, *, show_question: bool
+) -> dict[str, Any]:
+    """Return question, reasoning, answer and settings, after the completion has been shown as it was drawn."""
+    from dataclasses import asdict, replace
+
+    from mathgrpo.cli.stream import stream_text
+    from mathgrpo.formats.chat import encode_prompt
+    from mathgrpo.training.progress import printable
+    from mathgrpo.types import Problem
+
+    prompt = encode_prompt(policy.tokenizer, Problem(question=question, answer=""), fmt)
+    room = policy.max_context - len(prompt.ids)
+    if room < 1:
+        raise UserError(
+            f"question: its prompt has {len(prompt.ids)} tokens, the model's context {policy.max_context}; shorten it"
+        )
+    if show_question:
+        print(f"question: {printable(question)}")
+    tokens: list[int] = []
+    pieces = []
+    for piece in stream_text(
+        policy, prompt, replace(sampling, max_new_tokens=min(room, sampling.max_new_tokens)), tokens
+    ):
+        pieces.append(piece)
+        print(printable(piece), end="", flush=True)
+    completion = "".join(pieces)
+    parsed = fmt.parse(completion)
+    ended = bool(tokens) and tokens[-1] in policy.eos_ids
+    shown = (
+        printable(parsed.answer)
+        if parsed.answer is not None
+        else "none in the format" + ("" if ended else ", cut at the token limit")
+    )
+    print(f"\nanswer: {shown}\n" if show_question else f"\nanswer: {shown}", flush=True)
+    return {
+        "question": question, "reasoning": parsed.reasoning, "answer": parsed.answer, "completion": completion,
+        "tokens": len(tokens), "finish_reason": "eos" if ended else "length",
+        "settings": {"model": policy.name, "format": fmt.name, **asdict(sampling)},
+    }  # fmt: skip
+
+
+def _questions(file: Path | None) -> Iterator[str]:
+    """Yield the questions of a file or of standard input, one a line; empty lines are skipped."""
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise UserError(f"--file {file}: cannot be read ({error.strerror}); check the path") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"--file {file}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+        if not any(line.strip() for line in lines):
+            raise UserError(f"--file {file}: there is no question in it; write one a line")
+        return (line.strip() for line in lines if line.strip())
+    return _typed_questions()
+
+
+def _typed_questions() -> Iterator[str]:
+    """Yield questions from standard input as they come; in a terminal, ask for them."""
+    asked = sys.stdin.isatty()
+    while True:
+        if asked:
+            print("question> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UserError(f"--jsonl {path}: cannot be written ({error.strerror}); choose another file") from error
