@@ -51,7 +51,7 @@ def test_gradient_is_the_same_however_the_work_is_laid_out(architecture: str, be
     assert shared_stats.tokens < plain_stats.tokens
     assert shared_stats.metrics["loss"] == pytest.approx(plain_stats.metrics["loss"], abs=1e-6)
     assert largest_difference(shared, plain) < SAME
-    for changed in (dict(token_budget=1), dict(token_budget=30), dict(token_budget=1, shared_prompt=False)):
+    for changed in ({"token_budget": 1}, {"token_budget": 30}, {"token_budget": 1, "shared_prompt": False}):
         stats, other = gradient(groups, **changed)  # type: ignore[arg-type]
         assert stats.micro_batches > shared_stats.micro_batches
         assert largest_difference(other, plain) < SAME
@@ -193,7 +193,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory_and_a_hopeless_one_is_s
     with pytest.raises(RuntimeError, match="shapes"):
         update(failing(RuntimeError("shapes do not match")), make_groups())
     with pytest.raises(UserError, match=r"grpo.token_budget=\d+: out of memory with one completion"):
-        update(failing(torch.OutOfMemoryError("CUDA out of memory")), make_groups())
+        update(failing(torch.OutOfMemoryError("CUDA out of memory")), make_groups(num_groups=1, group_size=2))
 
 
 def test_non_finite_loss_or_gradient_stops_before_the_weights_change() -> None:

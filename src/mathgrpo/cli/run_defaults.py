@@ -17,7 +17,7 @@ def run_recipe(model: str) -> Recipe:
     folder = Path(model).expanduser()
     for run in (folder, *folder.resolve().parents[:2]) if folder.is_dir() else ():
         config = run / "config.toml"
-        if config.is_file() and (run / "checkpoints").is_dir():
+        if config.is_file() and any((run / name).is_dir() for name in ("checkpoints", "model")):
             data = read_toml(config)
             # A supervised run has other sections; what both kinds have in common is all that is wanted here.
             return validated(Recipe, {name: data[name] for name in ("problems", "format", "rollout") if name in data})

@@ -81,7 +81,8 @@ def _kind(annotation: Annotation) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     if annotation in names:
         return names[annotation]
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin: Any = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Literal:
         return ", ".join(f'"{value}"' for value in arguments)
     if origin is tuple and section_of(annotation) is None:

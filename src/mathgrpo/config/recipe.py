@@ -68,6 +68,8 @@ class ProblemsSection(Section):
     """Problems to train on, at most."""
     heldout_size: int = Field(500, ge=1)
     """Problems to evaluate on, at most."""
+    max_value: int = Field(100, ge=10)
+    """Largest number in the worked solution of a generated problem: how hard the arithmetic is."""
     seed: int = Field(17, ge=0)
     """Seed of the generator, independent of run.seed so that every run meets the same held-out problems."""
 

@@ -80,13 +80,13 @@ def _graded(
     prompts = [encode_prompt(policy.tokenizer, problem, fmt) for problem in problems]
     groups = engine.generate(prompts, group_size, sampling)
     return [
-        tuple(_grade(completion_text(policy, completion), completion, problem.answer, fmt) for completion in group)
+        tuple(_grade(completion_text(policy, completion), completion, problem, fmt) for completion in group)
         for problem, group in zip(problems, groups, strict=True)
     ]
 
 
-def _grade(text: str, completion: Completion, gold: str, fmt: Format) -> GradedCompletion:
-    graded = grade_completion(text, gold, fmt)
+def _grade(text: str, completion: Completion, problem: Problem, fmt: Format) -> GradedCompletion:
+    graded = grade_completion(text, problem.answer, fmt, question=problem.question)
     return GradedCompletion(
         text=text,
         answer=graded.answer,

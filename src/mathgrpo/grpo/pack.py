@@ -179,9 +179,7 @@ def bucket(size: int, smallest: int = 16) -> int:
 
     Fresh shapes cost memory in the primitive caches of CPU libraries and compile time on GPUs.
 
-    Example:
-        >>> bucket(1), bucket(100), bucket(1000), bucket(5001)
-        (16, 112, 1008, 5120)
+    Example: 1 -> 16, 100 -> 112, 1000 -> 1008, 5001 -> 5120.
     """
     step = max(smallest, 1 << max(0, size.bit_length() - 6))
     return -(-size // step) * step

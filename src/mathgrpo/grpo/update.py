@@ -17,6 +17,7 @@ from mathgrpo.grpo.attention import packed_attention
 from mathgrpo.grpo.logprobs import completion_logprobs, split_model
 from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
 from mathgrpo.grpo.memory import is_out_of_memory, release_memory
+from mathgrpo.grpo.movement import moved_fraction, weight_sample
 from mathgrpo.grpo.pack import (
     MicroBatch,
     Piece,
@@ -30,9 +31,6 @@ from mathgrpo.grpo.pack import (
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
 from mathgrpo.types import RolloutGroup
-
-MOVED_SAMPLE = 1 << 20
-"""Weights looked at for weights_moved, about, spread evenly over each parameter."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -114,7 +112,7 @@ def policy_update(
         token_budget or section.token_budget, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
     )  # fmt: skip
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    before = _weight_sample(parameters)
+    before = weight_sample(parameters)
     history: list[dict[str, float]] = []
     micro_batches: list[int] = [0, 0]
     with _update_mode(policy.model), _attention_of(step):
@@ -127,7 +125,7 @@ def policy_update(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             history.append(metrics)
-    metrics = _mean_metrics(history) | {"weights_moved": _moved_fraction(before, parameters)}
+    metrics = _mean_metrics(history) | {"weights_moved": moved_fraction(before, weight_sample(parameters))}
     note = f"prompts are computed once per completion in the update: {reason}" if reason else ""
     return UpdateStats(
         metrics=metrics,
@@ -256,18 +254,6 @@ def _mean_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for metrics in history for name in metrics)
     values = {name: [metrics[name] for metrics in history if name in metrics] for name in names}
     return {name: sum(column) / len(column) for name, column in values.items()}
-
-
-def _weight_sample(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return copies of about MOVED_SAMPLE weights, or of all if there are fewer."""
-    stride = max(1, sum(parameter.numel() for parameter in parameters) // MOVED_SAMPLE)
-    return [parameter.detach().flatten()[::stride].clone() for parameter in parameters]
-
-
-def _moved_fraction(before: Sequence[Tensor], parameters: Sequence[Tensor]) -> float:
-    after = _weight_sample(parameters)
-    moved = [(old != new).sum() for old, new in zip(before, after, strict=True)]
-    return float(torch.stack(moved).sum()) / max(1, sum(old.numel() for old in before))
 
 
 @contextlib.contextmanager

@@ -22,47 +22,48 @@ from mathgrpo.types import Problem
 SOURCE = "gsm_symbolic"
 UNSEEN_TEMPLATES = frozenset({14, 31, 39, 48, 58, 62, 78, 82})
 """gsm_symbolic template numbers that only the second held-out set uses: short ones, of all four operations."""
-MAX_VALUE = 999
 MAX_STEPS = 4
 MAX_WORDS = 60
 _SUFFIX = " Give the result as your final answer. Do not include units."
 _RANGE = 100_000_000
 _CHUNK = 20_000
-_REVISION = 2
+_REVISION = 3
 """Raised whenever the same seed would give other problems, so that an old cache is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """Which items to draw: from `start` on, of seen or unseen templates."""
+    """Which items to draw: from `start` on, with numbers up to max_value, of seen or unseen templates."""
 
     start: int
+    max_value: int
     unseen: bool
 
 
-def generate_problem_sets(train_size: int, heldout_size: int, seed: int) -> ProblemSets:
+def generate_problem_sets(train_size: int, heldout_size: int, seed: int, max_value: int = 100) -> ProblemSets:
     """Return training, held-out and held-out-template problems; the same three for the same arguments.
 
-    The held-out sets depend on seed and heldout_size only, so runs with more training problems are comparable.
+    No number in a worked solution is larger than max_value. The held-out sets do not depend on train_size, so runs
+    with more training problems are comparable.
     """
     base = seed * 10 * _RANGE
-    heldout = _load_or_draw(_Draw(base + _RANGE, unseen=False), heldout_size)
-    templates = _load_or_draw(_Draw(base + 2 * _RANGE, unseen=True), heldout_size)
+    heldout = _load_or_draw(_Draw(base + _RANGE, max_value, unseen=False), heldout_size)
+    templates = _load_or_draw(_Draw(base + 2 * _RANGE, max_value, unseen=True), heldout_size)
     taken = {problem.id for problem in (*heldout, *templates)}
-    train = _load_or_draw(_Draw(base + 3 * _RANGE, unseen=False), train_size)
+    train = _load_or_draw(_Draw(base + 3 * _RANGE, max_value, unseen=False), train_size)
     kept = tuple(problem for problem in train if problem.id not in taken)
     note = f"generated: {len(train) - len(kept)} of {len(train)} training problems dropped because they are held out"
     return ProblemSets(train=kept, heldout=heldout, heldout_templates=templates, notes=(note,))
 
 
-def is_small_arithmetic(steps: tuple[Step, ...]) -> bool:
-    """Return whether a small model has a fair chance: few steps, values 0 to 999, one easy operand in * and /."""
-    return len(steps) <= MAX_STEPS and all(_is_small(step) for step in steps)
+def is_small_arithmetic(steps: tuple[Step, ...], max_value: int) -> bool:
+    """Return whether a small model has a fair chance: few steps, values 0 to max_value, one easy operand in * and /."""
+    return len(steps) <= MAX_STEPS and all(_is_small(step, max_value) for step in steps)
 
 
-def _is_small(step: Step) -> bool:
+def _is_small(step: Step, max_value: int) -> bool:
     values = (step.left, step.right, step.result)
-    if min(values) < 0 or max(values) > MAX_VALUE or any((value * 100).denominator != 1 for value in values):
+    if min(values) < 0 or max(values) > max_value or any((value * 100).denominator != 1 for value in values):
         return False
     if step.sign == "*":
         low, high = sorted((step.left, step.right))
@@ -95,14 +96,14 @@ def _cache_path(draw: _Draw, size: int) -> Path:
 
     root = os.environ.get("MATHGRPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mathgrpo"
     kind = "unseen" if draw.unseen else "seen"
-    return Path(root) / "generated" / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.start}-{size}.jsonl"
+    return Path(root) / "generated" / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
 
 
 def _draw_problems(draw: _Draw, size: int) -> Iterator[Problem]:
     """Yield `size` different problems that pass the filter."""
     seen: set[str] = set()
     for item in _items(draw):
-        problem = _problem(item)
+        problem = _problem(item, draw.max_value)
         if problem is not None and problem.id not in seen:
             seen.add(problem.id)
             yield problem
@@ -123,12 +124,12 @@ def _items(draw: _Draw) -> Iterator[tuple[int, dict[str, Any]]]:
         start += _CHUNK
 
 
-def _problem(numbered: tuple[int, dict[str, Any]]) -> Problem | None:
+def _problem(numbered: tuple[int, dict[str, Any]], max_value: int) -> Problem | None:
     """Return a clean problem, or None when its solution does not hold or is not small, or it is long."""
     template, item = numbered
     answer = clean_answer(item["answer"])
     steps = worked_steps(item["metadata"]["answer_cot"], item["answer"])
-    if answer is None or Fraction(answer).denominator != 1 or steps is None or not is_small_arithmetic(steps):
+    if answer is None or Fraction(answer).denominator != 1 or steps is None or not is_small_arithmetic(steps, max_value):
         return None
     question = item["question"].removesuffix(_SUFFIX)
     if len(question.split()) > MAX_WORDS:

@@ -33,7 +33,7 @@ def load_problem_sets(section: ProblemsSection) -> ProblemSets:
     if section.source == GENERATED:
         from mathgrpo.problems.generated import generate_problem_sets
 
-        return generate_problem_sets(section.train_size, section.heldout_size, section.seed)
+        return generate_problem_sets(section.train_size, section.heldout_size, section.seed, section.max_value)
     sizes = {"train_size": section.train_size, "heldout_size": section.heldout_size}
     train = _problems(read_split(section, section.train_split), section)
     if has_one_split(section):

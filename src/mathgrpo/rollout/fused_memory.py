@@ -116,9 +116,13 @@ class RowMemory:
         self._span += 1
 
     def _grow(self) -> None:
+        """Double the completion columns; only rows in the batch are copied."""
         shape = list(self._row_kv.shape)
-        shape[4] = min(shape[4], self._max_new - shape[4])
-        self._row_kv = torch.cat((self._row_kv, self._row_kv.new_zeros(shape)), dim=4)
+        columns = shape[4]
+        shape[4] = min(2 * columns, self._max_new)
+        grown = self._row_kv.new_zeros(shape)
+        grown[:, :, : self._num_rows, :, :columns] = self._row_kv[:, :, : self._num_rows]
+        self._row_kv = grown
 
     def _index_rows(self) -> None:
         """Rebuild what depends on which rows there are: the group grid, positions, masks."""

@@ -62,7 +62,7 @@ def batch_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, Any
 
 def _reward_means(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     names = dict.fromkeys(name for group in groups for name in group.reward_parts)
-    means = {}
+    means: dict[str, float] = {}
     for name in names:
         values = [value for group in groups for value in group.reward_parts.get(name, ()) if value is not None]
         means |= {f"reward/{name}": fmean(values)} if values else {}

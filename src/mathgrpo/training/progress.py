@@ -99,7 +99,6 @@ class LiveProgress:
         self._rows: list[Mapping[str, float]] = []
         self._steps, self._seconds_left = 0, None  # type: tuple[int, float | None]
         self._doing: tuple[str, int, int] = ("", 0, 0)
-        self._shown_at = 0.0
 
     def __enter__(self) -> LiveProgress:
         self._live.__enter__()
@@ -108,8 +107,6 @@ class LiveProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._rows:
-            self._console.print(step_line(self._rows[-1], self._steps, None))
         self._live.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:

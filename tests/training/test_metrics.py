@@ -1,0 +1,66 @@
+"""Metrics of a step, computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from mathgrpo.formats import get_format
+from mathgrpo.training.metrics import batch_lines, rollout_lines, rollout_metrics, time_metrics
+from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
+
+XML = get_format("xml")
+
+
+def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[str, ...]) -> RolloutGroup:
+    ends = ("eos", "length")
+    return RolloutGroup(
+        problem=Problem("What is 1 + 1?", "2"),
+        prompt=Prompt((7, 8), 1),
+        completions=tuple(Completion((1,) * (g + 1), (-0.5,) * (g + 1), ends[g % 2]) for g in range(len(texts))),  # type: ignore[arg-type]
+        texts=texts,
+        rewards=rewards,
+        reward_parts={"correct": rewards, "bonus": (None, 3.0)},
+        verdicts=verdicts,
+        advantages=(0.5, -0.5),
+    )
+
+
+GROUPS = [
+    group((XML.write("1 + 1 = 2", "2"), "2"), (1.0, 0.0), ("correct", "no_answer")),
+    group((XML.write("It is two.", "2"), "x"), (0.5, 0.5), ("correct", "timeout")),
+]
+
+
+def test_rollout_metrics_by_hand() -> None:
+    metrics = rollout_metrics(GROUPS, XML)
+    assert metrics == {
+        "reward": 0.5,
+        "reward_std": pytest.approx(0.5**0.5 / 2),  # sample deviation of (1, 0) is sqrt(1/2), of (0.5, 0.5) 0
+        "frac_reward_zero_std": 0.5,
+        "reward/correct": 0.5,
+        "reward/bonus": 3.0,  # the mean of those it applies to
+        "accuracy": 0.5,
+        "grader_errors": 1.0,
+        "format_rate": 0.5,
+        "worked_rate": 0.25,
+        "completions/mean_length": 1.5,
+        "completions/clipped_ratio": 0.5,
+    }
+
+
+def test_time_metrics_by_hand() -> None:
+    # 2 groups of 1 + 2 tokens in 1 + 0.5 + 1.5 s
+    assert time_metrics(GROUPS, 1.0, 0.5, 1.5) == {
+        "time/rollout": 1.0, "time/reward": 0.5, "time/update": 1.5, "time/step": 3.0, "tokens_per_s": 2.0,
+    }  # fmt: skip
+
+
+def test_rollout_lines_hold_what_the_report_shows() -> None:
+    [line, _] = rollout_lines(4, GROUPS)
+    assert (line["step"], line["problem_id"], line["gold"], line["prompt_tokens"]) == (4, GROUPS[0].problem.id, "2", 2)
+    assert line["completions"][1] == {
+        "text": "2", "tokens": 2, "finish_reason": "length", "verdict": "no_answer", "reward": 0.0,
+        "reward_parts": {"correct": 0.0, "bonus": 3.0}, "advantage": -0.5, "logprob_mean": -0.5,
+    }  # fmt: skip
+    [full, _] = batch_lines(4, GROUPS)
+    assert full["prompt_ids"] == [7, 8] and full["completions"][1]["ids"] == [1, 1]
