@@ -7,7 +7,7 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.training.mixture import Example
-from mathgrpo.training.sft import completion_loss
+from mathgrpo.training.sft_steps import completion_loss
 from mathgrpo.training.sft_batches import batches, collate, encode, loss_weights
 from mathgrpo.types import Problem
 

@@ -7,7 +7,8 @@ from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.training.new_model import train_tokenizer, whole_words
-from mathgrpo.training.sft import learning_rate_factor, run_sft
+from mathgrpo.training.sft import run_sft
+from mathgrpo.training.sft_steps import learning_rate_factor
 
 XML = get_format("xml")
 
@@ -62,12 +63,17 @@ def test_a_saved_tokenizer_comes_back_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_loss_falls_and_the_model_loads(tmp_path: Path, optimizer: str) -> None:
     from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.config.load import recipe_from_toml
+    from mathgrpo.evaluation import read_evaluation
     from mathgrpo.models import load_policy
 
     folder = run_sft(recipe(tmp_path, ROWS, optimizer={"name": optimizer, "learning_rate": 0.003}), "sft")
     losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
     policy = load_policy(ModelSection(path=str(folder)), "cpu", train=False)
+    assert read_evaluation(folder, "after").summary()["problems"] == 4
+    assert recipe_from_toml(SftRecipe, folder / "config.toml").optimizer.name == optimizer
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert policy.tokenizer.convert_tokens_to_ids("<|end|>") in policy.eos_ids
 
 
@@ -82,6 +88,18 @@ def test_a_used_run_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "runs" / "sft" / "precious").touch()
     with pytest.raises(UserError, match=r"run\.name=sft"):
         run_sft(recipe(tmp_path, ROWS), "sft")
+
+
+def test_a_signal_saves_the_model_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    from mathgrpo.training import Interrupted, sft
+
+    monkeypatch.setattr(sft, "_log", lambda lines, folder: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted, match="go on from it with --set model.path="):
+        run_sft(recipe(tmp_path, ROWS), "sft")
+    assert (tmp_path / "runs" / "sft" / "checkpoints" / "step-5" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "runs" / "sft" / "run.json").read_text())["status"] == "interrupted"
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:

@@ -29,7 +29,12 @@ def sft_command(
         print(recipe_to_toml(loaded))
         return
     from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.training import Interrupted
     from mathgrpo.training.sft import run_sft
 
     quiet_libraries()
-    print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem)}")
+    try:
+        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem)}")
+    except Interrupted as stop:
+        print(stop)
+        raise typer.Exit(stop.exit_code) from None

@@ -50,6 +50,17 @@ def save_checkpoint(
     return folder
 
 
+def save_model(run: Path, policy: Policy, step: int) -> Path:
+    """Return the folder checkpoints/step-N with the model and its tokenizer alone, written whole or not at all.
+
+    Raises: UserError when the disk is full or the folder cannot be written.
+    """
+    folder = run / FOLDER / f"step-{step}"
+    if not folder.exists():
+        _write_whole(folder, lambda temporary: _write_model(temporary, policy))
+    return folder
+
+
 def checkpoints(run: Path) -> list[Path]:
     """Return the complete checkpoints of a run folder, oldest first."""
     found = [path for path in (run / FOLDER).glob("step-*") if path.name[5:].isdigit() and (path / STATE).is_file()]
@@ -84,11 +95,15 @@ def load_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Opti
         ) from error
 
 
-def _write(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+def _write_model(folder: Path, policy: Policy) -> None:
     # Adapters: the embeddings never train here, and looking at the base model's would need the hub.
     options: dict[str, Any] = {"save_embedding_layers": False} if hasattr(policy.model, "peft_config") else {}
     policy.model.save_pretrained(folder, **options)
     policy.tokenizer.save_pretrained(folder)
+
+
+def _write(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    _write_model(folder, policy)
     tensors = optimizer_tensors(policy.model, optimizer)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
     (folder / STATE).write_text(to_json(asdict(state)) + "\n")

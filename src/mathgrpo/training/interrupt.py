@@ -51,9 +51,9 @@ class StopRequests:
             signal.signal(signum, handler)
 
     @property
-    def received(self) -> bool:
-        """True once a signal has come."""
-        return self._received != 0
+    def received(self) -> int:
+        """The number of the signal that has come, 0 before."""
+        return self._received
 
     def check(self) -> None:
         """Return if nobody has asked to stop.

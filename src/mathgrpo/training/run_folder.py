@@ -10,7 +10,7 @@ from typing import Any
 
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.load import recipe_from_toml
-from mathgrpo.config.recipe import RunSection
+from mathgrpo.config.recipe import RunSection, Section
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation.files import read_json_lines, read_json_object, to_json, write_atomically
 
@@ -46,7 +46,7 @@ def require_free(folder: Path) -> None:
         )
 
 
-def create_run_folder(folder: Path, recipe: Recipe, info: dict[str, Any]) -> None:
+def create_run_folder(folder: Path, recipe: Section, info: dict[str, Any]) -> None:
     """Make a run folder with its resolved recipe and its run.json.
 
     Raises: UserError when it cannot be made or is not free.

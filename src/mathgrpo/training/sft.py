@@ -1,159 +1,140 @@
-"""The supervised run: examples from the stages of a recipe, next-token loss on the completions, a saved model."""
+"""The supervised run: worked solutions in, a run folder with a model that follows the format out."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe, StageSection
+from mathgrpo.config.recipe import ModelSection, RolloutSection
+from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.errors import UserError
+from mathgrpo.evaluation import evaluate, write_evaluation
 from mathgrpo.formats import Format, get_format
-from mathgrpo.problems import load_problem_sets
-from mathgrpo.training.mixture import GUESS, examples
-from mathgrpo.training.muon import Muon
+from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
+from mathgrpo.models.device import compute_dtype
+from mathgrpo.problems import ProblemSets, load_problem_sets
+from mathgrpo.rollout import build_engine
+from mathgrpo.training.checkpoint import save_model
+from mathgrpo.training.interrupt import Interrupted, StopRequests
+from mathgrpo.training.mixture import GUESS
 from mathgrpo.training.new_model import build_model, train_tokenizer, whole_words
-from mathgrpo.training.sft_batches import Sequences, batches, loss_weights
+from mathgrpo.training.prepare import require_prompts_fit
+from mathgrpo.training.run_folder import METRICS, append_lines, choose_run_folder, create_run_folder, write_info
+from mathgrpo.training.run_info import device_name, finished_info, versions
+from mathgrpo.training.sft_steps import StepLine, supervised_steps
 from mathgrpo.types import Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """What a supervised run trains."""
-
-    model: Any
-    tokenizer: Any
 
 
 def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
     """Train on worked solutions and return the run folder; its last checkpoint loads with from_pretrained.
 
-    Raises:
-        UserError: no problem has a worked solution, or the run folder exists already.
+    Raises: UserError for whatever is wrong, before the first step; Interrupted after Ctrl-C or SIGTERM, with the model
+    as it was saved.
     """
-    fmt = get_format(recipe.format.name)
-    train = load_problem_sets(recipe.problems).train
-    if not any(problem.solution for problem in train):
-        raise UserError(f"problems.source={recipe.problems.source}: no row has a worked solution; name its column with problems.solution_column")
-    folder = Path(recipe.run.output_dir) / (recipe.run.name or recipe_name)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"run.name={folder.name}: {folder} exists and is not empty; choose another with --set run.name=NAME")
-    folder.mkdir(parents=True, exist_ok=True)
+    started = datetime.now().astimezone()
+    folder = choose_run_folder(recipe.run, recipe_name, started)
+    fmt, device = get_format(recipe.format.name), resolve_device(recipe.run.device)
+    sets = load_problem_sets(recipe.problems)
+    _require_solutions(sets.train, recipe)
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)
-    learner = _learner(recipe, train, fmt)
-    step = 0
-    with (folder / "metrics.jsonl").open("a") as log:
-        for line in _steps(learner, recipe, train, fmt, folder):
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            print(f"step {line['step']}  tokens {line['tokens']:,}  loss {line['loss']:.4f}  {line['tokens_per_s']:,.0f} tok/s", flush=True)
-            step = line["step"]
-    _save(learner, folder / "checkpoints" / f"step-{step}")
+    policy = _policy(recipe, sets.train, fmt, device)
+    prompt_tokens, new_tokens = RolloutSection().max_prompt_tokens, recipe.training.max_new_tokens
+    require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, prompt_tokens, new_tokens)
+    info = _info(policy, folder, recipe_name, started, sets)
+    create_run_folder(folder, recipe, info)
+    print(f"run folder  {folder}\nmodel       {policy.model.num_parameters():,} parameters on {device}", flush=True)
+    with StopRequests() as stop:
+        step = _train(policy, recipe, sets.train, fmt, folder, stop)
+    if stop.received:
+        write_info(folder, finished_info(info, "interrupted", step))
+        message = f"stopped after step {step}; the model so far is in {folder}; go on from it with --set model.path={folder}"
+        raise Interrupted(stop.received, message)
+    if recipe.training.evaluate:
+        _evaluate(policy, recipe, sets, fmt, folder)
+    write_info(folder, finished_info(info, "finished", step))
     return folder
 
 
-def learning_rate_factor(tokens: int, total: int, optimizer: SftOptimizerSection) -> float:
-    """Return the factor on the learning rates after `tokens` of `total`: a rise, a plateau, a straight fall to 0.
-
-    Example:
-        >>> rates = SftOptimizerSection(warmup_ratio=0.1, decay_ratio=0.5)
-        >>> [learning_rate_factor(t, 100, rates) for t in (5, 30, 75)]
-        [0.5, 1.0, 0.5]
-    """
-    rise = tokens / (optimizer.warmup_ratio * total) if optimizer.warmup_ratio else 1.0
-    fall = (total - tokens) / (optimizer.decay_ratio * total) if optimizer.decay_ratio else 1.0
-    return max(0.0, min(1.0, rise, fall))
+def _require_solutions(train: tuple[Problem, ...], recipe: SftRecipe) -> None:
+    if not any(problem.solution for problem in train):
+        raise UserError(
+            f"problems.source={recipe.problems.source}: no row has a worked solution; "
+            "name the column that has it with problems.solution_column"
+        )
 
 
-def completion_loss(model: Any, batch: Sequences, prompt_weight: float) -> Tensor:
-    """Return the weighted mean negative log-likelihood; the head runs only where a weight is not zero."""
-    weights = loss_weights(batch, prompt_weight)
-    hidden_NTD = model.base_model(input_ids=batch.ids_NT, use_cache=False).last_hidden_state[:, :-1]
-    chosen = weights > 0
-    logits = model.get_output_embeddings()(hidden_NTD[chosen]).float()
-    losses = F.cross_entropy(logits, batch.ids_NT[:, 1:][chosen], reduction="none")
-    return (losses * weights[chosen]).sum() / weights.sum()
-
-
-def _learner(recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format) -> Learner:
+def _policy(recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format, device: str) -> Policy:
+    """Return the model to train: the one named, or a new one with a tokenizer for these problems."""
     if recipe.model.path:
-        from mathgrpo.config.recipe import ModelSection
-        from mathgrpo.models import load_policy, resolve_device
-
-        section = ModelSection(path=recipe.model.path, lora=recipe.model.lora)
-        policy = load_policy(section, resolve_device(recipe.run.device), train=True)
-        return Learner(policy.model, policy.tokenizer)
+        return load_policy(ModelSection(path=recipe.model.path, lora=recipe.model.lora), device, train=True)
+    if recipe.model.lora is not None:
+        raise UserError("model.lora: an adapter needs a model to sit on; name one with model.path")
     texts = [text for problem in train[:50_000] for text in (problem.question, problem.solution or "", GUESS)]
     tokenizer = train_tokenizer(texts, whole_words(fmt), recipe.model.new.vocab_size)
-    return Learner(build_model(recipe.model.new, tokenizer, recipe.run.seed), tokenizer)
+    model = build_model(recipe.model.new, tokenizer, recipe.run.seed).to(device)
+    return policy_from(model, tokenizer, device=device, dtype=compute_dtype("auto", device), name="new")
 
 
-def _optimizers(model: Any, section: SftOptimizerSection) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Return (optimizer, full learning rate) pairs that together own every trainable parameter once."""
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in trainable if section.name == "muon" and p.ndim == 2 and ".layers." in name]
-    owned = {id(p) for p in matrices}
-    rest = [p for _, p in trainable if id(p) not in owned]
-    adamw = torch.optim.AdamW(rest, lr=section.learning_rate, betas=(0.9, 0.98), weight_decay=section.weight_decay, fused=True)
-    pairs: list[tuple[torch.optim.Optimizer, float]] = [(adamw, section.learning_rate)]
-    if matrices:
-        pairs.append((Muon(matrices, lr=section.matrix_learning_rate), section.matrix_learning_rate))
-    return pairs
+def _info(policy: Policy, folder: Path, recipe_name: str, started: datetime, sets: ProblemSets) -> dict[str, Any]:
+    return {
+        "name": folder.name, "recipe": recipe_name, "command": " ".join(["mathgrpo", *sys.argv[1:]]),
+        "versions": versions(), "device": device_name(policy.device), "model": policy.name,
+        "start_time": started.isoformat(timespec="seconds"), "end_time": None, "status": "running",
+        "notes": list(sets.notes),
+    }  # fmt: skip
 
 
-def _steps(learner: Learner, recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format, folder: Path) -> Iterator[dict[str, Any]]:
-    """Train through every stage, yielding a metrics line every log_every steps."""
-    optimizers = _optimizers(learner.model, recipe.optimizer)
-    total, done, step, losses = sum(stage.tokens for stage in recipe.stages), 0, 0, []
-    learner.model.train()
-    started, logged = time.perf_counter(), 0
-    for batch in _staged(learner, recipe, train, fmt):
-        factor = learning_rate_factor(done, total, recipe.optimizer)
-        losses.append(_step(learner.model, batch, optimizers, factor, recipe.optimizer))
-        done, step = done + batch.num_tokens, step + 1
-        if step % recipe.training.log_every == 0 or done >= total:
-            now = time.perf_counter()
-            yield {"step": step, "tokens": done, "loss": sum(losses) / len(losses), "learning_rate_factor": factor,
-                   "tokens_per_s": (done - logged) / (now - started)}
-            started, logged, losses = now, done, []
-        if recipe.training.checkpoint_every and step % recipe.training.checkpoint_every == 0:
-            _save(learner, folder / "checkpoints" / f"step-{step}")
+def _train(
+    policy: Policy, recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format, folder: Path, stop: StopRequests
+) -> int:
+    """Take all steps, or those until a stop is asked for; save the model; return the steps done."""
+    every, recent, step = recipe.training.checkpoint_every, list[StepLine](), 0
+    for line in supervised_steps(policy, recipe, train, fmt):
+        step, recent = line.step, [*recent, line]
+        if len(recent) == recipe.training.log_every:
+            _log(recent, folder)
+            recent = []
+        if stop.received:
+            break
+        if every and step % every == 0:
+            save_model(folder, policy, step)
+    if recent:
+        _log(recent, folder)
+    save_model(folder, policy, step)
+    return step
 
 
-def _staged(learner: Learner, recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format) -> Iterator[Sequences]:
-    for number, stage in enumerate(recipe.stages):
-        done = 0
-        for batch in _stage_batches(learner, recipe, stage, train, fmt, recipe.run.seed + number):
-            yield batch
-            done += batch.num_tokens
-            if done >= stage.tokens:
-                break
+def _log(lines: list[StepLine], folder: Path) -> None:
+    """Write a metrics line over some steps and show it."""
+    last, tokens = lines[-1], sum(line.tokens_in_step for line in lines)
+    loss, speed = sum(line.loss for line in lines) / len(lines), tokens / sum(line.seconds for line in lines)
+    row = {"step": last.step, "tokens": last.tokens, "loss": loss, "learning_rate_factor": last.learning_rate_factor,
+           "tokens_per_s": speed}  # fmt: skip
+    append_lines(folder / METRICS, [row])
+    print(f"step {last.step}  tokens {last.tokens:,}  loss {loss:.4f}  {speed:,.0f} tokens/s", flush=True)
 
 
-def _stage_batches(learner: Learner, recipe: SftRecipe, stage: StageSection, train: tuple[Problem, ...], fmt: Format, seed: int) -> Iterator[Sequences]:
-    return batches(examples(train, fmt, stage, seed), learner.tokenizer, fmt, recipe.training.batch_tokens, seed)
-
-
-def _step(model: Any, batch: Sequences, optimizers: list[tuple[torch.optim.Optimizer, float]], factor: float, section: SftOptimizerSection) -> float:
-    for optimizer, rate in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * factor
-        optimizer.zero_grad(set_to_none=True)
-    loss = completion_loss(model, batch, section.prompt_loss_weight)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), section.max_grad_norm)
-    for optimizer, _ in optimizers:
-        optimizer.step()
-    return loss.item()
-
-
-def _save(learner: Learner, folder: Path) -> None:
-    learner.model.save_pretrained(folder)
-    learner.tokenizer.save_pretrained(folder)
+def _evaluate(policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format, folder: Path) -> None:
+    """Judge the trained model on every held-out set and write the results to the run folder."""
+    policy.model.eval()
+    engine = build_engine(policy)
+    for name, problems in (("after", sets.heldout), ("after-templates", sets.heldout_templates)):
+        if not problems:
+            continue
+        evaluation = evaluate(
+            engine, policy, problems, fmt, max_new_tokens=recipe.training.max_new_tokens, seed=recipe.run.seed
+        )
+        write_evaluation(evaluation, folder, name)
+        summary = evaluation.summary()
+        low, high = 100 * summary["accuracy_low"], 100 * summary["accuracy_high"]
+        print(
+            f"evaluation {name}: accuracy {100 * summary['accuracy']:.1f} %, 95 % interval [{low:.1f}, {high:.1f}], "
+            f"working shown {100 * summary['worked_rate']:.0f} %, {len(problems):,} problems",
+            flush=True,
+        )

@@ -39,6 +39,10 @@ class Sequences:
         """Tokens without padding."""
         return int(self.lengths_N.sum())
 
+    def to(self, device: str) -> Sequences:
+        """Return the batch on a device."""
+        return Sequences(self.ids_NT.to(device), self.lengths_N.to(device), self.prompt_lengths_N.to(device))
+
 
 def batches(source: Iterator[Example], tokenizer: Any, fmt: Format, batch_tokens: int, seed: int) -> Iterator[Sequences]:
     """Yield batches without end. Examples are sorted by length within pools, so little is padding."""
@@ -83,7 +87,7 @@ def collate(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Sequenc
 
 def loss_weights(batch: Sequences, prompt_weight: float) -> Tensor:
     """Return the weight [N, T-1] of predicting token t+1 at position t: 1 in the completion, prompt_weight before, 0 after."""
-    target = torch.arange(1, batch.ids_NT.shape[1])
+    target = torch.arange(1, batch.ids_NT.shape[1], device=batch.ids_NT.device)
     inside = target < batch.lengths_N[:, None]
     completion = target >= batch.prompt_lengths_N[:, None]
     return torch.where(completion, 1.0, prompt_weight) * inside
