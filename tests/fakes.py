@@ -23,7 +23,10 @@ def tiny_tokenizer(*, chat_template: bool = True) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unk|>",
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        unk_token="<|unk|>",
         additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
     )
     if chat_template:
@@ -41,14 +44,22 @@ def tiny_model(architecture: str = "qwen2", *, seed: int = 0, **overrides: Any) 
 
     torch.manual_seed(seed)
     vocab_size = len(SPECIAL) + len(CHARS)
-    ends: dict[str, Any] = dict(vocab_size=vocab_size, eos_token_id=1, pad_token_id=0, bos_token_id=None)
+    ends: dict[str, Any] = {"vocab_size": vocab_size, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     if architecture == "gpt2":
         config: Any = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=512, **(ends | overrides))
     else:
         classes = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
-        shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-                     num_key_value_heads=2, head_dim=8, max_position_embeddings=1024, tie_word_embeddings=True,
-                     initializer_range=0.2)
+        shape = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.2,
+        }
         config = classes[architecture](**(shape | ends | overrides))
     model = AutoModelForCausalLM.from_config(config)
     return model.float().eval()

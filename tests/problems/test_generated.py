@@ -40,7 +40,9 @@ def test_every_solution_is_true_and_ends_in_the_answer(sets: ProblemSets) -> Non
         assert "Do not include units" not in problem.question
 
 
-def test_same_arguments_same_problems_other_seed_others(sets: ProblemSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_arguments_same_problems_other_seed_others(
+    sets: ProblemSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MATHGRPO_CACHE", str(tmp_path))
     again = generate_problem_sets(100, 60, seed=17)
     assert again.heldout == sets.heldout and again.train == sets.train[: len(again.train)]

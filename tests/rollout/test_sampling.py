@@ -58,9 +58,9 @@ def test_frequencies_follow_the_softmax(vocab: int) -> None:
     generator = torch.Generator().manual_seed(vocab)
     logits = torch.randn(vocab, generator=generator) * 2
     count = 60_000
-    ids = torch.cat([
-        sample_tokens(logits.expand(len(u), -1), u, Sampling(1))[0] for u in draws(count, seed=vocab).split(4000)
-    ])
+    ids = torch.cat(
+        [sample_tokens(logits.expand(len(u), -1), u, Sampling(1))[0] for u in draws(count, seed=vocab).split(4000)]
+    )
     expected = logits.double().softmax(-1) * count
     observed = torch.bincount(ids, minlength=vocab).double()
     common = expected >= 10

@@ -21,8 +21,16 @@ def recipe(folder: Path, rows: list[dict[str, str]], **sections: object) -> SftR
             {
                 "run": {"name": "sft", "output_dir": str(folder / "runs")},
                 "problems": {"source": str(data), "solution_column": "solution", "heldout_size": 4},
-                "model": {"new": {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-                                  "num_attention_heads": 4, "num_key_value_heads": 2}},
+                "model": {
+                    "new": {
+                        "vocab_size": 400,
+                        "hidden_size": 32,
+                        "intermediate_size": 64,
+                        "num_hidden_layers": 2,
+                        "num_attention_heads": 4,
+                        "num_key_value_heads": 2,
+                    }
+                },
                 "stages": [{"tokens": 20000, "drills": 0.2}],
                 "training": {"batch_tokens": 1024, "log_every": 5, "max_new_tokens": 24},
                 **sections,
@@ -31,8 +39,11 @@ def recipe(folder: Path, rows: list[dict[str, str]], **sections: object) -> SftR
     )
 
 
-ROWS = [{"question": f"Tom has {a} pens and buys {b}. How many now?", "answer": str(a + b), "solution": f"{a}+{b}={a + b}"}
-        for a in range(1, 9) for b in range(1, 6)]
+ROWS = [
+    {"question": f"Tom has {a} pens and buys {b}. How many now?", "answer": str(a + b), "solution": f"{a}+{b}={a + b}"}
+    for a in range(1, 9)
+    for b in range(1, 6)
+]
 
 
 def test_a_tokenizer_has_single_digits_and_whole_tags() -> None:
@@ -41,7 +52,9 @@ def test_a_tokenizer_has_single_digits_and_whole_tags() -> None:
     assert tokens[0] == "<answer>" and tokens[2:6] == ["1", "2", "3", "4"]
     text = "Ünïcode \U0001f600 and 3.5 £ </reasoning>"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    system = tokenizer.apply_chat_template([{"role": "system", "content": XML.system_prompt}], tokenize=True)["input_ids"]
+    system = tokenizer.apply_chat_template([{"role": "system", "content": XML.system_prompt}], tokenize=True)[
+        "input_ids"
+    ]
     assert len(system) == 2
 
 
@@ -52,7 +65,14 @@ def test_a_saved_tokenizer_comes_back_the_same(tmp_path: Path) -> None:
     from mathgrpo.training.new_model import build_model
 
     tokenizer = train_tokenizer(["Tom has 12 pens for £3.50 each"] * 20, whole_words(XML), 320)
-    shape = NewModelSection(vocab_size=320, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    shape = NewModelSection(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
     build_model(shape, tokenizer, 0).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -62,8 +82,8 @@ def test_a_saved_tokenizer_comes_back_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_loss_falls_and_the_model_loads(tmp_path: Path, optimizer: str) -> None:
-    from mathgrpo.config.recipe import ModelSection
     from mathgrpo.config.load import recipe_from_toml
+    from mathgrpo.config.recipe import ModelSection
     from mathgrpo.evaluation import read_evaluation
     from mathgrpo.models import load_policy
 
@@ -96,7 +116,7 @@ def test_a_signal_saves_the_model_and_says_so(tmp_path: Path, monkeypatch: pytes
     from mathgrpo.training import Interrupted, sft
 
     monkeypatch.setattr(sft, "_log", lambda lines, folder: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(Interrupted, match="go on from it with --set model.path="):
+    with pytest.raises(Interrupted, match=r"go on from it with --set model\.path="):
         run_sft(recipe(tmp_path, ROWS), "sft")
     assert (tmp_path / "runs" / "sft" / "checkpoints" / "step-5" / "model.safetensors").is_file()
     assert json.loads((tmp_path / "runs" / "sft" / "run.json").read_text())["status"] == "interrupted"

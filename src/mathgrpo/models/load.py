@@ -53,8 +53,13 @@ def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Policy(
-        model=model, tokenizer=tokenizer, eos_ids=end_token_ids(model, tokenizer), device=device,
-        compute_dtype=dtype, max_context=context_length(model.config), name=name,
+        model=model,
+        tokenizer=tokenizer,
+        eos_ids=end_token_ids(model, tokenizer),
+        device=device,
+        compute_dtype=dtype,
+        max_context=context_length(model.config),
+        name=name,
     )
 
 
@@ -71,7 +76,11 @@ def _load_weights(location: str, path: str, dtype: torch.dtype) -> Any:
     _check_decoder_only(config, path)
     with _no_progress_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            location, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            location,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     model, info = loaded

@@ -17,8 +17,12 @@ def attach_adapter(model: Any, section: LoraSection) -> Any:
 
     check_targets(model, section.target_modules)
     config = LoraConfig(
-        r=section.r, lora_alpha=section.alpha, lora_dropout=section.dropout, bias="none",
-        target_modules=list(section.target_modules), task_type="CAUSAL_LM",
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        bias="none",
+        target_modules=list(section.target_modules),
+        task_type="CAUSAL_LM",
         fan_in_fan_out=_has_transposed_linears(model),
     )
     return get_peft_model(model, config)

@@ -94,9 +94,15 @@ def _row(problem: Problem) -> dict[str, Any]:
 def _cache_path(draw: _Draw, size: int) -> Path:
     from importlib.metadata import version
 
-    root = os.environ.get("MATHGRPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mathgrpo"
+    root = (
+        os.environ.get("MATHGRPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mathgrpo"
+    )
     kind = "unseen" if draw.unseen else "seen"
-    return Path(root) / "generated" / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
+    return (
+        Path(root)
+        / "generated"
+        / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
+    )
 
 
 def _draw_problems(draw: _Draw, size: int) -> Iterator[Problem]:
@@ -129,7 +135,12 @@ def _problem(numbered: tuple[int, dict[str, Any]], max_value: int) -> Problem | 
     template, item = numbered
     answer = clean_answer(item["answer"])
     steps = worked_steps(item["metadata"]["answer_cot"], item["answer"])
-    if answer is None or Fraction(answer).denominator != 1 or steps is None or not is_small_arithmetic(steps, max_value):
+    if (
+        answer is None
+        or Fraction(answer).denominator != 1
+        or steps is None
+        or not is_small_arithmetic(steps, max_value)
+    ):
         return None
     question = item["question"].removesuffix(_SUFFIX)
     if len(question.split()) > MAX_WORDS:

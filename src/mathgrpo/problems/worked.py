@@ -6,6 +6,7 @@ never learns from a false line.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def _line_steps(line: str) -> list[Step] | None:
         return []
     pieces = [list(_expression(piece)) for piece in _UNIT_SLASH.sub(" ", line).split("=")]
     steps: list[Step] = []
-    for left, right in zip(pieces, pieces[1:], strict=False):
+    for left, right in itertools.pairwise(pieces):
         if len(left) < 3:
             continue
         if not right:
@@ -134,9 +135,7 @@ def _expression(text: str) -> Iterator[str]:
             if tokens and tokens[-1][0].isdigit():
                 tokens = []
             tokens.append(token.replace(",", ""))
-        elif token in "+-*/" and tokens and tokens[-1][0].isdigit():
-            tokens.append(token)
-        elif token in "()%":
+        elif (token in "+-*/" and tokens and tokens[-1][0].isdigit()) or token in "()%":
             tokens.append(token)
     return iter(tokens)
 
@@ -147,7 +146,11 @@ def _reduce(tokens: list[str]) -> list[Step]:
     Raises:
         ValueError: brackets, percentages or a sign without a number.
     """
-    if len(tokens) % 2 == 0 or any(not t[0].isdigit() for t in tokens[::2]) or any(t not in "+-*/" for t in tokens[1::2]):
+    if (
+        len(tokens) % 2 == 0
+        or any(not t[0].isdigit() for t in tokens[::2])
+        or any(t not in "+-*/" for t in tokens[1::2])
+    ):
         raise ValueError(f"not a plain expression: {' '.join(tokens)}")
     values, signs = [Fraction(t) for t in tokens[::2]], list(tokens[1::2])
     steps: list[Step] = []

@@ -83,9 +83,7 @@ class CachedSession:
         ids = torch.tensor([[*([0] * (width - len(ids))), *ids] for ids in sequences], device=self._device)
         columns = torch.arange(width, device=self._device)
         cache = DynamicCache()
-        logits = self._forward(
-            ids, cache, (columns >= pads[:, None]).long(), (columns - pads[:, None]).clamp(min=0)
-        )
+        logits = self._forward(ids, cache, (columns >= pads[:, None]).long(), (columns - pads[:, None]).clamp(min=0))
         for i, prompt in enumerate(prompts):
             start = width - len(sequences[i])
             layers: list[Any] = cache.layers
@@ -97,8 +95,12 @@ class CachedSession:
     def _forward(self, ids: Tensor, cache: Cache, mask: Tensor, positions: Tensor) -> Tensor:
         """Return the last column's logits in float32."""
         inputs: dict[str, Any] = {
-            "input_ids": ids, "past_key_values": cache, "attention_mask": mask, "use_cache": True,
-            "position_ids": positions, "logits_to_keep": 1,
+            "input_ids": ids,
+            "past_key_values": cache,
+            "attention_mask": mask,
+            "use_cache": True,
+            "position_ids": positions,
+            "logits_to_keep": 1,
         }
         logits: Tensor = self._model(**{k: v for k, v in inputs.items() if k in self._takes}).logits
         return logits[:, -1].float()

@@ -54,9 +54,15 @@ class FusedSession:
         self._model = model
         self._prompts = prompts
         self._memory = RowMemory(
-            num_layers=len(model.layers), num_heads=model.num_heads, num_kv_heads=model.num_kv_heads,
-            head_dim=model.head_dim, dtype=model.dtype, device=model.embedding.device, max_rows=max_rows,
-            max_prompt=max(len(ids) for ids in prompts), max_new_tokens=max_new_tokens,
+            num_layers=len(model.layers),
+            num_heads=model.num_heads,
+            num_kv_heads=model.num_kv_heads,
+            head_dim=model.head_dim,
+            dtype=model.dtype,
+            device=model.embedding.device,
+            max_rows=max_rows,
+            max_prompt=max(len(ids) for ids in prompts),
+            max_new_tokens=max_new_tokens,
         )
 
     def prefill(self, prompts: Sequence[int]) -> Tensor:
@@ -157,4 +163,3 @@ def _add_linear(x: Tensor, inputs: Tensor, matrix: tuple[Tensor, Tensor | None])
 def _logits(model: FusedModel, x: Tensor) -> Tensor:
     h = F.rms_norm(x, x.shape[-1:], model.norm, model.eps).to(model.dtype)
     return F.linear(h, *model.head)
-

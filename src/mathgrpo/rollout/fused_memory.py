@@ -19,8 +19,17 @@ class RowMemory:
     """Prompt and completion memory with the index tensors that join them."""
 
     def __init__(
-        self, *, num_layers: int, num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype,
-        device: torch.device, max_rows: int, max_prompt: int, max_new_tokens: int,
+        self,
+        *,
+        num_layers: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rows: int,
+        max_prompt: int,
+        max_new_tokens: int,
     ) -> None:
         self._kv_heads, self._share, self._dim = num_kv_heads, num_heads // num_kv_heads, head_dim
         self._scale = head_dim**-0.5
@@ -182,10 +191,13 @@ class RowMemory:
         prompt_k, prompt_v = (
             self._prompt_kv[i, layer, : self._num_prompts].flatten(0, 1)[:, : self._prompt_span] for i in (0, 1)
         )
-        scores = torch.cat((
-            self._rows_from_grid(matmul(self._grid_from_rows(q), prompt_k.transpose(1, 2))),
-            matmul(q, own_k.transpose(1, 2)),
-        ), dim=-1)
+        scores = torch.cat(
+            (
+                self._rows_from_grid(matmul(self._grid_from_rows(q), prompt_k.transpose(1, 2))),
+                matmul(q, own_k.transpose(1, 2)),
+            ),
+            dim=-1,
+        )
         if scale != 1.0:  # low precision: scaling the queries would round them once more than the trainer does
             scores.mul_(scale)
         if self._step_mask is not None:

@@ -93,9 +93,17 @@ def fuse(model: Any, dtype: torch.dtype, num_positions: int) -> FusedModel:
     embedding = body.embed_tokens.weight
     cos, sin = _rotary_tables(body, num_positions, embedding)
     return FusedModel(
-        embedding=embedding, layers=tuple(_fuse_layer(layer, dtype, heads, kv_heads) for layer in body.layers),
-        norm=body.norm.weight, head=_stack((model.lm_head,), dtype), cos=cos, sin=sin, num_heads=heads,
-        num_kv_heads=kv_heads, head_dim=head_dim, eps=config.rms_norm_eps, dtype=dtype,
+        embedding=embedding,
+        layers=tuple(_fuse_layer(layer, dtype, heads, kv_heads) for layer in body.layers),
+        norm=body.norm.weight,
+        head=_stack((model.lm_head,), dtype),
+        cos=cos,
+        sin=sin,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        eps=config.rms_norm_eps,
+        dtype=dtype,
     )
 
 

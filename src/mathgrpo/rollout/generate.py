@@ -64,11 +64,16 @@ class GenerateEngine:
         keys = row_keys(sampling.seed, [prompts[i].key for i, _ in batch], [g for _, g in batch]).to(device)
         sampler = _Sampler(keys, sampling)
         config = GenerationConfig(
-            do_sample=False, num_beams=1, max_new_tokens=sampling.max_new_tokens, pad_token_id=pad,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=pad,
             eos_token_id=list(self._policy.eos_ids) or None,
         )
         self._policy.causal_lm.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config,
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
             logits_processor=LogitsProcessorList([sampler]),
         )
         drawn, logprobs = torch.stack(sampler.ids, 1).tolist(), torch.stack(sampler.logprobs, 1).tolist()

@@ -16,7 +16,12 @@ from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
 
 
 def collect_groups(
-    engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, suite: RewardSuite, group_size: int,
+    engine: Engine,
+    policy: Policy,
+    problems: Sequence[Problem],
+    fmt: Format,
+    suite: RewardSuite,
+    group_size: int,
     sampling: Sampling,
 ) -> list[RolloutGroup]:
     """Return one rewarded group for each problem, in order; advantages are left empty."""
@@ -31,7 +36,9 @@ def sample_groups(
     drawn = engine.generate(prompts, group_size, sampling)
     return [
         RolloutGroup(
-            problem=problem, prompt=prompt, completions=tuple(completions),
+            problem=problem,
+            prompt=prompt,
+            completions=tuple(completions),
             texts=tuple(completion_text(policy, completion) for completion in completions),
         )
         for problem, prompt, completions in zip(problems, prompts, drawn, strict=True)
@@ -47,12 +54,14 @@ def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuit
     rewarded, start = [], 0
     for group in groups:
         rows = slice(start, start + len(group.texts))
-        rewarded.append(replace(
-            group,
-            rewards=tuple(scores.totals[rows]),
-            reward_parts={name: tuple(values[rows]) for name, values in scores.parts.items()},
-            verdicts=tuple(_verdict(text, group.problem, fmt) for text in group.texts),
-        ))
+        rewarded.append(
+            replace(
+                group,
+                rewards=tuple(scores.totals[rows]),
+                reward_parts={name: tuple(values[rows]) for name, values in scores.parts.items()},
+                verdicts=tuple(_verdict(text, group.problem, fmt) for text in group.texts),
+            )
+        )
         start = rows.stop
     return rewarded
 

@@ -68,7 +68,12 @@ class _Rollout:
     """One generate call: the rows in the batch, the rows that wait, what has been sampled."""
 
     def __init__(
-        self, policy: Policy, session: Session, prompts: Sequence[Prompt], group_size: int, sampling: Sampling,
+        self,
+        policy: Policy,
+        session: Session,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        sampling: Sampling,
         slots: int,
     ) -> None:
         self._session, self._sampling, self._slots, self._group_size = session, sampling, slots, group_size

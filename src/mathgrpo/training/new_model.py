@@ -50,14 +50,20 @@ def train_tokenizer(texts: Iterable[str], whole: Iterable[str], vocab_size: int)
     learner = Tokenizer(models.BPE())
     learner.normalizer, learner.pre_tokenizer = frame.normalizer, frame.pre_tokenizer
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(added), special_tokens=marks, show_progress=False,
+        vocab_size=vocab_size - len(added),
+        special_tokens=marks,
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     learner.train_from_iterator(texts, trainer)
     learnt = json.loads(learner.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
-        vocab=learnt["vocab"], merges=[tuple(pair) for pair in learnt["merges"]], pad_token=PAD, eos_token=END,
-        unk_token=PAD, additional_special_tokens=[SYSTEM, USER, ASSISTANT],
+        vocab=learnt["vocab"],
+        merges=[tuple(pair) for pair in learnt["merges"]],
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=PAD,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT],
     )
     tokenizer.add_tokens(added)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -72,7 +78,9 @@ def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed
     torch.manual_seed(seed)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     sizes = shape.model_dump() | {"vocab_size": len(tokenizer)}
-    config = Qwen2Config(**sizes, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **ends)
+    config = Qwen2Config(
+        **sizes, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **ends
+    )
     model = Qwen2ForCausalLM(config).float()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

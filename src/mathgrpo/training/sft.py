@@ -53,7 +53,9 @@ def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
         step = _train(policy, recipe, sets.train, fmt, folder, stop)
     if stop.received:
         write_info(folder, finished_info(info, "interrupted", step))
-        message = f"stopped after step {step}; the model so far is in {folder}; go on from it with --set model.path={folder}"
+        message = (
+            f"stopped after step {step}; the model so far is in {folder}; go on from it with --set model.path={folder}"
+        )
         raise Interrupted(stop.received, message)
     if recipe.training.evaluate:
         _evaluate(policy, recipe, sets, fmt, folder)

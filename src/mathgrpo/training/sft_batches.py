@@ -44,7 +44,9 @@ class Sequences:
         return Sequences(self.ids_NT.to(device), self.lengths_N.to(device), self.prompt_lengths_N.to(device))
 
 
-def batches(source: Iterator[Example], tokenizer: Any, fmt: Format, batch_tokens: int, seed: int) -> Iterator[Sequences]:
+def batches(
+    source: Iterator[Example], tokenizer: Any, fmt: Format, batch_tokens: int, seed: int
+) -> Iterator[Sequences]:
     """Yield batches without end. Examples are sorted by length within pools, so little is padding."""
     rng = Random(seed)
     while True:

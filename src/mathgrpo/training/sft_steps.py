@@ -89,7 +89,9 @@ def _optimizers(model: Any, section: SftOptimizerSection) -> list[tuple[torch.op
     matrices = [p for name, p in trainable if section.name == "muon" and p.ndim == 2 and ".layers." in name]
     owned = {id(p) for p in matrices}
     rest = [p for _, p in trainable if id(p) not in owned]
-    adamw = torch.optim.AdamW(rest, lr=section.learning_rate, betas=(0.9, 0.98), weight_decay=section.weight_decay, fused=True)
+    adamw = torch.optim.AdamW(
+        rest, lr=section.learning_rate, betas=(0.9, 0.98), weight_decay=section.weight_decay, fused=True
+    )
     pairs: list[tuple[torch.optim.Optimizer, float]] = [(adamw, section.learning_rate)]
     if matrices:
         pairs.append((Muon(matrices, lr=section.matrix_learning_rate), section.matrix_learning_rate))
@@ -100,7 +102,9 @@ def _stage_batches(policy: Policy, recipe: SftRecipe, train: tuple[Problem, ...]
     """Yield the batches of stage after stage, on the policy's device."""
     for number, stage in enumerate(recipe.stages):
         seed, done = recipe.run.seed + number, 0
-        for batch in batches(examples(train, fmt, stage, seed), policy.tokenizer, fmt, recipe.training.batch_tokens, seed):
+        for batch in batches(
+            examples(train, fmt, stage, seed), policy.tokenizer, fmt, recipe.training.batch_tokens, seed
+        ):
             yield batch.to(policy.device)
             done += batch.num_tokens
             if done >= stage.tokens:
@@ -108,7 +112,10 @@ def _stage_batches(policy: Policy, recipe: SftRecipe, train: tuple[Problem, ...]
 
 
 def _step(
-    policy: Policy, batch: Sequences, optimizers: list[tuple[torch.optim.Optimizer, float]], factor: float,
+    policy: Policy,
+    batch: Sequences,
+    optimizers: list[tuple[torch.optim.Optimizer, float]],
+    factor: float,
     section: SftOptimizerSection,
 ) -> float:
     for optimizer, rate in optimizers:
