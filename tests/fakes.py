@@ -35,7 +35,7 @@ def tiny_tokenizer(*, chat_template: bool = True) -> Any:
 
 
 def tiny_model(architecture: str = "qwen2", *, seed: int = 0, **overrides: Any) -> Any:
-    """Return a randomly initialised fp32 causal LM in eval mode; its weights are large enough that logits differ clearly.
+    """Return a randomly initialised fp32 causal LM in eval mode, with weights so large that logits differ clearly.
 
     architecture: "qwen2", "qwen3", "llama" (all with grouped-query attention) or "gpt2".
     """

@@ -46,14 +46,23 @@ def generate_problem_sets(train_size: int, heldout_size: int, seed: int, max_val
     No number in a worked solution is larger than max_value. The held-out sets do not depend on train_size, so runs
     with more training problems are comparable.
     """
-    base = seed * 10 * _RANGE
-    heldout = _load_or_draw(_Draw(base + _RANGE, max_value, unseen=False), heldout_size)
-    templates = _load_or_draw(_Draw(base + 2 * _RANGE, max_value, unseen=True), heldout_size)
+    heldout, templates = generate_heldout(heldout_size, seed, max_value)
     taken = {problem.id for problem in (*heldout, *templates)}
-    train = _load_or_draw(_Draw(base + 3 * _RANGE, max_value, unseen=False), train_size)
+    train = _load_or_draw(_Draw(_start(seed, 3), max_value, unseen=False), train_size)
     kept = tuple(problem for problem in train if problem.id not in taken)
     note = f"generated: {len(train) - len(kept)} of {len(train)} training problems dropped because they are held out"
     return ProblemSets(train=kept, heldout=heldout, heldout_templates=templates, notes=(note,))
+
+
+def generate_heldout(size: int, seed: int, max_value: int = 100) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """Return the held-out problems of known templates, and those of templates training never sees."""
+    known = _load_or_draw(_Draw(_start(seed, 1), max_value, unseen=False), size)
+    return known, _load_or_draw(_Draw(_start(seed, 2), max_value, unseen=True), size)
+
+
+def _start(seed: int, part: int) -> int:
+    """Return the first reasoning-gym seed of a set; the sets' ranges are far apart."""
+    return (10 * seed + part) * _RANGE
 
 
 def is_small_arithmetic(steps: tuple[Step, ...], max_value: int) -> bool:

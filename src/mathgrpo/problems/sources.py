@@ -48,8 +48,9 @@ def load_heldout(section: ProblemsSection) -> ProblemSets:
     For evaluation without training. Train is empty, and need not exist in the source.
     """
     if section.source == GENERATED:
-        sets = load_problem_sets(section)
-        return ProblemSets((), sets.heldout, sets.heldout_templates, sets.notes)
+        from mathgrpo.problems.generated import generate_heldout
+
+        return ProblemSets((), *generate_heldout(section.heldout_size, section.seed, section.max_value))
     unique, num_repeats, _ = distinct(_problems(read_split(section, section.heldout_split), section))
     chosen = choose(unique, section.heldout_size)
     notes = [f"held-out: {num_repeats} repeated problems dropped"] if num_repeats else []

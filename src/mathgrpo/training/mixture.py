@@ -53,7 +53,7 @@ def guessed(problem: Problem, fmt: Format) -> Example:
 
 
 def drill_pool(problems: Sequence[Problem]) -> tuple[str, ...]:
-    """Return the arithmetic lines ("3*4=12") of the problems' solutions, repeats kept, so drills have their distribution."""
+    """Return the arithmetic lines ("3*4=12") of the problems' solutions, repeats kept as weights."""
     lines = (line for problem in problems[:20_000] for line in (problem.solution or "").splitlines())
     return tuple(line for line in lines if line.count("=") == 1 and line[:1].isdigit())
 

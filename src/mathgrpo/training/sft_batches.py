@@ -88,7 +88,10 @@ def collate(rows: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Sequenc
 
 
 def loss_weights(batch: Sequences, prompt_weight: float) -> Tensor:
-    """Return the weight [N, T-1] of predicting token t+1 at position t: 1 in the completion, prompt_weight before, 0 after."""
+    """Return how much predicting token t+1 at position t counts: 1 in the completion, prompt_weight before, 0 after.
+
+    Shapes: [N, T - 1].
+    """
     target = torch.arange(1, batch.ids_NT.shape[1], device=batch.ids_NT.device)
     inside = target < batch.lengths_N[:, None]
     completion = target >= batch.prompt_lengths_N[:, None]
