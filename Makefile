@@ -31,7 +31,7 @@ demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, 
 	$(BIN)/mathgrpo demo $(ARGS)
 
 test: $(DEV_STAMP)  ## run the tests (under 3 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
 
 test-all: $(DEV_STAMP)  ## run every test, the slow ones too
 	$(BIN)/python -m pytest --timeout 1200 $(ARGS)

@@ -57,7 +57,7 @@ def test_unknown_format_says_what_is_allowed() -> None:
 
 
 def test_written_layouts() -> None:
-    assert get_format("xml").write("r", "7") == "<reasoning>\nr\n</reasoning>\n<answer>\n7\n</answer>"
+    assert get_format("xml").write("r", "7") == "<reasoning>\nr\n</reasoning>\n<answer>\n7\n</answer>\n"
     assert get_format("working_out").write("r", "7") == "<start_working_out>r<end_working_out><SOLUTION>7</SOLUTION>"
     assert get_format("think").write("r", "7") == "<think>\nr\n</think>\n\n<answer>7</answer>"
     assert get_format("boxed").write("r", "7") == "r\n\n\\boxed{7}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mathgrpo.config.sft_recipe import NewModelSection
 from mathgrpo.formats import Format
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -56,10 +56,11 @@ def train_tokenizer(texts: Iterable[str], whole: Iterable[str], vocab_size: int)
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     learner.train_from_iterator(texts, trainer)
-    learnt = json.loads(learner.to_str())["model"]
+    learnt: Any = json.loads(learner.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in learnt["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=learnt["vocab"],
-        merges=[tuple(pair) for pair in learnt["merges"]],
+        merges=merges,
         pad_token=PAD,
         eos_token=END,
         unk_token=PAD,
@@ -70,7 +71,7 @@ def train_tokenizer(texts: Iterable[str], whole: Iterable[str], vocab_size: int)
     return tokenizer
 
 
-def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> Any:
     """Return a randomly initialised fp32 Qwen2 model with tied embeddings for this tokenizer."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
