@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,14 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"run\.device=cuda"):
             resolve_device("cuda")
+
+
+def test_a_hub_id_without_network_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=r"^model\.path=nobody/nothing: cannot be loaded [^\n]*$"):
+        load_policy(ModelSection(path="nobody/nothing"), "cpu", train=False)
+    assert time.perf_counter() - started < 5.0 and not constants.HF_HUB_OFFLINE

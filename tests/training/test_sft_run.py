@@ -106,7 +106,7 @@ def test_rows_without_solutions_are_one_clear_error(tmp_path: Path) -> None:
 def test_a_used_run_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "runs" / "sft").mkdir(parents=True)
     (tmp_path / "runs" / "sft" / "precious").touch()
-    with pytest.raises(UserError, match=r"run\.name=sft"):
+    with pytest.raises(UserError, match=r"run\.name=sft: .* exists already; choose another"):
         run_sft(recipe(tmp_path, ROWS), "sft")
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-QUESTION = "Tom has 12 apples and buys 7 more. He eats 4. How many are left?"
+QUESTION = (
+    "Michael is 9 years old. In 5 years his sister Barbara will be 4 times as old as Michael is now. "
+    "How old is Barbara right now?"
+)
+"""Of a kind the starter was trained on: the starter guesses it, the trained model works it out."""
 
 OPENING = """\
 mathgrpo demo: a small language model finds out that working a problem out pays.
@@ -35,4 +41,4 @@ def demo_command(
     print(OPENING)
     folder = run_training(recipe, "demo")
     print("\nOpen the report in a browser, or ask the trained model something:")
-    print(f'  mathgrpo solve {folder} "{QUESTION}"')
+    print(f'  {Path(sys.argv[0])} solve {folder} "{QUESTION}"')

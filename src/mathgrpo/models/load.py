@@ -11,6 +11,7 @@ import torch
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError
+from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models.device import compute_dtype, resolve_device
 from mathgrpo.models.ends import end_token_ids
 from mathgrpo.models.lora import attach_adapter, load_adapter
@@ -34,7 +35,7 @@ def load_policy(section: ModelSection, device: str, *, train: bool) -> Policy:
     dtype = compute_dtype(section.dtype, device)
     location = locate_model(section.path)
     base = adapter_base(location)
-    with _one_line_errors(section.path):
+    with _one_line_errors(section.path), offline_if_unreachable(not Path(base or location).is_dir()):
         model = _load_weights(base or location, section.path, torch.float32 if train else dtype)
         if base is not None:
             model = load_adapter(model, location, train=train, section=section.lora)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mathgrpo.errors import UserError
+from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.problems.rows import Row, shown
 from mathgrpo.problems.table import numbered
 
@@ -34,7 +30,7 @@ def hub_rows(source: str, subset: str, split: str) -> list[Row]:
             "pip install datasets, or use a JSONL file"
         ) from error
     try:
-        with _offline_if(not Path(source).is_dir() and not _is_reachable()):
+        with offline_if_unreachable(not Path(source).is_dir()):
             rows = numbered(datasets.load_dataset(source, subset or None, split=split))
     # Below load_dataset lie HTTP, file and Parquet libraries, each failing with exceptions of its own.
     except Exception as error:
@@ -64,37 +60,3 @@ def _message(source: str, subset: str, split: str, error: Exception) -> str:
         f"problems.source={shown(source)}: cannot be loaded ({reason}); allowed: {ALLOWED}; "
         'check the name and the network, or use a local copy or "generated"'
     )
-
-
-def _is_reachable(timeout_s: float = 5.0) -> bool:
-    """Return whether the hub answers at all, whatever the status."""
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
-        return False
-    try:
-        with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=timeout_s):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError as error:
-        # A certificate this probe does not know may be known to the library: let that one decide.
-        return isinstance(getattr(error, "reason", error), ssl.SSLError)
-
-
-@contextmanager
-def _offline_if(offline: bool) -> Iterator[None]:
-    """Switch the hub libraries to their offline mode: a cached copy is found, and a missing one fails at once.
-
-    Without it they repeat every request for half a minute and write each try to the terminal.
-    """
-    import datasets
-    from huggingface_hub import constants
-
-    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = offline or before[0]
-    constants.HF_HUB_OFFLINE = offline or before[1]
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before

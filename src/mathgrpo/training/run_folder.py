@@ -17,22 +17,24 @@ from mathgrpo.evaluation.files import read_json_lines, read_json_object, to_json
 CONFIG, INFO, METRICS, ROLLOUTS = "config.toml", "run.json", "metrics.jsonl", "rollouts.jsonl"
 
 
-def choose_run_folder(section: RunSection, recipe_name: str, now: datetime) -> Path:
+def choose_run_folder(section: RunSection, recipe_name: str, now: datetime, *, resumable: bool = True) -> Path:
     """Return the folder a new run will have: output_dir / name, or recipe name, date and time when it has none.
+
+    resumable: whether a run of this kind that is there already could be continued.
 
     Raises: UserError when a named folder holds something already.
     """
     root = Path(section.output_dir).expanduser()
     if section.name:
         folder = root / section.name
-        require_free(folder)
+        require_free(folder, resumable=resumable)
         return folder
     name = f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
     candidates = (root / (name if i == 1 else f"{name}-{i}") for i in range(1, 1000))
     return next(folder for folder in candidates if not folder.exists())
 
 
-def require_free(folder: Path) -> None:
+def require_free(folder: Path, *, resumable: bool = True) -> None:
     """Return when nothing is in the way of a new run folder.
 
     Raises: UserError that says how to go on with what is there.
@@ -40,7 +42,7 @@ def require_free(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():
-        remedy = f"continue it with --resume {folder}, or " if (folder / CONFIG).is_file() else ""
+        remedy = f"continue it with --resume {folder}, or " if resumable and (folder / CONFIG).is_file() else ""
         raise UserError(
             f"run.name={folder.name}: {folder} exists already; {remedy}choose another with --set run.name=NAME"
         )

@@ -36,7 +36,7 @@ def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
     as it was saved.
     """
     started = datetime.now().astimezone()
-    folder = choose_run_folder(recipe.run, recipe_name, started)
+    folder = choose_run_folder(recipe.run, recipe_name, started, resumable=False)
     fmt, device = get_format(recipe.format.name), resolve_device(recipe.run.device)
     sets = load_problem_sets(recipe.problems)
     _require_solutions(sets.train, recipe)
