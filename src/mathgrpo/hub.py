@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def offline_if_unreachable(wanted: bool) -> Iterator[None]:
 
     offline = wanted and not is_reachable()
     datasets_config = getattr(sys.modules.get("datasets"), "config", None)
-    owners = [owner for owner in (constants, datasets_config) if owner is not None]
+    owners: list[Any] = [owner for owner in (constants, datasets_config) if owner is not None]
     before = [owner.HF_HUB_OFFLINE for owner in owners]
     for owner in owners:
         owner.HF_HUB_OFFLINE = offline or owner.HF_HUB_OFFLINE

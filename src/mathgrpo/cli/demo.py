@@ -41,4 +41,5 @@ def demo_command(
     print(OPENING)
     folder = run_training(recipe, "demo")
     print("\nOpen the report in a browser, or ask the trained model something:")
-    print(f'  {Path(sys.argv[0])} solve {folder} "{QUESTION}"')
+    command = sys.argv[0] if Path(sys.argv[0]).name == "mathgrpo" else "mathgrpo"
+    print(f'  {command} solve {folder} "{QUESTION}"')
