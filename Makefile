@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# --no-compile: Python compiles what is really imported, which is a small part of what is installed.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e
 STAMP := $(VENV)/.installed
-DEV_STAMP := $(VENV)/.installed-dev
+TEST_STAMP := $(VENV)/.installed-test
+LINT_STAMP := $(VENV)/.installed-lint
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -17,11 +20,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(INSTALL) .
 	@touch $@
 
-$(DEV_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(TEST_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) '.[test]'
+	@touch $@ $(STAMP)
+
+$(LINT_STAMP): $(TEST_STAMP)
+	$(INSTALL) '.[test,lint]'
 	@touch $@
 
 setup: $(STAMP)  ## make .venv with the mathgrpo command in it
@@ -30,19 +37,19 @@ setup: $(STAMP)  ## make .venv with the mathgrpo command in it
 demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about ten minutes
 	$(BIN)/mathgrpo demo $(ARGS)
 
-test: $(DEV_STAMP)  ## run the tests (under 3 minutes on 2 cores)
+test: $(TEST_STAMP)  ## run the tests (under 3 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
 
-test-all: $(DEV_STAMP)  ## run every test, the slow ones too
+test-all: $(TEST_STAMP)  ## run every test, the slow ones too
 	$(BIN)/python -m pytest --timeout 1200 $(ARGS)
 
-check: $(DEV_STAMP)  ## linters, types, import order; changes nothing
+check: $(LINT_STAMP)  ## linters, types, import order; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: $(DEV_STAMP)  ## format the code
+fmt: $(LINT_STAMP)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+# The tests run in as many processes as there are cores; more threads than cores slow each other tenfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
