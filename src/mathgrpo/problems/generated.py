@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -128,7 +129,9 @@ def _draw_problems(draw: _Draw, size: int) -> Iterator[Problem]:
 
 def _items(draw: _Draw) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (template number, item) without end."""
-    from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import GSMSymbolicDataset, GSMSymbolicDatasetConfig
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of its dependencies, when Python first compiles them
+        from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import GSMSymbolicDataset, GSMSymbolicDatasetConfig
 
     start = draw.start
     while True:
