@@ -213,3 +213,37 @@ def test_a_hub_id_without_network_is_one_line_at_once(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=r"^model\.path=nobody/nothing: cannot be loaded [^\n]*$"):
         load_policy(ModelSection(path="nobody/nothing"), "cpu", train=False)
     assert time.perf_counter() - started < 5.0 and not constants.HF_HUB_OFFLINE
+
+
+@pytest.fixture
+def model_with_code(tmp_path: Path) -> Path:
+    """A model folder whose architecture is a Python file inside it; running that file leaves a mark."""
+    folder = tmp_path / "own_code"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    (folder / "own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import Qwen2Config, Qwen2ForCausalLM\n"
+        f"Path({str(tmp_path / 'mark')!r}).touch()\n"
+        "class OwnConfig(Qwen2Config):\n    model_type = 'own'\n"
+        "class OwnForCausalLM(Qwen2ForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "own",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_code_that_comes_with_a_model_runs_only_when_the_model_is_named(model_with_code: Path) -> None:
+    path, mark = str(model_with_code), model_with_code.parent / "mark"
+    with pytest.raises(UserError, match=r"^model\.path=[^\n]*code of its own[^\n]*model\.trust_remote_code=[^\n]*$"):
+        load_policy(ModelSection(path=path), "cpu", train=False)
+    with pytest.raises(UserError, match=r"^model\.trust_remote_code=other/model: is not the model"):
+        load_policy(ModelSection(path=path, trust_remote_code="other/model"), "cpu", train=False)
+    assert not mark.exists()
+    policy = load_policy(ModelSection(path=path, trust_remote_code=path), "cpu", train=False)
+    assert mark.exists() and type(policy.model).__name__ == "OwnForCausalLM"

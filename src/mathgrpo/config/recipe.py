@@ -47,6 +47,8 @@ class ModelSection(Section):
     """"starter" (shipped with the package), a local folder, a run folder, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute precision. Masters that train are float32 always; auto: bfloat16 autocast on CUDA, float32 on CPU."""
+    trust_remote_code: str = ""
+    """Name of the model whose own Python code may run here: the same as path, after you have read that code."""
     lora: LoraSection | None = None
     """Train an adapter instead of all weights."""
 

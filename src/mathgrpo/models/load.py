@@ -26,20 +26,21 @@ def load_policy(section: ModelSection, device: str, *, train: bool) -> Policy:
     """Return the policy a recipe names, on its device, in eval mode.
 
     Weights that train are float32 masters whatever the compute precision: bfloat16 masters round small updates
-    away. Without training they are kept in the compute precision. Only safetensors are read and code from the hub
-    is never run.
+    away. Without training they are kept in the compute precision. Only safetensors are read, and code that comes with
+    a model runs only when section.trust_remote_code names that model.
 
     Raises: UserError when there is no such model, it is no decoder-only language model, or its files are damaged.
     """
     device = resolve_device(device)
     dtype = compute_dtype(section.dtype, device)
+    trusted = _is_trusted(section)
     location = locate_model(section.path)
     base = adapter_base(location)
     with _one_line_errors(section.path), offline_if_unreachable(not Path(base or location).is_dir()):
-        model = _load_weights(base or location, section.path, torch.float32 if train else dtype)
+        model = _load_weights(base or location, section.path, torch.float32 if train else dtype, trusted)
         if base is not None:
             model = load_adapter(model, location, train=train, section=section.lora)
-        tokenizer = _load_tokenizer(location, base)
+        tokenizer = _load_tokenizer(location, base, trusted)
     if base is None and section.lora is not None and train:
         model = attach_adapter(model, section.lora)
     _check_vocabulary(model, tokenizer, section.path)
@@ -70,18 +71,29 @@ def context_length(config: Any) -> int:
     return int(limit) if limit else UNBOUNDED_CONTEXT
 
 
-def _load_weights(location: str, path: str, dtype: torch.dtype) -> Any:
+def _is_trusted(section: ModelSection) -> bool:
+    """Return whether the model's own code may run: only when it is asked for by the model's name."""
+    if section.trust_remote_code not in ("", section.path):
+        raise UserError(
+            f"model.trust_remote_code={section.trust_remote_code}: is not the model that is loaded; "
+            f"allowed: nothing, or {section.path} once you have read its code"
+        )
+    return section.trust_remote_code != ""
+
+
+def _load_weights(location: str, path: str, dtype: torch.dtype, trusted: bool) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-    _check_decoder_only(config, path)
+    config = AutoConfig.from_pretrained(location, trust_remote_code=trusted)
+    if "AutoModelForCausalLM" not in (getattr(config, "auto_map", None) or {}):
+        _check_decoder_only(config, path)
     with _no_progress_bars():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             location,
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trusted,
             output_loading_info=True,
         )
     model, info = loaded
@@ -107,11 +119,11 @@ def _check_decoder_only(config: Any, path: str) -> None:
         )
 
 
-def _load_tokenizer(location: str, base: str | None) -> Any:
+def _load_tokenizer(location: str, base: str | None, trusted: bool) -> Any:
     from transformers import AutoTokenizer
 
     source = location if base is None or (Path(location) / "tokenizer_config.json").is_file() else base
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=trusted)
 
 
 def _check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
@@ -149,6 +161,11 @@ def _one_line_errors(path: str) -> Iterator[None]:
             f"model.path={path}: a safetensors file is damaged ({_first_line(error)}); download or save it again"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model.path={path}: brings Python code of its own, which is not run; "
+                f"read it, then allow it with --set model.trust_remote_code={path}"
+            ) from error
         raise UserError(
             f"model.path={path}: cannot be loaded ({_first_line(error)}); "
             'give a folder written by save_pretrained with safetensors, a run folder, a hub id or "starter"'

@@ -71,6 +71,7 @@ SECTIONS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
                 "Every completion has the same reward: nothing to learn.",
                 percent=True,
             ),
+            Curve("Grader errors", {"grader_errors": "completions"}, "Grades that failed or timed out."),
         ),
     ),
     (
