@@ -126,3 +126,20 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     rates = SftOptimizerSection(warmup_ratio=0.1, decay_ratio=0.5)
     assert [learning_rate_factor(t, 100, rates) for t in (0, 5, 30, 75, 100)] == [0.0, 0.5, 1.0, 0.5, 0.0]
     assert learning_rate_factor(0, 100, SftOptimizerSection(warmup_ratio=0.0, decay_ratio=0.0)) == 1.0
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])
+def test_an_existing_model_learns_too(tmp_path: Path, lora: bool) -> None:
+    from fakes import tiny_model, tiny_tokenizer
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.models import load_policy
+
+    tiny_model().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    section = {"path": str(tmp_path / "model")} | ({"lora": {"r": 8, "alpha": 16}} if lora else {})
+    optimizer = {"name": "adamw", "learning_rate": 0.01}
+    folder = run_sft(recipe(tmp_path, ROWS, model=section, optimizer=optimizer), "sft")
+    losses = [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.8 * losses[0]
+    policy = load_policy(ModelSection(path=str(folder)), "cpu", train=False)
+    assert policy.model.num_parameters() > 20_000
