@@ -46,7 +46,7 @@ def tiny_model(architecture: str = "qwen2", *, seed: int = 0, **overrides: Any) 
     vocab_size = len(SPECIAL) + len(CHARS)
     ends: dict[str, Any] = {"vocab_size": vocab_size, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     if architecture == "gpt2":
-        config: Any = GPT2Config(n_embd=32, n_layer=2, n_head=2, n_positions=512, **(ends | overrides))
+        config: Any = GPT2Config(n_embd=32, n_layer=2, n_head=2, **({"n_positions": 512} | ends | overrides))
     else:
         classes = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}
         shape = {
