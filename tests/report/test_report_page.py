@@ -211,6 +211,13 @@ def test_an_interrupted_run_gets_a_report_that_says_so(tmp_path: Path, cut: bool
     assert 'class="card group"' in page
 
 
+def test_a_finished_run_without_a_first_evaluation_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[training]\nbatch_tokens = 100\n")
+    (tmp_path / "run.json").write_text('{"name": "sft", "status": "finished"}')
+    page = page_of(tmp_path)
+    assert "No verdict: the evaluation before training is not part of this run" in page and "again when it" not in page
+
+
 def test_a_run_that_has_only_begun_gets_a_report(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[training]\nsteps = 100\n")
     page = page_of(tmp_path)

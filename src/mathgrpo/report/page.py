@@ -106,6 +106,8 @@ def _pending(run: RunData, verdicts: Sequence[SetVerdict]) -> str:
     reached = f"step {run.last_step:,}" + (f" of {planned:,}" if planned else "")
     missing = "the evaluation before training" if "before" not in run.evaluations else "the evaluation after training"
     status = clean(str(run.info.get("status", "unknown")))
+    if status == "finished":
+        return f"No verdict: {missing} is not part of this run, so there is nothing to compare."
     return (
         f"No verdict yet: {missing} is not there. The run's status is \u201c{status}\u201d, at {reached}. "
         "Everything below is what it wrote so far; write the report again when it has ended."
