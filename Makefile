@@ -34,7 +34,7 @@ $(LINT_STAMP): $(TEST_STAMP)
 setup: $(STAMP)  ## make .venv with the mathgrpo command in it
 	@echo "ready: $(BIN)/mathgrpo --help"
 
-demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about ten minutes
+demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about three minutes on two cores
 	$(BIN)/mathgrpo demo $(ARGS)
 
 test: $(TEST_STAMP)  ## run the tests (under 3 minutes on 2 cores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -33,8 +34,9 @@ def sft_command(
     from mathgrpo.training.sft import run_sft
 
     quiet_libraries()
+    command = ["mathgrpo", *sys.argv[1:]]
     try:
-        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem)}")
+        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem, command)}")
     except Interrupted as stop:
         print(stop)
         raise typer.Exit(stop.exit_code) from None

@@ -76,7 +76,7 @@ def train(
     if saved:
         load_optimizer(saved[-1], ready.policy, ready.optimizer)
     progress = progress or make_progress()
-    info = start_info(ready, folder, recipe_name, command, now)
+    info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes) | {"engine": ready.engine.name}
     for line in plan_lines(ready, make_plan(ready), folder):
         progress.say(line)
     if resume is None:

@@ -11,27 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.evaluation import GainParts, SetVerdict
-from mathgrpo.training.prepare import Prepared
+from mathgrpo.models import Policy
 
 PACKAGES = ("mathgrpo", "torch", "transformers", "tokenizers", "peft")
 
 
 def start_info(
-    ready: Prepared, folder: Path, recipe_name: str, command: Sequence[str], started: datetime
+    policy: Policy, folder: Path, recipe_name: str, command: Sequence[str], started: datetime, notes: Sequence[str]
 ) -> dict[str, Any]:
-    """Return run.json as it is when a run begins."""
+    """Return run.json as it is when a run of any kind begins."""
     return {
         "name": folder.name,
         "recipe": recipe_name,
         "command": shlex.join(command),
         "versions": versions(),
-        "device": device_name(ready.policy.device),
-        "model": ready.policy.name,
-        "engine": ready.engine.name,
+        "device": device_name(policy.device),
+        "model": policy.name,
         "start_time": started.isoformat(timespec="seconds"),
         "end_time": None,
         "status": "running",
-        "notes": list(ready.notes),
+        "notes": list(notes),
     }
 
 

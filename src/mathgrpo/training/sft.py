@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,12 +23,12 @@ from mathgrpo.training.mixture import GUESS
 from mathgrpo.training.new_model import build_model, train_tokenizer, whole_words
 from mathgrpo.training.prepare import require_prompts_fit
 from mathgrpo.training.run_folder import METRICS, append_lines, choose_run_folder, create_run_folder, write_info
-from mathgrpo.training.run_info import device_name, finished_info, versions
+from mathgrpo.training.run_info import finished_info, start_info
 from mathgrpo.training.sft_steps import StepLine, supervised_steps
 from mathgrpo.types import Problem
 
 
-def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
+def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) -> Path:
     """Train on worked solutions and return the run folder; its last checkpoint loads with from_pretrained.
 
     Raises: UserError for whatever is wrong, before the first step; Interrupted after Ctrl-C or SIGTERM, with the model
@@ -46,7 +45,7 @@ def run_sft(recipe: SftRecipe, recipe_name: str) -> Path:
     policy = _policy(recipe, sets.train, fmt, device)
     prompt_tokens, new_tokens = RolloutSection().max_prompt_tokens, recipe.training.max_new_tokens
     require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, prompt_tokens, new_tokens)
-    info = _info(policy, folder, recipe_name, started, sets)
+    info = start_info(policy, folder, recipe_name, command, started, sets.notes)
     create_run_folder(folder, recipe, info)
     print(f"run folder  {folder}\nmodel       {policy.model.num_parameters():,} parameters on {device}", flush=True)
     with StopRequests() as stop:
@@ -81,15 +80,6 @@ def _policy(recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format, device: 
     tokenizer = train_tokenizer(texts, whole_words(fmt), recipe.model.new.vocab_size)
     model = build_model(recipe.model.new, tokenizer, recipe.run.seed).to(device)
     return policy_from(model, tokenizer, device=device, dtype=compute_dtype("auto", device), name="new")
-
-
-def _info(policy: Policy, folder: Path, recipe_name: str, started: datetime, sets: ProblemSets) -> dict[str, Any]:
-    return {
-        "name": folder.name, "recipe": recipe_name, "command": " ".join(["mathgrpo", *sys.argv[1:]]),
-        "versions": versions(), "device": device_name(policy.device), "model": policy.name,
-        "start_time": started.isoformat(timespec="seconds"), "end_time": None, "status": "running",
-        "notes": list(sets.notes),
-    }  # fmt: skip
 
 
 def _train(
