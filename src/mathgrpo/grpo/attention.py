@@ -4,10 +4,13 @@ A packed row holds [prompt][c1]...[cG] group after group. A prompt row attends t
 completion row to its whole prompt and to its own completion up to itself. Only the attention looks at the layout:
 everything else in a transformer works token by token, and positions come from position_ids.
 
-One public kernel (scaled_dot_product_attention) serves every device: prompts as a causal batch, completions as a batch
-whose keys are [prompt, own]. A two-part form that reads the prompt once and merges by log-sum-exp measured no faster
-on CPU (92 against 95 ms, 16 groups of 8, prompt 90, completions to 60) and needs private operators; a dense mask over
-each group took 155 ms, the plain padded batch 348 ms. `_attend` is the place for a varlen or flex kernel.
+Three kernels compute the same, each from a layout of its own:
+
+    sdpa    padded batches through scaled_dot_product_attention; every device (attention_padded.py)
+    varlen  one call of the flash attention bundled with torch; CUDA, 16 bits (attention_varlen.py)
+    flex    FlexAttention with a block mask, compiled; CUDA (attention_flex.py)
+
+`attention_choice.py` chooses among them.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-# Shape legend: T packed rows, N prompts of P rows, R completions of C rows, H query heads, K key heads, D head size.
+from mathgrpo.grpo.attention_flex import flex_mask
+from mathgrpo.grpo.attention_padded import padded_rows
+from mathgrpo.grpo.attention_varlen import varlen_segments
+
+# Shape legend: T packed rows, H query heads, K key heads, D head size.
 
 ATTENTION_NAME = "mathgrpo_shared_prompt"
 """Name under which the packed attention is registered with transformers."""
@@ -29,25 +35,27 @@ ATTENTION_NAME = "mathgrpo_shared_prompt"
 UNSERVED = ("softcap", "s_aux", "position_bias", "cache")
 """Arguments some architectures pass to their attention that the packed attention does not honour."""
 
+AttentionKernel = Literal["sdpa", "varlen", "flex"]
+
+
+class AttentionForm(Protocol):
+    """The layout as one kernel needs it."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PackedLayout:
     """Which packed rows belong together.
 
     Attributes:
-        prompt_rows: [N, P] packed row of each prompt token; padding points at row 0.
-        completion_rows: [R, C] packed row of each completion input token; padding points at row 0.
-        prompt_of_completion: [R] which prompt each completion continues.
-        slots: [T] place of each packed row in the prompts and completions, flattened one after the other.
-        completion_bias: [R, 1, C, P + C] 0 where a completion row attends, -inf where it does not.
+        form: the same as tensors on the device, for the kernel in use.
         longest: longest context, prompt and completion together.
     """
 
-    prompt_rows: Tensor
-    completion_rows: Tensor
-    prompt_of_completion: Tensor
-    slots: Tensor
-    completion_bias: Tensor
+    form: AttentionForm
     longest: int
 
 
@@ -57,34 +65,21 @@ def packed_layout(
     num_rows: int,
     bucket: Callable[[int], int],
     device: torch.device | str,
+    kernel: AttentionKernel = "sdpa",
 ) -> PackedLayout:
     """Return the layout of a packed row of `num_rows` tokens, its padding included.
 
     prompts: (first row, length) of each. completions: (first row, length, prompt) of each; a length may be 0.
-    Padding is read from row 0 and masked, and its outputs are never read, so it neither attends nor gets a gradient.
+    Nothing that counts attends to padding, and its outputs are never read, so it gets no gradient.
     """
-    width_P = bucket(max(length for _, length in prompts))
-    width_C = bucket(max(1, *(length for _, length, _ in completions)))
-    prompt_rows, prompt_real = _rows([(start, length) for start, length in prompts], width_P)
-    completion_rows, completion_real = _rows([(start, length) for start, length, _ in completions], width_C)
-    owner = torch.tensor([prompt for _, _, prompt in completions])
-    rows = torch.cat([prompt_rows.flatten(), completion_rows.flatten()])
-    real = torch.cat([prompt_real.flatten(), completion_real.flatten()])
-    slots = torch.zeros(num_rows, dtype=torch.long)
-    slots[rows[real]] = torch.arange(len(rows))[real]
-    causal = torch.ones(width_C, width_C, dtype=torch.bool).tril()
-    sees_prompt = prompt_real[owner][:, None, :].expand(-1, width_C, -1)
-    visible = torch.cat([sees_prompt, causal.expand(len(completions), -1, -1)], dim=2)
-    bias = torch.zeros(visible.shape).masked_fill(~visible, float("-inf")).unsqueeze(1)
-    longest = max(prompts[prompt][1] + length for _, length, prompt in completions)
-    return PackedLayout(
-        prompt_rows=prompt_rows.to(device),
-        completion_rows=completion_rows.to(device),
-        prompt_of_completion=owner.to(device),
-        slots=slots.to(device),
-        completion_bias=bias.to(device),
-        longest=longest,
-    )
+    form: AttentionForm
+    if kernel == "varlen":
+        form = varlen_segments(prompts, completions, num_rows, device)
+    elif kernel == "flex":
+        form = flex_mask(prompts, completions, num_rows, device)
+    else:
+        form = padded_rows(prompts, completions, num_rows, bucket, device)
+    return PackedLayout(form, max(prompts[prompt][1] + length for _, length, prompt in completions))
 
 
 def shared_prompt_attention(
@@ -117,40 +112,7 @@ def shared_prompt_attention(
 
 def _attend(layout: PackedLayout, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
-    prompts = [_gather(states, layout.prompt_rows) for states in (query, key, value)]
-    own = [_gather(states, layout.completion_rows) for states in (query, key, value)]
-    keys, values = (torch.cat([prompts[i].index_select(0, layout.prompt_of_completion), own[i]], dim=1) for i in (1, 2))
-    bias = layout.completion_bias.to(query.dtype)
-    prompt_output = _sdpa(*prompts, scaling=scaling, is_causal=True)
-    completion_output = _sdpa(own[0], keys, values, scaling=scaling, attn_mask=bias)
-    flat = torch.cat([prompt_output.flatten(0, 1), completion_output.flatten(0, 1)])
-    return flat.index_select(0, layout.slots)
-
-
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None, **kwargs: Any) -> Tensor:
-    """Return batched attention on [rows, length, heads, D] tensors."""
-    groups = query.shape[2] // key.shape[2]
-    # CUDA's fast kernels take a mask or grouped heads, not both; CPU's takes both and saves the copies.
-    if groups > 1 and query.device.type != "cpu":
-        key, value = (states.repeat_interleave(groups, dim=2) for states in (key, value))
-    output = scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
-        scale=scaling, enable_gqa=key.shape[2] != query.shape[2], **kwargs,
-    )  # fmt: skip
-    return output.transpose(1, 2)
-
-
-def _gather(states: Tensor, rows: Tensor) -> Tensor:
-    return states.index_select(0, rows.flatten()).view(*rows.shape, *states.shape[1:])
-
-
-def _rows(spans: Sequence[tuple[int, int]], width: int) -> tuple[Tensor, Tensor]:
-    """Return the packed rows of each span [spans, width], and which of them are real."""
-    starts = torch.tensor([start for start, _ in spans])[:, None]
-    lengths = torch.tensor([length for _, length in spans])[:, None]
-    steps = torch.arange(width)[None, :]
-    real = steps < lengths
-    return torch.where(real, starts + steps, 0), real
+    return layout.form.attend(query, key, value, scaling)
 
 
 @contextlib.contextmanager
