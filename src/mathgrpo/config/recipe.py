@@ -29,6 +29,8 @@ class RunSection(Section):
     """auto: CUDA when there is a device, else CPU."""
     threads: int = Field(0, ge=0)
     """CPU threads for torch; 0: as many as there are physical cores."""
+    roofline: bool = True
+    """Measure the machine once (about 0.4 s, then kept) so that a run says what share of it a step uses."""
 
 
 class LoraSection(Section):
@@ -77,8 +79,8 @@ class ProblemsSection(Section):
 
 
 class FormatSection(Section):
-    name: Literal["xml", "working_out", "think", "boxed"] = "xml"
-    """Response format the prompt asks for and the parser reads."""
+    name: Literal["xml", "working_out", "think", "boxed", "think_leaky"] = "xml"
+    """Response format the prompt asks for and the parser reads; think_leaky shows the solution in the prompt."""
 
 
 class RolloutSection(Section):
@@ -117,6 +119,10 @@ class GrpoSection(Section):
     """Groups without spread skip the update where that is exact (beta 0); the denominator counts them still."""
     shared_prompt: bool = True
     """Compute each prompt once per group in the update; off: once per completion (the plain computation)."""
+    attention: Literal["auto", "sdpa", "varlen", "flex"] = "auto"
+    """Kernel of the update's packed attention. auto: sdpa on a CPU; on CUDA the fastest on the run's own shapes."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the update's layers. auto: off on a CPU, on CUDA only in runs long enough to repay it."""
     token_budget: int = Field(8192, ge=1)
     """Unique tokens in one micro-batch; halved by itself when memory runs out, with the same gradient."""
 

@@ -19,11 +19,14 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.grpo.attention import PackedLayout, packed_layout
+from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_layout
 from mathgrpo.grpo.loss import completion_weights
 from mathgrpo.types import RolloutGroup
 
 # Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
+
+Spans = tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int, int]]]
+"""(first row, length) of every prompt, and (first row, length, prompt) of every completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class MicroBatch:
     Attributes:
         input_ids, position_ids: [1, T] when shared, [rows, T] when plain.
         attention_mask: [rows, T] when plain, else None.
-        layout: which rows belong together when shared, else None.
+        layout: which rows belong together when shared, for an attention kernel; else None.
+        spans: the same as (prompts, completions), see `packed_layout`; None when plain.
         logit_rows, targets: row of the flattened hidden states, and the token it must predict; [N] padded to a bucket.
         token_index: [N] (not padded) position of each target in the step's flat order.
         num_unique: input tokens computed, padding not counted.
@@ -76,6 +80,7 @@ class MicroBatch:
     position_ids: Tensor
     attention_mask: Tensor | None
     layout: PackedLayout | None
+    spans: Spans | None
     logit_rows: Tensor
     targets: Tensor
     token_index: Tensor
@@ -168,10 +173,15 @@ def build_micro_batch(
     *,
     shared_prompt: bool,
     device: torch.device | str,
+    attention: AttentionKernel | None = "sdpa",
 ) -> MicroBatch:
-    """Return the tensors of one micro-batch, on `device`."""
-    build = _shared_rows if shared_prompt else _plain_rows
-    return build(groups, tokens, pieces, device)
+    """Return the tensors of one micro-batch, on `device`; with shared prompts, laid out for an attention kernel.
+
+    attention: None leaves the layout out; the fused forward pass makes its own.
+    """
+    if shared_prompt:
+        return _shared_rows(groups, tokens, pieces, device, attention)
+    return _plain_rows(groups, tokens, pieces, device)
 
 
 def bucket(size: int, smallest: int = 16) -> int:
@@ -186,8 +196,9 @@ def bucket(size: int, smallest: int = 16) -> int:
 
 
 def _shared_rows(
-    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str
-) -> MicroBatch:
+    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str,
+    attention: AttentionKernel | None,
+) -> MicroBatch:  # fmt: skip
     ids: list[int] = []
     positions: list[int] = []
     targets: list[int] = []
@@ -212,12 +223,14 @@ def _shared_rows(
             first = tokens.offsets[piece.group][g]
             token_index.extend(range(first, first + len(completion)))
     num_unique = len(ids)
-    padding = bucket(num_unique) - num_unique
+    padding = bucket(num_unique + 1) - num_unique  # one row at least, which the fused attention's padding points at
+    num_rows = num_unique + padding
     return MicroBatch(
         input_ids=torch.tensor([ids + [0] * padding], device=device),
         position_ids=torch.tensor([positions + [0] * padding], device=device),
         attention_mask=None,
-        layout=packed_layout(prompts, completions, num_unique + padding, bucket, device),
+        layout=packed_layout(prompts, completions, num_rows, bucket, device, attention) if attention else None,
+        spans=(tuple(prompts), tuple(completions)),
         logit_rows=_padded(logit_rows, device),
         targets=_padded(targets, device),
         token_index=torch.tensor(token_index, device=device),
@@ -251,6 +264,7 @@ def _plain_rows(
         position_ids=torch.arange(width, device=device).expand(len(ids), width),
         attention_mask=torch.tensor(mask, device=device),
         layout=None,
+        spans=None,
         logit_rows=_padded(logit_rows, device),
         targets=_padded(targets, device),
         token_index=torch.tensor(token_index, device=device),

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
-from mathgrpo.grpo.attention import packed_attention
+from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_attention
+from mathgrpo.grpo.attention_choice import choose_attention
 from mathgrpo.grpo.logprobs import completion_logprobs, split_model
 from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
 from mathgrpo.grpo.memory import is_out_of_memory, release_memory
+from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
 from mathgrpo.grpo.pack import (
     MicroBatch,
@@ -80,6 +82,7 @@ class _Step:
     token_budget: int
     old_logprobs_M: Tensor
     ref_logprobs_M: Tensor
+    attention: AttentionKernel = "sdpa"
 
 
 def policy_update(
@@ -111,11 +114,12 @@ def policy_update(
         policy, groups, section, temperature, reference, tokens, pieces_with_loss(groups, section), not reason,
         token_budget or section.token_budget, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
     )  # fmt: skip
+    notes = _choose_attention(step)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     before = weight_sample(parameters)
     history: list[dict[str, float]] = []
     micro_batches: list[int] = [0, 0]
-    with _update_mode(policy.model), _attention_of(step):
+    with update_mode(policy.model), _attention_of(step):
         for index in range(section.updates_per_rollout):
             totals, micro_batches = _gradient(step, optimizer, first=index == 0)
             norm = _fill_and_norm(parameters)
@@ -126,7 +130,7 @@ def policy_update(
             optimizer.zero_grad(set_to_none=True)
             history.append(metrics)
     metrics = _mean_metrics(history) | {"weights_moved": moved_fraction(before, weight_sample(parameters))}
-    note = f"prompts are computed once per completion in the update: {reason}" if reason else ""
+    notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
         metrics=metrics,
         tokens=micro_batches[1],
@@ -135,8 +139,31 @@ def policy_update(
         skipped_groups=len(groups) - len({piece.group for piece in step.pieces}),
         token_budget=step.token_budget,
         layout="plain" if reason else "shared",
-        notes=(note,) if note else (),
+        notes=notes,
     )
+
+
+def _choose_attention(step: _Step) -> tuple[str, ...]:
+    """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
+    if not step.shared_prompt or not step.pieces:
+        return ()
+    pieces = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=True)[0]
+
+    def layout_of(kernel: AttentionKernel) -> tuple[PackedLayout, int]:
+        batch = _micro_batch(step, pieces, kernel)
+        assert batch.layout is not None
+        return batch.layout, batch.num_unique
+
+    choice = choose_attention(step.policy, step.section, layout_of)
+    step.attention = choice.kernel
+    return (choice.reason,) if choice.reason else ()
+
+
+def _micro_batch(step: _Step, pieces: list[Piece], attention: AttentionKernel) -> MicroBatch:
+    return build_micro_batch(
+        step.groups, step.tokens, pieces,
+        shared_prompt=step.shared_prompt, device=step.policy.device, attention=attention,
+    )  # fmt: skip
 
 
 def _gradient(step: _Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Tensor, list[int]]:
@@ -179,9 +206,7 @@ def _accumulate(step: _Step, *, first: bool) -> tuple[Tensor, list[int]]:
     largest = torch.zeros((), dtype=torch.float64, device=step.policy.device)
     num_tokens = 0
     for pieces in plan:
-        batch = build_micro_batch(
-            step.groups, step.tokens, pieces, shared_prompt=step.shared_prompt, device=step.policy.device
-        )
+        batch = _micro_batch(step, pieces, step.attention)
         loss, batch_sums, batch_largest = _micro_batch_loss(step, batch, first=first)
         torch.autograd.backward(loss)
         sums += batch_sums
@@ -267,25 +292,6 @@ def _attention_of(step: _Step) -> Iterator[None]:
             for model in models:
                 stack.enter_context(packed_attention(split_model(model)[0].config))
         yield
-
-
-@contextlib.contextmanager
-def _update_mode(model: Any) -> Iterator[None]:
-    """Put the model in evaluation mode but for adapter dropout; restore the modes after.
-
-    Dropout in the base model would make the policy that is updated another one than the policy that sampled.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    for name, module in model.named_modules():
-        if "lora_dropout" in name:
-            module.training = True
-    try:
-        yield
-    finally:
-        model.eval()
-        for module in training:
-            module.training = True
 
 
 def _check(groups: Sequence[RolloutGroup], section: GrpoSection, reference: Reference | None) -> None:
