@@ -85,7 +85,7 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per_s"))} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "tokens_per_s", "mfu/", "roofline/", "memory/"))} for row in rows]
 
 
 def test_a_run_leaves_the_folder_the_contract_names(material: dict[str, Any]) -> None:

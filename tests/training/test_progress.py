@@ -8,14 +8,17 @@ import pytest
 from rich.console import Console
 
 from mathgrpo.training.live import live_view
-from mathgrpo.training.progress import LiveProgress, Pace, TextProgress, printable
+from mathgrpo.training.progress import COLUMNS, LiveProgress, Pace, TextProgress, printable, step_line
+from mathgrpo.training.speed import speed_line
 
 ROW = {"step": 3.0, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.0, "time/step": 2.0, "time/rollout": 1.5,
        "time/reward": 0.1, "time/update": 0.4}  # fmt: skip
+FULL = ROW | {"format_rate": 1.0, "completions/mean_length": 250.0, "entropy": 0.5, "grad_norm": 1.25,
+              "mfu/step": 0.124, "mfu/update": 0.2, "roofline/rollout": 0.31, "memory/peak_gb": 0.74}  # fmt: skip
 
 
-def picture(*arguments: object) -> str:
-    console = Console(file=io.StringIO(), width=100)
+def picture(*arguments: object, width: int = COLUMNS) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(live_view(*arguments))  # type: ignore[arg-type]
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -56,5 +59,41 @@ def test_text_progress_names_an_evaluation_once(capsys: pytest.CaptureFixture[st
     progress.step(ROW, 60, 12.0)
     assert capsys.readouterr().out.splitlines() == [
         "evaluation before: 10 completions",
-        "step 3/60  reward 0.500  accuracy 25.0 %  1,234 tokens/s  2.0 s  12 s left",
+        "step 3/60  reward 0.500  correct 25 %  1,234 tok/s  2.0 s  12 s left",
     ]
+
+
+def test_text_progress_tells_speed_after_the_first_step_and_then_every_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TextProgress()
+    for step in range(1, 13):
+        progress.step(FULL | {"step": float(step), "roofline/rollout": 0.3 if step == 1 else 0.4}, 60, 12.0)
+    lines = capsys.readouterr().out.splitlines()
+    rest = "%)  reward 5 %  update 20 % (MFU 20 %)  0.7 GB"
+    assert [i for i, line in enumerate(lines) if line.startswith("time")] == [1, 11]
+    assert lines[1] == f"time  rollout 75 % (roofline 30 {rest}"
+    assert lines[11] == f"time  rollout 75 % (roofline 40 {rest}"  # steps 2 to 10
+
+
+def test_a_run_that_starts_in_the_middle_or_measures_no_time_has_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TextProgress()
+    progress.step({"step": 7.0, "reward": 0.1}, 8, None)
+    progress.step({"step": 10.0, "reward": 0.1}, 10, None)
+    assert capsys.readouterr().out.splitlines() == ["step 7/8  reward 0.100", "step 10/10  reward 0.100"]
+
+
+@pytest.mark.parametrize("steps", [60, 123_456])
+@pytest.mark.parametrize("left", [None, 12.0, 100_000.0])
+def test_nothing_shown_is_wider_than_a_terminal_of_80_columns(steps: int, left: float | None) -> None:
+    wide = FULL | {"step": float(steps), "reward": -12.345, "tokens_per_s": 1_234_567.0, "accuracy": 1.0,
+                   "time/step": 1234.5, "time/rollout": 1000.0, "memory/peak_gb": 141.0}  # fmt: skip
+    for row in (FULL, wide):
+        line = step_line(row, steps, left)
+        assert len(line) <= COLUMNS and "MFU 12 %" in line and "tok/s" in line
+        assert len(speed_line([row])) <= COLUMNS
+        shown = picture([row], steps, "12 min 20 s left", ("rollout", 0, 0))
+        assert max(map(len, shown.splitlines())) <= COLUMNS
+    # Nothing is cut or wrapped at 80 columns: a wider terminal shows the same.
+    rows, arguments = [FULL] * 8, (60, "12 min 20 s left", ("rollout", 0, 0))
+    at_80, at_200 = (picture(rows, *arguments, width=width) for width in (COLUMNS, 200))
+    assert [line.rstrip() for line in at_80.splitlines()] == [line.rstrip() for line in at_200.splitlines()]
+    assert "reach rollout 31 % of roofline, update 20 % MFU, 0.7 GB" in " ".join(at_80.split())

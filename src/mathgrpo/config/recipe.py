@@ -5,7 +5,7 @@ Field names follow TRL's GRPOConfig where the thing is the same; the docstring u
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -170,6 +170,8 @@ class Recipe(Section):
     format: FormatSection = FormatSection()
     rewards: dict[str, float] = Field(default_factory=lambda: {"correct": 1.0, "format": 0.1})
     """Reward name (or "file.py:function") -> weight. See `mathgrpo.rewards`."""
+    reward_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of rewards that take any, as [reward_settings.NAME] tables; see docs/rewards.md."""
     rollout: RolloutSection = RolloutSection()
     grpo: GrpoSection = GrpoSection()
     optimizer: OptimizerSection = OptimizerSection()

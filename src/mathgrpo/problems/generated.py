@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from mathgrpo.cache import cache_folder
 from mathgrpo.problems.sets import ProblemSets
 from mathgrpo.problems.worked import Step, clean_answer, steps_text, worked_steps
 from mathgrpo.types import Problem
@@ -104,12 +105,9 @@ def _row(problem: Problem) -> dict[str, Any]:
 def _cache_path(draw: _Draw, size: int) -> Path:
     from importlib.metadata import version
 
-    root = (
-        os.environ.get("MATHGRPO_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mathgrpo"
-    )
     kind = "unseen" if draw.unseen else "seen"
     return (
-        Path(root)
+        cache_folder()
         / "generated"
         / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
     )

@@ -12,18 +12,26 @@ SHOWN_STEPS = 6
 COLUMNS = {
     "step": ("step", "{:.0f}", 1.0),
     "reward": ("reward", "{:.3f}", 1.0),
-    "accuracy": ("accuracy", "{:.1f} %", 100.0),
+    "accuracy": ("correct", "{:.1f} %", 100.0),
     "format_rate": ("format", "{:.0f} %", 100.0),
     "completions/mean_length": ("length", "{:.0f}", 1.0),
     "entropy": ("entropy", "{:.3f}", 1.0),
-    "grad_norm": ("gradient", "{:.3f}", 1.0),
-    "tokens_per_s": ("tokens/s", "{:,.0f}", 1.0),
-    "time/step": ("seconds", "{:.1f}", 1.0),
+    "grad_norm": ("grad", "{:.3f}", 1.0),
+    "tokens_per_s": ("tok/s", "{:,.0f}", 1.0),
+    "mfu/step": ("MFU", "{:.0f} %", 100.0),
+    "time/step": ("s", "{:.1f}", 1.0),
 }
-"""Metric -> column title, format and factor."""
+"""Metric -> column title, format and factor; together at most 80 columns wide."""
 
 SPLIT = {"time/rollout": ("rollout", "cyan"), "time/reward": ("reward", "yellow"), "time/update": ("update", "magenta")}
-SPLIT_WIDTH = 40
+SPLIT_WIDTH = 30
+MACHINE = {
+    "roofline/rollout": ("rollout {:.0f} % of roofline", 100.0),
+    "mfu/update": ("update {:.0f} % MFU", 100.0),
+    "memory/peak_gb": ("{:.1f} GB", 1.0),
+    "memory/device_peak_gb": ("{:.1f} GB on the device", 1.0),
+}
+"""Metric -> its words in the line below the time split, and a factor."""
 
 
 def live_view(
@@ -41,7 +49,7 @@ def live_view(
         head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=steps, completed=rows[-1]["step"], width=SPLIT_WIDTH)
         head.add_row(Text(f"step {rows[-1]['step']:.0f} of {steps}", style="bold"), bar, Text(time_left))
-        parts += [head, _table(rows[-SHOWN_STEPS:]), _split(rows[-SHOWN_STEPS:])]
+        parts += [head, _table(rows[-SHOWN_STEPS:]), _split(rows[-SHOWN_STEPS:]), _machine(rows[-SHOWN_STEPS:])]
     if total:
         now = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=total, completed=done, width=SPLIT_WIDTH)
@@ -91,3 +99,15 @@ def _split(rows: Sequence[Mapping[str, float]]) -> RenderableType:
     for title, colour in SPLIT.values():
         text.append(f"  {title} {100 * shares[title]:.0f} %", style=colour)
     return text
+
+
+def _machine(rows: Sequence[Mapping[str, float]]) -> RenderableType:
+    """Return which shares of the machine the rollout and the update reach, and the memory they take."""
+    from rich.text import Text
+
+    shown = [
+        pattern.format(factor * sum(reached) / len(reached))
+        for metric, (pattern, factor) in MACHINE.items()
+        if (reached := [row[metric] for row in rows if metric in row])
+    ]
+    return Text(("reach " + ", ".join(shown)) if shown else "", style="dim")

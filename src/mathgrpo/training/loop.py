@@ -19,7 +19,7 @@ from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.training.batches import counted_seed, problems_of_step
 from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state, save_checkpoint
 from mathgrpo.training.interrupt import Interrupted, StopRequests
-from mathgrpo.training.metrics import batch_lines, rollout_lines, rollout_metrics, time_metrics
+from mathgrpo.training.metrics import batch_lines, rollout_lines, rollout_metrics
 from mathgrpo.training.optimizer import set_learning_rate
 from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
@@ -35,6 +35,7 @@ from mathgrpo.training.run_folder import (
 )
 from mathgrpo.training.run_info import finished_info, start_info, verdict_text
 from mathgrpo.training.schedule import learning_rate_at
+from mathgrpo.training.speed import Speedometer, StepTimes, build_speedometer, speed_metrics
 from mathgrpo.types import Problem, RolloutGroup, Sampling
 
 
@@ -43,6 +44,7 @@ class Run:
     """A run under way: what it was prepared with, where it writes, how far it is."""
 
     ready: Prepared
+    speedometer: Speedometer
     folder: Path
     info: dict[str, Any]
     stop: StopRequests
@@ -77,7 +79,9 @@ def train(
         load_optimizer(saved[-1], ready.policy, ready.optimizer)
     progress = progress or make_progress()
     info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes) | {"engine": ready.engine.name}
-    for line in plan_lines(ready, make_plan(ready), folder):
+    speedometer = build_speedometer(ready.policy, recipe)
+    info |= speedometer.info
+    for line in (*plan_lines(ready, make_plan(ready), folder), speedometer.line):
         progress.say(line)
     if resume is None:
         create_run_folder(folder, recipe, info)
@@ -85,7 +89,7 @@ def train(
         info = reopen(folder, recipe, info, state.step)
         progress.say(f"resuming after step {state.step} of {recipe.training.steps}")
     with StopRequests() as stop, progress:
-        run = Run(ready, folder, info, stop, progress, Pace(), state.step, state.token_budget)
+        run = Run(ready, speedometer, folder, info, stop, progress, Pace(), state.step, state.token_budget)
         _to_the_end(run)
     return folder
 
@@ -154,9 +158,10 @@ def _one_step(run: Run) -> None:
     updated = clock()
 
     run.step, run.token_budget = run.step + 1, stats.token_budget
-    times = time_metrics(groups, rolled_out - started, rewarded - rolled_out, updated - rewarded)
+    times = StepTimes(rolled_out - started, rewarded - rolled_out, updated - rewarded)
+    speed = speed_metrics(run.speedometer, groups, recipe.grpo, times)
     metrics = {"step": run.step, **rollout_metrics(groups, ready.fmt), **stats.metrics}
-    metrics |= {"learning_rate": learning_rate, **times}
+    metrics |= {"learning_rate": learning_rate, **speed}
     append_lines(run.folder / METRICS, [metrics])
     append_lines(run.folder / ROLLOUTS, rollout_lines(run.step, groups[: recipe.training.log_groups]))
     _note(run, stats.notes)

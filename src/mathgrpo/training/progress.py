@@ -9,9 +9,26 @@ from types import TracebackType
 from typing import Protocol
 
 from mathgrpo.training.live import live_view
+from mathgrpo.training.speed import speed_line
 
 RECENT_STEPS = 20
 """Steps whose mean duration says how long the rest takes."""
+SPEED_EVERY = 10
+"""Steps between two lines about speed in plain text; the first comes after the first step."""
+COLUMNS = 80
+"""Width of a line at most."""
+
+
+PARTS = {
+    "reward": ("reward {:.3f}", 1.0),
+    "accuracy": ("correct {:.0f} %", 100.0),
+    "completions/mean_length": ("length {:.0f}", 1.0),
+    "tokens_per_s": ("{:,.0f} tok/s", 1.0),
+    "mfu/step": ("MFU {:.0f} %", 100.0),
+    "time/step": ("{:.1f} s", 1.0),
+}
+"""Metric -> its words in a step's line, and a factor."""
+LEAST_TELLING = ("completions/mean_length", "time/step", "left")
 
 
 class Pace:
@@ -63,6 +80,7 @@ class TextProgress:
 
     def __init__(self) -> None:
         self._doing = ""
+        self._since_speed: list[Mapping[str, float]] = []
 
     def __enter__(self) -> TextProgress:
         return self
@@ -83,8 +101,14 @@ class TextProgress:
         self._doing = what
 
     def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Print the step's line."""
+        """Print the step's line, and now and then one about speed."""
         self.say(step_line(metrics, steps, seconds_left))
+        self._since_speed.append(dict(metrics))
+        if metrics["step"] % SPEED_EVERY == 0 or (len(self._since_speed) == 1 and metrics["step"] == 1):
+            line = speed_line(self._since_speed)
+            self._since_speed = []
+            if line:
+                self.say(line)
 
 
 class LiveProgress:
@@ -135,20 +159,24 @@ def make_progress() -> Progress:
 
 
 def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> str:
-    """Return a step in one line.
+    """Return a step in one line of at most 80 columns; what has no room is left out, the least telling first.
 
     Example:
-        >>> step_line({"step": 3, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.5, "time/step": 2.0}, 10, 14.0)
-        'step 3/10  reward 0.500  accuracy 25.0 %  1,234 tokens/s  2.0 s  14 s left'
+        >>> step_line({"step": 3, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.5, "time/step": 2.0,
+        ...            "mfu/step": 0.124}, 10, 14.0)
+        'step 3/10  reward 0.500  correct 25 %  1,234 tok/s  MFU 12 %  2.0 s  14 s left'
     """
-    parts = [f"step {metrics['step']:.0f}/{steps}"]
-    parts += [f"reward {metrics['reward']:.3f}"] if "reward" in metrics else []
-    parts += [f"accuracy {100 * metrics['accuracy']:.1f} %"] if "accuracy" in metrics else []
-    parts += [f"length {metrics['completions/mean_length']:.0f}"] if "completions/mean_length" in metrics else []
-    parts += [f"{metrics['tokens_per_s']:,.0f} tokens/s"] if "tokens_per_s" in metrics else []
-    parts += [f"{metrics['time/step']:.1f} s"] if "time/step" in metrics else []
-    parts += [f"{duration(seconds_left)} left"] if seconds_left is not None else []
-    return "  ".join(parts)
+    shown = {
+        "step": f"step {metrics['step']:.0f}/{steps}",
+        **{
+            name: pattern.format(factor * metrics[name]) for name, (pattern, factor) in PARTS.items() if name in metrics
+        },
+        **({"left": f"{duration(seconds_left)} left"} if seconds_left is not None else {}),
+    }
+    for name in LEAST_TELLING:
+        if len("  ".join(shown.values())) > COLUMNS:
+            shown.pop(name, None)
+    return "  ".join(shown.values())
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,199 @@
+"""Arithmetic and memory traffic that a step cannot do without, counted from shapes.
+
+A multiplication with its addition is 2 FLOPs. What is counted is what the mathematics needs: every prompt once, no
+padding, nothing twice. An engine that computes more than that shows a lower share of its machine, as it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What counting needs to know of a decoder-only transformer.
+
+    Attributes:
+        linear, trained_linear: weights in the matrix products every token passes, the head left out; those that train.
+        head, trained_head: weights of the head, hidden size times vocabulary; those that train.
+        attention: layers times heads times head size: half the FLOPs of one query meeting one key.
+        linear_bytes, head_bytes: these weights in the precision they are read in.
+        kv_bytes: keys and values of one token, all layers.
+    """
+
+    linear: int
+    trained_linear: int
+    head: int
+    trained_head: int
+    attention: int
+    linear_bytes: int
+    head_bytes: int
+    kv_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLengths:
+    """Tokens of one prompt and of each of its completions, the end token included."""
+
+    prompt: int
+    completions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """FLOPs, and bytes that must come from memory: each different byte once."""
+
+    flops: int
+    num_bytes: int
+
+
+def model_shape(model: Any, itemsize: int) -> ModelShape:
+    """Return the shape of a transformers causal LM, or of a PEFT model around one.
+
+    itemsize: bytes of a number in the compute precision. Quantised weights count with the bytes they have.
+    The weights must be countable, see `why_uncountable`.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config.get_text_config()
+    head = base.get_output_embeddings()
+    linears = [module for module in model.modules() if module is not head and _num_weights(module)]
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_weights = config.hidden_size * config.vocab_size
+    return ModelShape(
+        linear=sum(_num_weights(module) for module in linears),
+        trained_linear=sum(_num_weights(module) for module in linears if module.weight.requires_grad),
+        head=head_weights,
+        trained_head=head_weights if head.weight.requires_grad else 0,
+        attention=config.num_hidden_layers * config.num_attention_heads * head_dim,
+        linear_bytes=sum(_weight_bytes(module, itemsize) for module in linears),
+        head_bytes=head_weights * itemsize,
+        kv_bytes=2 * config.num_hidden_layers * kv_heads * head_dim * itemsize,
+    )
+
+
+def why_uncountable(model: Any) -> str:
+    """Return why the formulas here do not fit a model; "" when they do."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config.get_text_config()
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
+    if any(not getattr(config, name, None) for name in names) or base.get_output_embeddings() is None:
+        return "its configuration does not say its shape"
+    if any((getattr(config, name, None) or 0) > 1 for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return "only some of its experts compute a token"
+    if config is not base.config:
+        return "it has parts that text does not pass"
+    layers = getattr(config, "layer_types", None)
+    window, context = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
+    if set(layers) != {"full_attention"} if layers else window and context and window < context:
+        return "not all of its layers attend to the whole context"
+    return ""
+
+
+def forward_flops(shape: ModelShape, tokens: int, attended: int, head_tokens: int) -> int:
+    """Return the FLOPs of a forward pass.
+
+    tokens: tokens computed. attended: pairs of a query and a key it sees. head_tokens: tokens whose logits are needed.
+
+    2 FLOPs a weight and token, and 4 a pair and head element (2 for the score, 2 for the value): Kaplan et al. 2020
+    (arXiv:2001.08361), section 2.1, with attention counted exactly. Norms, rotations and softmax are left out.
+    """
+    return 2 * shape.linear * tokens + 4 * shape.attention * attended + 2 * shape.head * head_tokens
+
+
+def training_flops(shape: ModelShape, tokens: int, attended: int, head_tokens: int) -> int:
+    """Return the FLOPs of a forward and a backward pass, without any recomputation.
+
+    The backward pass has two products for each one of the forward pass, for the gradient of the input and of the
+    weight (Chowdhery et al. 2022, arXiv:2204.02311, appendix B: 6 FLOPs a weight and token); a frozen weight has no
+    gradient of its own. Attention has no weights: both its gradients are always needed.
+    """
+    forward = forward_flops(shape, tokens, attended, head_tokens)
+    of_weights = 2 * shape.trained_linear * tokens + 2 * shape.trained_head * head_tokens
+    return 2 * forward + 4 * shape.attention * attended + of_weights
+
+
+def update_size(groups: Sequence[GroupLengths]) -> tuple[int, int, int]:
+    """Return (tokens, attended, head tokens) of an update on these completions, each prompt computed once.
+
+    A completion's last token is no input: nothing with a loss follows it.
+
+    Example: a prompt of 3 with completions of 2 and 1 -> 4 inputs, 6 + 4 pairs, 3 logits.
+        >>> update_size([GroupLengths(3, (2, 1))])
+        (4, 10, 3)
+    """
+    tokens = sum(group.prompt + sum(max(length - 1, 0) for length in group.completions) for group in groups)
+    attended = sum(
+        _triangle(group.prompt)
+        + sum(_triangle(group.prompt + max(length - 1, 0)) - _triangle(group.prompt) for length in group.completions)
+        for group in groups
+    )
+    return tokens, attended, sum(sum(group.completions) for group in groups)
+
+
+def prefill_work(shape: ModelShape, groups: Sequence[GroupLengths]) -> Work:
+    """Return the work of computing every prompt once, with the logits of its last token; all weights are read once."""
+    tokens = sum(group.prompt for group in groups)
+    attended = sum(_triangle(group.prompt) for group in groups)
+    num_bytes = shape.linear_bytes + shape.head_bytes + tokens * shape.kv_bytes
+    return Work(forward_flops(shape, tokens, attended, len(groups)), num_bytes)
+
+
+def decode_work(shape: ModelShape, groups: Sequence[GroupLengths]) -> list[Work]:
+    """Return the work of every decode step, all completions at once and none of them past its end.
+
+    Step t (from 1) takes each completion's token t and gives its token t + 1, so a completion of n tokens is in the
+    steps 1 to n - 1; its first token came with the prefill. Bytes: all weights once, each prompt's keys and values
+    once for all its completions, each completion's own.
+
+    Costs O(completions + steps) whatever the lengths.
+    """
+    steps = max((max(group.completions, default=0) for group in groups), default=0) - 1
+    if steps < 1:
+        return []
+    live, own_prompt, shared_prompt = [0] * (steps + 2), [0] * (steps + 2), [0] * (steps + 2)
+    for group in groups:
+        for length in group.completions:
+            _add(live, length - 1, 1)
+            _add(own_prompt, length - 1, group.prompt)
+        _add(shared_prompt, max(group.completions, default=0) - 1, group.prompt)
+    counts = zip(*(list(accumulate(row))[1 : steps + 1] for row in (live, own_prompt, shared_prompt)), strict=True)
+    weights = shape.linear_bytes + shape.head_bytes
+    return [
+        Work(
+            forward_flops(shape, rows, prompts + t * rows, rows),
+            weights + (shared + t * rows) * shape.kv_bytes,
+        )
+        for t, (rows, prompts, shared) in enumerate(counts, start=1)
+    ]
+
+
+def _add(differences: list[int], last_step: int, value: int) -> None:
+    """Add a value to the steps 1 to last_step of a row given by its differences."""
+    if last_step >= 1:
+        differences[1] += value
+        differences[last_step + 1] -= value
+
+
+def _triangle(n: int) -> int:
+    """Return 1 + 2 + ... + n: pairs of n tokens that each see themselves and all before."""
+    return n * (n + 1) // 2
+
+
+def _num_weights(module: Any) -> int:
+    """Return the weights of a linear layer (adapters' and quantised ones too), 0 for any other module."""
+    if "weight" not in module._parameters:
+        return 0
+    if hasattr(module, "in_features"):
+        return int(module.in_features * module.out_features)
+    return int(module.weight.numel()) if hasattr(module, "nf") else 0  # GPT-2's transposed linear layer
+
+
+def _weight_bytes(module: Any, itemsize: int) -> int:
+    weight = module.weight
+    if weight.is_floating_point():
+        return _num_weights(module) * itemsize
+    return int(weight.numel() * weight.element_size())

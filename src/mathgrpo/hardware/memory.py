@@ -1,0 +1,49 @@
+"""How much memory the process takes, asked of the operating system and of the device."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+GIGABYTE = 1e9
+
+
+def memory_metrics(device: str) -> dict[str, float]:
+    """Return gigabytes (10^9 bytes) in use now and at most so far, as far as this machine tells.
+
+    memory/resident_gb, memory/peak_gb: of the process, its peak since it began. memory/device_gb,
+    memory/device_peak_gb: held by tensors on a CUDA device, the peak since somebody last reset it. Nothing is reset
+    here: whoever measures peaks of their own is not disturbed.
+    """
+    metrics = {
+        "memory/resident_gb": _status_bytes("VmRSS"),
+        "memory/peak_gb": _status_bytes("VmHWM") or _peak_usage_bytes(),
+    }
+    if device.startswith("cuda"):
+        metrics |= {
+            "memory/device_gb": torch.cuda.memory_allocated(device),
+            "memory/device_peak_gb": torch.cuda.max_memory_allocated(device),
+        }
+    return {name: value / GIGABYTE for name, value in metrics.items() if value}
+
+
+def _status_bytes(name: str) -> int:
+    """Return a size from Linux's /proc/self/status, 0 where there is none."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _peak_usage_bytes() -> int:
+    """Return the process's peak by getrusage, 0 on systems without it. macOS counts bytes, others kibibytes."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,189 @@
+"""What this machine gives: memory bandwidth and arithmetic, measured once and kept.
+
+The roofline (Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785): no program is faster than its bytes
+over the bandwidth, nor than its FLOPs over the arithmetic. Bandwidth depends on where the bytes lie, so it is measured
+in caches too: a small model's weights never leave them.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathgrpo.cache import cache_folder
+from mathgrpo.hardware.flops import Work
+
+MAX_AGE_DAYS = 30
+"""An older measurement is made anew: drivers and neighbours change."""
+SECONDS_A_TEST = 0.03
+"""Time one test is repeated for; the fastest repeat counts, because whatever disturbs only slows down."""
+CPU_MEGABYTES, CUDA_MEGABYTES = (1, 8, 64), (16, 1024)
+CPU_SIDES, CUDA_SIDES = (512, 1024), (4096, 8192)
+"""Buffer sizes and matrix sides tried. The largest buffer must exceed the caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What a machine was measured to give in one precision.
+
+    Attributes:
+        machine: device, threads, precision and library it was measured with.
+        bandwidths: (bytes in use, bytes per second) ascending; the last is main memory's.
+        flops_per_s: of a large matrix product.
+        measured_at: seconds since 1970.
+    """
+
+    machine: str
+    bandwidths: tuple[tuple[int, float], ...]
+    flops_per_s: float
+    measured_at: float
+
+    @property
+    def memory_bandwidth(self) -> float:
+        """Bytes per second of main memory."""
+        return self.bandwidths[-1][1]
+
+    def bandwidth(self, num_bytes: int) -> float:
+        """Return the bytes per second at which so many different bytes can be read again and again.
+
+        Between two sizes measured the smaller one's: the bound must not be too low for what fits a cache.
+        """
+        fitting = [speed for size, speed in self.bandwidths if size <= num_bytes]
+        return fitting[-1] if fitting else self.bandwidths[0][1]
+
+    def memory_seconds(self, work: Work) -> float:
+        """Return the least time the bytes take."""
+        return work.num_bytes / self.bandwidth(work.num_bytes)
+
+    def arithmetic_seconds(self, work: Work) -> float:
+        """Return the least time the FLOPs take."""
+        return work.flops / self.flops_per_s
+
+
+def ideal_seconds(roofline: Roofline, works: Iterable[Work]) -> tuple[float, float]:
+    """Return the least time of works done one after the other, and the part of it that memory decides.
+
+    Each takes the longer of its memory time and its arithmetic time.
+    """
+    pairs = [(roofline.memory_seconds(work), roofline.arithmetic_seconds(work)) for work in works]
+    return sum(max(pair) for pair in pairs), sum(memory for memory, arithmetic in pairs if memory > arithmetic)
+
+
+def machine_roofline(device: str, dtype: torch.dtype) -> Roofline:
+    """Return this machine's roofline: the one kept in the cache folder, or a new measurement, which is then kept.
+
+    A file that is missing, unreadable, of another machine or too old is replaced; one that cannot be written is left.
+    Takes about 0.4 s when it measures.
+    """
+    machine = machine_name(device, dtype)
+    path = cache_folder() / "roofline" / (re.sub(r"[^\w.-]+", "-", machine).strip("-").lower() + ".json")
+    kept = read_roofline(path)
+    if kept is not None and kept.machine == machine and 0 <= time.time() - kept.measured_at < MAX_AGE_DAYS * 86_400:
+        return kept
+    measured = measure_roofline(device, dtype)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{time.time_ns()}.tmp")
+        partial.write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    return measured
+
+
+def read_roofline(path: Path) -> Roofline | None:
+    """Return a kept measurement, None when there is none that makes sense."""
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        roofline = Roofline(
+            str(row["machine"]),
+            tuple((int(size), float(speed)) for size, speed in row["bandwidths"]),
+            float(row["flops_per_s"]),
+            float(row["measured_at"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    speeds = [roofline.flops_per_s, *(speed for _, speed in roofline.bandwidths)]
+    sensible = all(0 < speed < float("inf") for speed in speeds)
+    return roofline if roofline.bandwidths and sensible else None
+
+
+def measure_roofline(device: str, dtype: torch.dtype) -> Roofline:
+    """Return this machine's roofline, measured now."""
+    on_cuda = device.startswith("cuda")
+    megabytes, sides = (CUDA_MEGABYTES, CUDA_SIDES) if on_cuda else (CPU_MEGABYTES, CPU_SIDES)
+    with torch.inference_mode():
+        bandwidths = [(size << 20, measure_bandwidth(device, size << 20)) for size in megabytes]
+        flops_per_s = max(measure_arithmetic(device, dtype, side) for side in sides)
+    return Roofline(machine_name(device, dtype), _falling(bandwidths), flops_per_s, time.time())
+
+
+def measure_bandwidth(device: str, num_bytes: int) -> float:
+    """Return bytes per second of reading a buffer, or of copying one half of it to the other, whichever is more.
+
+    The copy is STREAM's (McCalpin 1995): a byte read and written counts twice.
+    """
+    buffer = torch.ones(num_bytes // 4, device=device)
+    first, second = buffer.chunk(2)
+    fastest = min(_fastest(lambda: buffer.sum(), device), _fastest(lambda: second.copy_(first), device))
+    return num_bytes / fastest
+
+
+def measure_arithmetic(device: str, dtype: torch.dtype, side: int) -> float:
+    """Return FLOPs per second of a square matrix product."""
+    left = torch.full((side, side), 0.5, device=device, dtype=dtype)
+    right, result = left.clone(), left.clone()
+    return 2 * side**3 / _fastest(lambda: torch.mm(left, right, out=result), device)
+
+
+def machine_name(device: str, dtype: torch.dtype) -> str:
+    """Return what a measurement holds for: device, threads, precision, library."""
+    precision = str(dtype).removeprefix("torch.")
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, {precision}, torch {torch.__version__}"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads, {precision}, torch {torch.__version__}"
+
+
+def cpu_name() -> str:
+    """Return the processor's model name, or at least its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _falling(bandwidths: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Return the bandwidths with none above that of a smaller buffer's: what is faster at more bytes was disturbed.
+
+    Example:
+        >>> _falling([(1, 50.0), (8, 60.0), (64, 20.0)])
+        ((1, 60.0), (8, 60.0), (64, 20.0))
+    """
+    speeds = [speed for _, speed in bandwidths]
+    return tuple((size, max(speeds[i:])) for i, (size, _) in enumerate(bandwidths))
+
+
+def _fastest(function: Callable[[], Any], device: str) -> float:
+    """Return the seconds of the fastest of as many calls as fit into SECONDS_A_TEST, three at least."""
+    function()
+    fastest, end, calls = float("inf"), time.perf_counter() + SECONDS_A_TEST, 0
+    while calls < 3 or time.perf_counter() < end:
+        _wait_for(device)
+        started = time.perf_counter()
+        function()
+        _wait_for(device)
+        fastest, calls = min(fastest, time.perf_counter() - started), calls + 1
+    return fastest
+
+
+def _wait_for(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
