@@ -31,6 +31,7 @@ START_S = 60.0
 MEMORY_MIB = 768
 """Address space of the child; an idle one needs a tenth of it."""
 MAX_LATEX_CHARS = 300
+MAX_LINE_CHARS = 1000
 MAX_DEPTH = 12
 MAX_POWERS = 8
 MAX_EXPONENT = 200
@@ -96,9 +97,16 @@ class LatexChild:
         Raises:
             UserError: math-verify is not installed.
         """
+        return self._verdict({"gold": gold, "answer": answer}, wall_s)
+
+    def ask_line(self, line: str, wall_s: float = WALL_S) -> str:
+        """Return "correct" when both sides of a line's first "=" are equal, else as `ask` does."""
+        return self._verdict({"line": line}, wall_s)
+
+    def _verdict(self, question: dict[str, str], wall_s: float) -> str:
         with self._lock:
             try:
-                reply = self._exchange({"gold": gold, "answer": answer}, wall_s)
+                reply = self._exchange(question, wall_s)
             except queue.Empty:
                 self._kill()
                 return "timeout"
@@ -193,3 +201,14 @@ def latex_gold_problem(gold: str) -> str | None:
         return f"has {refused}"
     verdict = _child.ask(gold, gold)
     return None if verdict == "correct" else f"cannot be compared, not even with itself ({verdict})"
+
+
+@lru_cache(maxsize=8192)
+def arithmetic_line_verdict(line: str) -> Verdict:
+    """Return "correct" when math-verify finds both sides of a line's first "=" equal, as plain expressions in prose.
+
+    This is the step check of the step-verified reasoning notebook; long lines are "unreadable" and never tried.
+    """
+    if len(line) > MAX_LINE_CHARS:
+        return "unreadable"
+    return _child.ask_line(line)  # type: ignore[return-value]

@@ -1,7 +1,7 @@
 """The process that runs math-verify on untrusted text: started by `latex.LatexChild`, never imported.
 
-Reads one JSON object a line ({"gold", "answer"}) and writes one ({"verdict"}). It limits its own memory; a kernel
-alarm ends it when a computation outlives the parent, since no Python code runs while a huge integer power does.
+Reads one JSON object a line ({"gold", "answer"} or {"line"}) and writes one ({"verdict"}). It limits its own memory; a
+kernel alarm ends it when a computation outlives the parent, since no Python code runs while a huge integer power does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def main(memory_mib: int, alarm_s: int) -> None:
         question = json.loads(line)
         signal.alarm(alarm_s)
         try:
-            verdict = compare(question["gold"], question["answer"])
+            line_only = "line" in question
+            verdict = check_line(question["line"]) if line_only else compare(question["gold"], question["answer"])
         except Exception:  # anything sympy can raise, MemoryError and RecursionError too: the parent counts it
             verdict = "error"
         signal.alarm(0)
@@ -59,6 +60,17 @@ def compare(gold: str, answer: str) -> str:
         return "unreadable"
     equal = verify([gold_value], [answer_value], timeout_seconds=None)
     return "correct" if equal and close(gold_value, answer_value) else "wrong"
+
+
+def check_line(line: str) -> str:
+    """Return "correct" if both sides of the line's first "=" are equal as plain expressions, else "wrong"."""
+    from math_verify import ExprExtractionConfig, parse, verify
+
+    left, right = (
+        parse(side.strip(), extraction_config=[ExprExtractionConfig()], parsing_timeout=None)
+        for side in line.split("=", 1)
+    )
+    return "correct" if verify(right, left, timeout_seconds=None) else "wrong"
 
 
 def read(text: str) -> Any:

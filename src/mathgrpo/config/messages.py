@@ -14,7 +14,8 @@ from mathgrpo.config.fields import allowed, field_at, plain_name, section_at
 BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}
 """Why a number is too small, where the bound alone does not say it."""
 
-ELSEWHERE = {"stages": "mathgrpo sft"} | dict.fromkeys(("rollout", "grpo", "rewards"), "mathgrpo train")
+_GRPO_ONLY = ("rollout", "grpo", "rewards", "reward_settings")
+ELSEWHERE = {"stages": "mathgrpo sft"} | dict.fromkeys(_GRPO_ONLY, "mathgrpo train")
 """Section -> the command whose recipes have it."""
 
 SHOWN_CHARS = 60

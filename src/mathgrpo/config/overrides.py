@@ -40,10 +40,14 @@ def parse_override(override: str) -> tuple[str, str]:
 
 
 def split_path(model: type[BaseModel], path: str) -> list[str]:
-    """Return the keys of a path. Below a table with free names (rewards) the rest is one key, dots and all."""
+    """Return the keys of a path. Below a table with free names (rewards) the rest is one key, dots and all.
+
+    In reward_settings, whose free names are tables themselves, what follows the last dot is a key of such a table.
+    """
     head, _, rest = path.partition(".")
     if rest and mapping_default(model, head) is not None:
-        return [head, rest.strip("\"'")]
+        name, dot, key = rest.rpartition(".") if head == "reward_settings" else (rest, "", "")
+        return [head, name.strip("\"'"), key] if dot else [head, (name or key).strip("\"'")]
     return path.split(".")
 
 

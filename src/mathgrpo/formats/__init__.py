@@ -5,13 +5,13 @@ from __future__ import annotations
 from mathgrpo.errors import UserError
 from mathgrpo.formats.boxed import BOXED
 from mathgrpo.formats.format import Format, Parsed
-from mathgrpo.formats.think import THINK
+from mathgrpo.formats.think import THINK, THINK_LEAKY
 from mathgrpo.formats.working_out import WORKING_OUT
 from mathgrpo.formats.xml import XML
 
 __all__ = ["FORMATS", "Format", "Parsed", "get_format"]
 
-FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (XML, WORKING_OUT, THINK, BOXED)}
+FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (XML, WORKING_OUT, THINK, BOXED, THINK_LEAKY)}
 
 
 def get_format(name: str) -> Format:

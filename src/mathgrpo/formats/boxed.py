@@ -17,6 +17,11 @@ _CLOSINGS = frozenset(mark + stop for mark in ("", "$", "$$", "\\)", "\\]") for 
 class BoxedLayout:
     """Reasoning without tags, one box at the end."""
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The opening of the box; its closing brace is like any other."""
+        return (_BOX,)
+
     def write(self, reasoning: str, answer: str) -> str:
         """Return a completion with this reasoning and this answer, both stripped."""
         return f"{reasoning.strip()}\n\n{_BOX}{answer.strip()}}}"

@@ -19,14 +19,37 @@ def prompt_messages(question: str, fmt: Format) -> list[Message]:
     ]
 
 
+def problem_messages(problem: Problem, fmt: Format) -> list[Message]:
+    """Return the conversation that puts a problem: a leaky format's is one user turn with the solution in it.
+
+    Raises:
+        UserError: the format is leaky and the problem has no worked solution.
+    """
+    if fmt.leaky:
+        return [{"role": "user", "content": fmt.problem_turn(problem)}]
+    return prompt_messages(problem.question, fmt)
+
+
+def problem_text(tokenizer: Any, problem: Problem, fmt: Format) -> str:
+    """Return the prompt of a problem as text: a leaky format's is its user turn and nothing else.
+
+    Raises:
+        UserError: the chat template fails, or the format is leaky and the problem has no worked solution.
+    """
+    return fmt.problem_turn(problem) if fmt.leaky else prompt_text(tokenizer, problem.question, fmt)
+
+
 def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
     """Return the prompt as text: by the tokenizer's chat template, or in a plain layout without one.
 
     Templates that refuse a system turn, or leave it out in silence, get the instruction in front of the question.
 
     Raises:
-        UserError: the chat template fails even on a single user turn.
+        UserError: the chat template fails even on a single user turn, or the format is leaky: a question alone has
+            no solution to show.
     """
+    if fmt.leaky:
+        raise UserError(f'format.name="{fmt.name}": it needs worked solutions, and here are questions; use "think"')
     if not _has_template(tokenizer):
         return f"{fmt.system_prompt.strip()}\n\n{fmt.user_turn(question)}\n\n"
     from jinja2 import TemplateError
@@ -55,10 +78,10 @@ def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
     the tokenizer adds by itself, and no end-of-sequence token, which some tokenizers add too.
 
     Raises:
-        UserError: the chat template fails, or the prompt has no token.
+        UserError: the chat template fails, the prompt has no token, or there is no solution for a leaky format.
     """
-    text = prompt_text(tokenizer, problem.question, fmt)
-    plain = not _has_template(tokenizer)
+    text = problem_text(tokenizer, problem, fmt)
+    plain = fmt.leaky or not _has_template(tokenizer)
     ids = list(tokenizer(text, add_special_tokens=plain)["input_ids"])
     if plain and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from mathgrpo.errors import UserError
+from mathgrpo.types import Problem
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -27,6 +30,11 @@ class Parsed:
 class Layout(Protocol):
     """How reasoning and answer are laid out in a completion."""
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The marks a completion must hold once each, in this order."""
+        ...
+
     def write(self, reasoning: str, answer: str) -> str:
         """Return a completion with this reasoning and this answer."""
         ...
@@ -45,6 +53,8 @@ class Format:
         system_prompt: what the model is told.
         layout: how a completion is written and read.
         question_prefix, question_suffix: put around the question in the user turn.
+        leaky: the prompt also holds the worked solution and the answer, and is the user turn alone: no instruction, no
+            chat template. Only for comparing with runs that were trained so; accuracy then measures copying.
 
     Example:
         >>> from mathgrpo.formats import get_format
@@ -60,10 +70,26 @@ class Format:
     layout: Layout
     question_prefix: str = ""
     question_suffix: str = ""
+    leaky: bool = False
 
     def user_turn(self, question: str) -> str:
-        """Return the user turn that asks a question."""
+        """Return the user turn that asks a question, without any solution."""
         return self.question_prefix + question + self.question_suffix
+
+    def problem_turn(self, problem: Problem) -> str:
+        """Return the user turn of a problem: the question, and for a leaky format its solution and answer too.
+
+        Raises:
+            UserError: the format is leaky and the problem has no worked solution to show.
+        """
+        if not self.leaky:
+            return self.user_turn(problem.question)
+        if not problem.solution:
+            raise UserError(
+                f'format.name="{self.name}": it shows each worked solution in the prompt, and the problem '
+                f'{problem.question[:60]!r} has none; name problems.solution_column, or use format.name="think"'
+            )
+        return self.user_turn(problem.question) + "\n\n" + self.write(problem.solution, problem.answer)
 
     def write(self, reasoning: str, answer: str) -> str:
         """Return a worked solution as the completion a model should give."""

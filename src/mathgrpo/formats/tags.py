@@ -30,6 +30,11 @@ class TagLayout:
     gap: str = ""
     tail: str = ""
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The four tags in order."""
+        return (*self.reasoning_tags, *self.answer_tags)
+
     def write(self, reasoning: str, answer: str) -> str:
         """Return a completion with this reasoning and this answer, both stripped."""
         blocks = (

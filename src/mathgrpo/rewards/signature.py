@@ -15,8 +15,8 @@ RewardFunction = Callable[..., Any]
 """f(prompts, completions, **columns) -> one number or None (does not apply) per completion; may be async.
 
 Called with keywords, as TRL does. Columns are sequences as long as the completions: every column of the problem set,
-"answer" (the gold) and "question" always. Beside them come response_format, the run's `Format`, and completion_ids and
-trainer_state where there are any. Take `**columns` for those that are not used.
+"answer" (the gold) and "question" always. Beside them come response_format, the run's `Format`, and max_new_tokens,
+completion_ids and trainer_state where there are any. Take `**columns` for those that are not used.
 """
 
 
@@ -30,8 +30,11 @@ def completion_texts(completions: Completions) -> list[str]:
     return [each if isinstance(each, str) else str(each[0]["content"]) for each in completions]
 
 
-def bound(reward: RewardFunction, fmt: Format) -> RewardFunction:
+def bound(reward: RewardFunction, fmt: Format, **fixed: Any) -> RewardFunction:
     """Return the reward with its response format fixed and its name kept, to hand to another trainer.
+
+    Args:
+        fixed: further keyword arguments to fix, such as settings or max_new_tokens.
 
     Example:
         >>> from mathgrpo.formats import get_format
@@ -42,6 +45,6 @@ def bound(reward: RewardFunction, fmt: Format) -> RewardFunction:
 
     @functools.wraps(reward)
     def reward_in_format(**columns: Any) -> Any:
-        return reward(**{**columns, "response_format": fmt})
+        return reward(**{**columns, "response_format": fmt, **fixed})
 
     return reward_in_format

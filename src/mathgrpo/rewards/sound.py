@@ -2,18 +2,20 @@
 
 Each says what it pays, its range, and how a model could try to game it. "Right" means: the verdict on the format's one
 final answer block is "correct". `format` and `integer` pay on right answers only, so with `correct` and these a wrong
-answer earns exactly 0, whatever the weights; `format_always` is the exception, and `build_suite` limits its weight.
+answer earns exactly 0, whatever the weights; `format_always`, `format_parts` and `near_answer` are the exceptions, and
+`build_suite` limits their weights.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from mathgrpo.answers import Graded, grade, grade_completion, parse_number
+from mathgrpo.answers import Graded, grade, parse_number
 from mathgrpo.answers.flexible import boxed_answers, hash_answers
 from mathgrpo.formats import Format, get_format
+from mathgrpo.rewards.rows import Row, graded_rows
 from mathgrpo.rewards.signature import Completions, completion_texts
 
 OUTSIDE = 0.25
@@ -21,15 +23,6 @@ OUTSIDE = 0.25
 
 _ANSWER_TAG = re.compile(r"</?(?:answer|SOLUTION)>")
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
-
-
-class Row(NamedTuple):
-    """A completion with its problem and its grades."""
-
-    text: str
-    gold: str
-    question: str
-    graded: Graded
 
 
 def correct(prompts: Any, completions: Completions, answer: Sequence[str], **columns: Any) -> list[float]:
@@ -42,8 +35,8 @@ def correct(prompts: Any, completions: Completions, answer: Sequence[str], **col
     Gaming: guessing the gold. Several answers, lists, other scripts' digits and unevaluated expressions earn 0.
     """
     return [
-        1.0 if row.graded.verdict == "correct" else OUTSIDE if _right_outside(row) else 0.0
-        for row in _rows(completions, answer, **columns)
+        1.0 if row.right else OUTSIDE if _right_outside(row) else 0.0
+        for row in graded_rows(completions, answer, **columns)
     ]
 
 
@@ -53,7 +46,7 @@ def format_when_right(prompts: Any, completions: Completions, answer: Sequence[s
     Range: 0 to 1.
     Gaming: a token word in the reasoning block satisfies it; an empty one does not.
     """
-    graded = [row.graded for row in _rows(completions, answer, **columns)]
+    graded = [row.graded for row in graded_rows(completions, answer, **columns)]
     return [_form(each) if each.verdict == "correct" else 0.0 for each in graded]
 
 
@@ -65,7 +58,7 @@ def format_always(prompts: Any, completions: Completions, answer: Sequence[str],
     Range: 0 to 1.
     Gaming: any number in perfect form earns it, so its weight must stay below 0.25 of the weight of `correct`.
     """
-    graded = [row.graded for row in _rows(completions, answer, **columns)]
+    graded = [row.graded for row in graded_rows(completions, answer, **columns)]
     return [_form(each) if each.verdict in ("correct", "wrong") else 0.0 for each in graded]
 
 
@@ -77,24 +70,60 @@ def integer(prompts: Any, completions: Completions, answer: Sequence[str], **col
     Range: 0 to 1.
     Gaming: none beyond guessing the gold; it teaches "18" rather than "$18.00".
     """
-    rows = _rows(completions, answer, **columns)
+    rows = graded_rows(completions, answer, **columns)
     return [_plain_integer(row.graded) if _is_integer(row.gold) else None for row in rows]
 
 
-def _rows(
-    completions: Completions,
-    answer: Sequence[str],
-    question: Sequence[str] | None = None,
-    response_format: Format | None = None,
-    **columns: Any,
-) -> list[Row]:
-    fmt = response_format or get_format("xml")
-    texts = completion_texts(completions)
-    questions = [""] * len(texts) if question is None else question
-    return [
-        Row(text, gold, asked, grade_completion(text, gold, fmt, question=asked))
-        for text, gold, asked in zip(texts, answer, questions, strict=True)
-    ]
+def format_parts(
+    prompts: Any, completions: Completions, response_format: Format | None = None, **columns: Any
+) -> list[float]:
+    """Return the share of the format's marks (its tags) that stand once each and in order, whatever the answer.
+
+    For a model that hits the format in pieces only: there `format_always` never pays, and this rises mark by mark.
+
+    Range: 0 to 1.
+    Gaming: the tags alone earn it, so its weight must stay below 0.25 of the weight of `correct`.
+    """
+    marks = (response_format or get_format("xml")).layout.marks
+    return [1.0 - len(missing_marks(text, marks)) / len(marks) for text in completion_texts(completions)]
+
+
+def near_answer(prompts: Any, completions: Completions, answer: Sequence[str], **columns: Any) -> list[float]:
+    """Return 1 for a right answer, 1/2 for a number within 10 % of the gold, 1/6 within 20 %, else 0.
+
+    The graduated answer reward of the multi-reward notebook (3 : 1.5 : 0.5), on numbers that are read exactly, and
+    without the penalty that made a wrong answer worth less than none.
+
+    Range: 0 to 1; at most 1/2 for a wrong answer.
+    Gaming: guessing the size of the answer, so half its weight must stay below 0.25 of the weight of `correct`.
+    """
+    rows = graded_rows(completions, answer, **columns)
+    return [1.0 if row.right else _nearness(row) for row in rows]
+
+
+def missing_marks(text: str, marks: Sequence[str]) -> list[str]:
+    """Return the marks that do not stand in a text exactly once, or stand before an earlier one.
+
+    Example:
+        >>> missing_marks("<b>", ["<a>", "<b>"]), missing_marks("<b> <a>", ["<a>", "<b>"])
+        (['<a>'], ['<b>'])
+    """
+    missing, reached = [], -1
+    for mark in marks:
+        place = text.find(mark) if text.count(mark) == 1 else -1
+        if place <= reached:
+            missing.append(mark)
+        else:
+            reached = place
+    return missing
+
+
+def _nearness(row: Row) -> float:
+    gold, answer = parse_number(row.gold), parse_number(row.graded.answer or "")
+    if row.graded.verdict != "wrong" or gold is None or answer is None or gold == 0:
+        return 0.0
+    distance = abs(answer - gold) / abs(gold)
+    return 1 / 2 if 10 * distance <= 1 else 1 / 6 if 5 * distance <= 1 else 0.0
 
 
 def _form(graded: Graded) -> float:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.rewards.catalogue import REWARDS, SOUND
+from mathgrpo.rewards.bind import Settings, reward_settings, with_settings
+from mathgrpo.rewards.catalogue import REWARDS
 from mathgrpo.rewards.signature import RewardFunction, conversational
-from mathgrpo.rewards.sound import OUTSIDE
-from mathgrpo.rewards.user import call_reward, load_reward, unknown_reward
+from mathgrpo.rewards.soundness import check_soundness
+from mathgrpo.rewards.user import call_rewards, load_reward, unknown_reward
 
-_OWN_KEYWORDS = frozenset({"prompts", "completions", "completion_ids", "trainer_state", "response_format"})
+_OWN_KEYWORDS = frozenset(
+    {"prompts", "completions", "completion_ids", "trainer_state", "response_format", "max_new_tokens", "settings"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,19 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class RewardSuite:
-    """Reward functions with their weights, for one response format. Made by `build_suite`."""
+    """Reward functions with their weights, for one response format. Made by `build_suite`.
+
+    Attributes:
+        weights, functions: by reward name; a function has its settings in it already.
+        settings: reward name -> settings, of those that take any.
+        max_new_tokens: the run's limit on a completion; 0 where there is none.
+    """
 
     weights: Mapping[str, float]
     functions: Mapping[str, RewardFunction]
     fmt: Format
+    settings: Mapping[str, Settings] = field(default_factory=dict)
+    max_new_tokens: int = 0
 
     def score(
         self,
@@ -76,22 +87,31 @@ class RewardSuite:
             call["completion_ids"] = completion_ids
         if trainer_state is not None:
             call["trainer_state"] = trainer_state
-        parts = {
-            name: tuple(call_reward(name, function, completions, dict(call)))
-            for name, function in self.functions.items()
-        }
+        if self.max_new_tokens:
+            call["max_new_tokens"] = self.max_new_tokens
+        parts = {name: tuple(values) for name, values in call_rewards(self.functions, completions, call).items()}
         return Scores(_totals(parts, self.weights, len(completions)), parts)
 
 
-def build_suite(weights: Mapping[str, float], fmt: Format) -> RewardSuite:
+def build_suite(
+    weights: Mapping[str, float],
+    fmt: Format,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    max_new_tokens: int = 0,
+) -> RewardSuite:
     """Return the rewards a recipe names, ready to score completions in its format.
 
     Weights: finite. Built-in rewards take 0 (measured and logged, not paid) or more; a user's function may have a
     negative weight, as a penalty. At least one must not be 0.
 
+    Args:
+        settings: reward name -> its settings, as in a recipe's [reward_settings.NAME]; a user's function gets them as
+            keyword arguments.
+        max_new_tokens: the length that rewards on length count against when their settings name none.
+
     Raises:
-        UserError: an unknown name, a file or function that does not load, a weight that is not allowed, or sound
-            rewards weighted so that a wrong answer in perfect form earns as much as a right one.
+        UserError: an unknown name or setting, a file or function that does not load, a weight that is not allowed, or
+            sound rewards weighted so that a wrong answer can earn as much as a right one.
     """
     for name, weight in weights.items():
         _check_weight(name, weight)
@@ -100,9 +120,15 @@ def build_suite(weights: Mapping[str, float], fmt: Format) -> RewardSuite:
             "rewards: no reward has a weight above 0; use for example rewards.correct=1.0 rewards.format=0.1"
         )
     functions = {name: _find(name) for name in weights}
-    if set(weights) <= SOUND:
-        _check_soundness(weights)
-    return RewardSuite(MappingProxyType({k: float(v) for k, v in weights.items()}), MappingProxyType(functions), fmt)
+    checked = reward_settings(functions, settings or {}, max_new_tokens)
+    check_soundness(weights, checked)
+    return RewardSuite(
+        MappingProxyType({name: float(weight) for name, weight in weights.items()}),
+        MappingProxyType({name: with_settings(function, checked.get(name)) for name, function in functions.items()}),
+        fmt,
+        MappingProxyType(checked),
+        max_new_tokens,
+    )
 
 
 def _find(name: str) -> RewardFunction:
@@ -118,19 +144,6 @@ def _check_weight(name: str, weight: float) -> None:
         raise UserError(f"rewards.{name}={weight}: a weight must be a finite number")
     if name in REWARDS and weight < 0:
         raise UserError(f"rewards.{name}={weight}: the weight of a built-in reward is 0 (logged only) or more")
-
-
-def _check_soundness(weights: Mapping[str, float]) -> None:
-    """Refuse weights under which form pays a wrong answer (`format_always`) as much as the least right one."""
-    wrong = weights.get("format_always", 0.0)
-    right = OUTSIDE * weights.get("correct", 0.0)
-    if wrong > 0 and wrong >= right:
-        raise UserError(
-            f"rewards.format_always={wrong}: a wrong answer in perfect form would earn as much as a right one; "
-            f"use less than {right:g} ({OUTSIDE} of rewards.correct), or rewards.format, which pays right answers only"
-        )
-    if not any(weights.get(name, 0.0) for name in ("correct", "format", "integer")):
-        raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
 
 
 def _check_lengths(prompts: Sequence[Any], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> None:

@@ -8,7 +8,7 @@ import inspect
 import math
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,62 +49,83 @@ def _load_module(name: str, path: Path) -> ModuleType:
     return module
 
 
-def call_reward(name: str, function: RewardFunction, texts: Sequence[str], call: dict[str, Any]) -> list[float | None]:
-    """Return a reward's values, checked: one finite number or None per completion.
+def call_rewards(
+    functions: Mapping[str, RewardFunction], texts: Sequence[str], call: Mapping[str, Any]
+) -> dict[str, list[float | None]]:
+    """Return every reward's values, checked: one finite number or None per completion.
+
+    Plain functions run one after another; those that return an awaitable are then waited for together.
 
     Args:
         texts: the completions, to show the one at fault.
-        call: keyword arguments of the function; sequences as long as `texts` go along.
+        call: keyword arguments of the functions; sequences as long as `texts` go along.
 
     Raises:
-        UserError: the function raises, or returns anything else.
+        UserError: a function raises, or returns anything else.
     """
+    outcomes = {name: _outcome(function, dict(call)) for name, function in functions.items()}
+    waiting = {name: values for name, values in outcomes.items() if inspect.isawaitable(values)}
+    if waiting:
+        outcomes |= dict(zip(waiting, _awaited(list(waiting.values())), strict=True))
+    return {name: _values(name, functions[name], outcome, texts, call) for name, outcome in outcomes.items()}
+
+
+def _outcome(function: RewardFunction, call: dict[str, Any]) -> Any:
+    """Return what a function returns, or the exception that it raises."""
     try:
-        values = _run(function, call)
+        return function(**call)
     except Exception as error:  # a user's function may raise anything
+        return error
+
+
+def _values(
+    name: str, function: RewardFunction, outcome: Any, texts: Sequence[str], call: Mapping[str, Any]
+) -> list[float | None]:
+    """Return an outcome as one number or None per completion."""
+    if isinstance(outcome, Exception):
         culprit = _first_raising(function, texts, call)
         raise UserError(
-            f'rewards."{name}": raised {describe(error)}{culprit}; return None where it does not apply'
-        ) from error
-    if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
-        raise UserError(f'rewards."{name}": returned {type(values).__name__}; return a list, one number per completion')
-    if len(values) != len(texts):
+            f'rewards."{name}": raised {describe(outcome)}{culprit}; return None where it does not apply'
+        ) from outcome
+    if isinstance(outcome, str | bytes | dict) or not hasattr(outcome, "__len__") or not hasattr(outcome, "__iter__"):
+        kind = type(outcome).__name__
+        raise UserError(f'rewards."{name}": returned {kind}; return a list, one number per completion')
+    if len(outcome) != len(texts):
         raise UserError(
-            f'rewards."{name}": returned {len(values)} values for {len(texts)} completions; return one for each'
+            f'rewards."{name}": returned {len(outcome)} values for {len(texts)} completions; return one for each'
         )
-    return [_checked(name, value, text) for value, text in zip(values, texts, strict=True)]
+    return [_checked(name, value, text) for value, text in zip(outcome, texts, strict=True)]
+
+
+def _awaited(awaitables: Sequence[Any]) -> list[Any]:
+    """Return the results or exceptions of awaitables that run together, in order.
+
+    In a thread of its own, because a notebook already runs a loop in this one.
+    """
+    import asyncio
+
+    outcomes: list[Any] = []
+
+    async def gather() -> list[Any]:
+        return await asyncio.gather(*awaitables, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: outcomes.extend(asyncio.run(gather())))
+    thread.start()
+    thread.join()
+    return outcomes
 
 
 def _run(function: RewardFunction, call: dict[str, Any]) -> Any:
     values = function(**call)
-    return _awaited(values) if inspect.isawaitable(values) else values
+    if not inspect.isawaitable(values):
+        return values
+    (outcome,) = _awaited([values])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-def _awaited(awaitable: Any) -> Any:
-    """Return an awaitable's result; in a thread of its own, because a notebook already runs a loop in this one."""
-    import asyncio
-
-    outcome: list[Any] = []
-
-    async def wait() -> Any:
-        return await awaitable
-
-    def run() -> None:
-        try:
-            outcome.append((asyncio.run(wait()), None))
-        except Exception as error:  # handed to the caller below
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value
-
-
-def _first_raising(function: RewardFunction, texts: Sequence[str], call: dict[str, Any]) -> str:
+def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping[str, Any]) -> str:
     """Return in words the first completion on which the function raises by itself; "" if none does."""
     for index, text in enumerate(texts):
         one = {key: [value[index]] if _is_column(value, len(texts)) else value for key, value in call.items()}

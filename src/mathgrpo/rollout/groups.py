@@ -8,7 +8,7 @@ from typing import Any
 
 from mathgrpo.answers import grade_completion
 from mathgrpo.formats import Format
-from mathgrpo.formats.chat import encode_prompt, prompt_messages
+from mathgrpo.formats.chat import encode_prompt, problem_messages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import RewardSuite
 from mathgrpo.rollout.engine import Engine
@@ -48,7 +48,7 @@ def sample_groups(
 def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuite) -> list[RolloutGroup]:
     """Return the groups with rewards, their parts and the grader's verdicts; one call of the suite for all."""
     texts = [text for group in groups for text in group.texts]
-    prompts = [prompt_messages(group.problem.question, fmt) for group in groups for _ in group.texts]
+    prompts = [problem_messages(group.problem, fmt) for group in groups for _ in group.texts]
     ids = [list(completion.ids) for group in groups for completion in group.completions]
     scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids)
     rewarded, start = [], 0

@@ -62,7 +62,7 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     """
     require_possible(recipe)
     fmt = get_format(recipe.format.name)
-    suite = build_suite(recipe.rewards, fmt)
+    suite = build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
     device = resolve_device(recipe.run.device)
     locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
     problems = load_problem_sets(recipe.problems)

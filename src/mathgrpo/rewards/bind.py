@@ -1,0 +1,101 @@
+"""A reward's settings, from a recipe's [reward_settings.NAME] table into its function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mathgrpo.config.load import validated
+from mathgrpo.config.recipe import Section
+from mathgrpo.errors import UserError
+from mathgrpo.rewards.catalogue import CATALOGUE
+from mathgrpo.rewards.length import length_limit, overlong_cache
+from mathgrpo.rewards.settings import CosineSettings, OverlongSettings
+from mathgrpo.rewards.signature import RewardFunction
+
+Settings = Section | Mapping[str, Any]
+"""A built-in reward's settings, or the keyword arguments of a user's function."""
+
+
+def reward_settings(
+    functions: Mapping[str, RewardFunction], tables: Mapping[str, Mapping[str, Any]], max_new_tokens: int = 0
+) -> dict[str, Settings]:
+    """Return the settings of every reward that has any, the defaults filled in.
+
+    Raises:
+        UserError: a table for a reward that is not used or takes no settings, an unknown key, a value that is not
+            allowed, or a reward on length without a length to count against.
+    """
+    checked: dict[str, Settings] = {}
+    for name in tables:
+        if name not in functions:
+            raise UserError(
+                f"reward_settings.{name}: this reward is not in [rewards]; add rewards.{name}=1.0 or remove the table"
+            )
+    for name, function in functions.items():
+        table = tables.get(name, {})
+        if name in CATALOGUE:
+            section = CATALOGUE[name].settings
+            if section is None and table:
+                raise UserError(f"reward_settings.{name}: this reward takes no settings; remove the table")
+            if section is not None:
+                checked[name] = _require_length(name, _section(name, section, table), max_new_tokens)
+        elif table:
+            checked[name] = _keywords(name, function, table)
+    return checked
+
+
+def with_settings(function: RewardFunction, settings: Settings | None) -> RewardFunction:
+    """Return the function with its settings in it, its name kept."""
+    if settings is None:
+        return function
+    fixed = {"settings": settings} if isinstance(settings, Section) else dict(settings)
+
+    @functools.wraps(function)
+    def configured(**columns: Any) -> Any:
+        return function(**{**columns, **fixed})
+
+    return configured
+
+
+def _section(name: str, section: type[Section], table: Mapping[str, Any]) -> Section:
+    try:
+        return validated(section, dict(table))
+    except UserError as error:
+        lines = (f"reward_settings.{name}.{line.lstrip('=')}" for line in str(error).splitlines())
+        raise UserError("\n".join(lines)) from None
+
+
+def _require_length(name: str, settings: Section, max_new_tokens: int) -> Section:
+    """Return the settings, if a reward on length has a length to count against."""
+    if not isinstance(settings, CosineSettings | OverlongSettings):
+        return settings
+    try:
+        limit = length_limit(settings.max_length, max_new_tokens)
+    except ValueError:
+        raise UserError(
+            f"reward_settings.{name}.max_length=0: means rollout.max_new_tokens, and there is none; give a number"
+        ) from None
+    if isinstance(settings, OverlongSettings) and overlong_cache(settings, limit) > limit:
+        raise UserError(
+            f"reward_settings.{name}.cache={settings.cache}: longer than max_length, which is {limit}; use at most that"
+        )
+    return settings
+
+
+def _keywords(name: str, function: RewardFunction, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a user's function, if it has parameters of these names."""
+    parameters = inspect.signature(function).parameters
+    own = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and key not in ("prompts", "completions", "answer", "question")
+    ]
+    for key in table:
+        if key not in own:
+            known = ", ".join(own) or "none"
+            raise UserError(f'reward_settings."{name}".{key}: the function has no such parameter; it has: {known}')
+    return dict(table)

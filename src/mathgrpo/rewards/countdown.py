@@ -1,0 +1,100 @@
+"""Constraint rewards: the answer is an expression that must use what the problem gives, and nothing else.
+
+Source: the Countdown task of TinyZero and GRPO-Zero, whose rewards run eval() on the model's text; `arithmetic.py`
+does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from mathgrpo.answers import parse_number
+from mathgrpo.formats import Format, get_format
+from mathgrpo.rewards.arithmetic import Expression, evaluate
+from mathgrpo.rewards.signature import Completions, completion_texts
+
+MAX_NUMBERS = 64
+_SEPARATORS = re.compile(r"[\s,;\[\]()]+")
+
+
+def countdown(
+    prompts: Any,
+    completions: Completions,
+    nums: Sequence[Any] = (),
+    target: Sequence[Any] = (),
+    answer: Sequence[Any] = (),
+    response_format: Format | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """Return 1 where the answer is an expression over + - * / that uses each given number once and makes the target.
+
+    Columns: `nums`, a list or text like "3, 5, 7"; `target`, a number (without it the gold answer). None (does not
+    apply) where a problem has no nums. "3 * 5 - 7 = 8" is read as the expression before the "=", which must hold.
+
+    Range: 0 to 1.
+    Gaming: none known: powers, other digits, joined digits, repeated and missing numbers earn 0.
+    """
+    fmt = response_format or get_format("xml")
+    texts = completion_texts(completions)
+    rows = zip(texts, _column(nums, texts), _column(target, texts), _column(answer, texts), strict=True)
+    return [
+        None if given is None else float(countdown_problem(fmt.parse(text).answer, given, wanted, gold) == "")
+        for text, given, wanted, gold in rows
+    ]
+
+
+def countdown_problem(answer: str | None, nums: Any, target: Any, gold: Any = None) -> str:
+    """Return in words why an answer does not solve a Countdown problem, "" when it does. Never raises."""
+    given = read_numbers(nums)
+    wanted = _number(gold if target is None else target)
+    if not given or wanted is None:
+        return "the problem's nums or target cannot be read"
+    if answer is None:
+        return "there is no single answer block"
+    left, _, right = answer.strip().strip("$").partition("=")
+    expression = evaluate(left)
+    if expression is None or expression.signed or "%" in left:
+        return "the answer is no expression of numbers, + - * / and brackets"
+    if right.strip() and (_value(evaluate(right)) != expression.value):
+        return f"the answer says that it makes {right.strip()[:20]}, and it makes {_shown(expression.value)}"
+    used = Counter(expression.numbers)
+    if used != Counter(given):
+        wrong = (used - Counter(given)) or (Counter(given) - used)
+        number = next(iter(wrong))
+        what = "too often or not given" if used - Counter(given) else "not used"
+        return f"{_shown(number)} is {what}"
+    return "" if expression.value == wanted else f"it makes {_shown(expression.value)}, not {_shown(wanted)}"
+
+
+def read_numbers(value: Any) -> list[Fraction] | None:
+    """Return the numbers of a list, tuple, array or text, None when one cannot be read."""
+    if isinstance(value, str):
+        parts: Sequence[Any] = [part for part in _SEPARATORS.split(value) if part]
+    elif hasattr(value, "__iter__"):
+        parts = list(value)
+    else:
+        return None
+    numbers = [_number(part) for part in parts[: MAX_NUMBERS + 1]]
+    return (
+        None if len(numbers) > MAX_NUMBERS else [n for n in numbers if n is not None] if None not in numbers else None
+    )
+
+
+def _number(value: Any) -> Fraction | None:
+    return None if value is None or isinstance(value, bool) else parse_number(str(value))
+
+
+def _value(expression: Expression | None) -> Fraction | None:
+    return None if expression is None else expression.value
+
+
+def _shown(value: Fraction) -> str:
+    return str(value) if len(str(value)) <= 20 else "a huge number"
+
+
+def _column(values: Sequence[Any], texts: Sequence[str]) -> Sequence[Any]:
+    return values if len(values) else [None] * len(texts)

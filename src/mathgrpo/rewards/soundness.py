@@ -1,0 +1,76 @@
+"""The check that a suite of sound rewards never lets a wrong answer earn as much as a right one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mathgrpo.config.recipe import Section
+from mathgrpo.errors import UserError
+from mathgrpo.rewards.bind import Settings
+from mathgrpo.rewards.catalogue import CATALOGUE
+from mathgrpo.rewards.entry import Pay
+from mathgrpo.rewards.sound import OUTSIDE
+
+
+def check_soundness(weights: Mapping[str, float], settings: Mapping[str, Settings]) -> None:
+    """Return when a wrong answer earns less than a right one, whatever the completions look like.
+
+    Only suites of sound built-in rewards are checked: copies of reference systems keep their faults, and of a user's
+    function nothing is known. What pays wrong answers must stay below the least right answer, one marked outside the
+    format (`OUTSIDE` of correct); with penalties, a right answer in the format with all of them must stay above.
+
+    Raises:
+        UserError: the weights do not allow that.
+    """
+    if not all(name in CATALOGUE and CATALOGUE[name].sound for name in weights):
+        return
+    pays = {name: _pay(name, settings) for name in weights}
+    _check_wrong(weights, pays)
+    if not any(weight for name, weight in weights.items() if CATALOGUE[name].pays_right):
+        raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
+    _check_penalties(weights, pays)
+
+
+def _pay(name: str, settings: Mapping[str, Settings]) -> Pay:
+    own = settings.get(name)
+    return CATALOGUE[name].pay_with(own if isinstance(own, Section) else None)
+
+
+def _check_wrong(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> None:
+    wrong = _sum(weights, {name: pay.wrong for name, pay in pays.items()})
+    least = _least_right(weights, pays)
+    if wrong <= 0 or wrong < least:
+        return
+    paid = [f"rewards.{name}={weights[name]}" for name, pay in pays.items() if weights[name] * pay.wrong > 0]
+    source = f"{OUTSIDE} of rewards.correct" if "correct" in weights else "what a right answer earns"
+    together = "" if len(paid) == 1 else f" (together {wrong:g})"
+    hint = ", or rewards.format, which pays right answers only" if "rewards.format_" in paid[0] else ""
+    raise UserError(
+        f"{', '.join(paid)}{together}: a wrong answer in perfect form would earn as much as a right one; "
+        f"keep what wrong answers earn below {least:g} ({source}){hint}"
+    )
+
+
+def _check_penalties(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> None:
+    penalty = -_sum(weights, {name: min(pay.right, 0.0) for name, pay in pays.items()})
+    if penalty <= 0:
+        return
+    right = _sum(weights, {name: max(pay.right, 0.0) for name, pay in pays.items()})
+    wrong = _sum(weights, {name: pay.wrong for name, pay in pays.items()})
+    if right - penalty <= wrong:
+        named = [f"rewards.{name}={weights[name]}" for name, pay in pays.items() if weights[name] * pay.right < 0]
+        raise UserError(
+            f"{', '.join(named)}: penalties of up to {penalty:g} could make a right answer earn no more than a wrong "
+            f"one; keep them together below {right - wrong:g}, or raise rewards.correct"
+        )
+
+
+def _least_right(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> float:
+    """Return what the least right answer earns before penalties."""
+    if "correct" in weights:
+        return OUTSIDE * weights["correct"]
+    return _sum(weights, {name: max(pay.right, 0.0) for name, pay in pays.items()})
+
+
+def _sum(weights: Mapping[str, float], amounts: Mapping[str, float]) -> float:
+    return sum(weights[name] * amount for name, amount in amounts.items() if weights[name])
