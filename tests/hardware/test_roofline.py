@@ -46,12 +46,25 @@ def test_a_measurement_is_in_the_range_of_real_machines() -> None:
     assert f"{torch.get_num_threads()} threads, float32, torch {torch.__version__}" in measured.machine
 
 
-def test_it_is_measured_once_for_each_precision(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = machine_roofline("cpu", torch.float32)
+def test_the_best_of_three_measurements_is_kept_for_each_precision(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = machine_name("cpu", torch.float32)
+    speeds = iter([(5.0, 9.0, 1.0), (7.0, 8.0, 2.0), (6.0, 4.0, 3.0)])
+
+    def measured(*_: object) -> Roofline:
+        flops, near, far = next(speeds, (0.0, 0.0, 0.0))
+        assert flops, "measured a fourth time"
+        return Roofline(name, ((1, near), (2, far)), flops, time.time())
+
+    monkeypatch.setattr(roofline, "measure_roofline", measured)
+    found = [machine_roofline("cpu", torch.float32) for _ in range(5)]
+    assert [(one.flops_per_s, *(speed for _, speed in one.bandwidths)) for one in found] == [
+        (5.0, 9.0, 1.0), (7.0, 9.0, 2.0), (7.0, 9.0, 3.0), (7.0, 9.0, 3.0), (7.0, 9.0, 3.0),
+    ]  # fmt: skip
     [path] = (cache / "roofline").iterdir()
-    assert read_roofline(path) == first
+    assert read_roofline(path) == found[-1] and found[-1].measured_at == found[0].measured_at
     monkeypatch.setattr(roofline, "measure_roofline", lambda *_: pytest.fail("measured again"))
-    assert machine_roofline("cpu", torch.float32) == first
     with pytest.raises(pytest.fail.Exception):
         machine_roofline("cpu", torch.bfloat16)
 
@@ -59,7 +72,7 @@ def test_it_is_measured_once_for_each_precision(cache: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "change",
     [
-        {"measured_at": time.time() - 31 * 86_400},
+        {"measured_at": time.time() - 31 * 86_400, "flops_per_s": 1e30},
         {"measured_at": time.time() + 86_400},
         {"machine": "another"},
         {"flops_per_s": 0},
@@ -76,7 +89,8 @@ def test_what_makes_no_sense_or_is_too_old_is_measured_again(cache: Path, change
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     again = machine_roofline("cpu", torch.float32)
     assert again == read_roofline(path) and abs(again.measured_at - time.time()) < 60
-    assert again.machine == machine_name("cpu", torch.float32)
+    assert again.machine == machine_name("cpu", torch.float32) and again.measurements == 1
+    assert again.flops_per_s < 1e20
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"machine": 1}'])

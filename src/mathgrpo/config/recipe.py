@@ -30,7 +30,7 @@ class RunSection(Section):
     threads: int = Field(0, ge=0)
     """CPU threads for torch; 0: as many as there are physical cores."""
     roofline: bool = True
-    """Measure the machine once (about 0.4 s, then kept) so that a run says what share of it a step uses."""
+    """Measure the machine (0.4 s in its first three runs, then kept) so that a run says what share of it a step uses."""
 
 
 class LoraSection(Section):
@@ -137,6 +137,12 @@ class OptimizerSection(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_ratio: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the steps during which the learning rate rises from 0."""
+    compute_copy: Literal["auto", "on", "off"] = "auto"
+    """Keep the layers' matrices of the model in the compute precision beside their float32 masters, which the optimizer
+    trains, instead of casting them in every micro-batch. Same numbers. auto: on CUDA in bfloat16, without an adapter."""
+    kernel: Literal["auto", "torch", "triton"] = "auto"
+    """AdamW as torch's fused one, or as one Triton kernel that writes the compute copy too. auto: triton with a compute
+    copy on CUDA, where it takes the same step as torch's on a trial."""
 
 
 class TrainingSection(Section):

@@ -1,4 +1,4 @@
-"""What this machine gives: memory bandwidth and arithmetic, measured once and kept.
+"""What this machine gives: memory bandwidth and arithmetic, measured and kept.
 
 The roofline (Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785): no program is faster than its bytes
 over the bandwidth, nor than its FLOPs over the arithmetic. Bandwidth depends on where the bytes lie, so it is measured
@@ -22,7 +22,9 @@ import torch
 from mathgrpo.cache import cache_folder
 from mathgrpo.hardware.flops import Work
 
-MAX_AGE_DAYS = 30
+MEASUREMENTS = 3
+"""Runs that measure the machine before it counts as known: one of them is likely to meet it idle."""
+MAX_AGE_S = 30 * 86_400
 """An older measurement is made anew: drivers and neighbours change."""
 SECONDS_A_TEST = 0.03
 """Time one test is repeated for; the fastest repeat counts, because whatever disturbs only slows down."""
@@ -39,13 +41,15 @@ class Roofline:
         machine: device, threads, precision and library it was measured with.
         bandwidths: (bytes in use, bytes per second) ascending; the last is main memory's.
         flops_per_s: of a large matrix product.
-        measured_at: seconds since 1970.
+        measured_at: seconds since 1970, of the first measurement.
+        measurements: how many these numbers are the best of.
     """
 
     machine: str
     bandwidths: tuple[tuple[int, float], ...]
     flops_per_s: float
     measured_at: float
+    measurements: int = 1
 
     @property
     def memory_bandwidth(self) -> float:
@@ -79,17 +83,20 @@ def ideal_seconds(roofline: Roofline, works: Iterable[Work]) -> tuple[float, flo
 
 
 def machine_roofline(device: str, dtype: torch.dtype) -> Roofline:
-    """Return this machine's roofline: the one kept in the cache folder, or a new measurement, which is then kept.
+    """Return this machine's roofline, from the cache folder; it is measured in the first MEASUREMENTS runs.
 
+    A measurement takes about 0.4 s. Of several the best numbers are kept: whatever else goes on only slows down.
     A file that is missing, unreadable, of another machine or too old is replaced; one that cannot be written is left.
-    Takes about 0.4 s when it measures.
     """
     machine = machine_name(device, dtype)
     path = cache_folder() / "roofline" / (re.sub(r"[^\w.-]+", "-", machine).strip("-").lower() + ".json")
     kept = read_roofline(path)
-    if kept is not None and kept.machine == machine and 0 <= time.time() - kept.measured_at < MAX_AGE_DAYS * 86_400:
+    if kept is not None and not (kept.machine == machine and 0 <= time.time() - kept.measured_at < MAX_AGE_S):
+        kept = None
+    if kept is not None and kept.measurements >= MEASUREMENTS:
         return kept
     measured = measure_roofline(device, dtype)
+    measured = measured if kept is None else best_of(kept, measured)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{time.time_ns()}.tmp")
@@ -107,6 +114,7 @@ def read_roofline(path: Path) -> Roofline | None:
             tuple((int(size), float(speed)) for size, speed in row["bandwidths"]),
             float(row["flops_per_s"]),
             float(row["measured_at"]),
+            int(row["measurements"]),
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -123,6 +131,19 @@ def measure_roofline(device: str, dtype: torch.dtype) -> Roofline:
         bandwidths = [(size << 20, measure_bandwidth(device, size << 20)) for size in megabytes]
         flops_per_s = max(measure_arithmetic(device, dtype, side) for side in sides)
     return Roofline(machine_name(device, dtype), _falling(bandwidths), flops_per_s, time.time())
+
+
+def best_of(first: Roofline, second: Roofline) -> Roofline:
+    """Return the better numbers of two measurements of one machine; the first's date, so that it grows old."""
+    speeds = dict(first.bandwidths)
+    merged = [(size, max(speed, speeds.get(size, 0.0))) for size, speed in second.bandwidths]
+    return Roofline(
+        second.machine,
+        _falling(merged),
+        max(first.flops_per_s, second.flops_per_s),
+        first.measured_at,
+        first.measurements + 1,
+    )
 
 
 def measure_bandwidth(device: str, num_bytes: int) -> float:

@@ -1,4 +1,4 @@
-"""Which curves a report draws, in which order, and what a reader needs to know about each."""
+"""A run's metrics as charts under their headings."""
 
 from __future__ import annotations
 
@@ -8,25 +8,13 @@ from dataclasses import dataclass, field
 from mathgrpo.evaluation.metrics import wilson_interval
 from mathgrpo.report.charts import NUM_COLOURS, Series, interval_chart, line_chart, stacked_chart
 from mathgrpo.report.load import RunData
+from mathgrpo.report.sections import NOT_ALONE, SECTIONS, Curve
+from mathgrpo.report.speed import speed_summary
 from mathgrpo.report.text import number, percent
 
 Metrics = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 CHART_BYTES = 400_000
 """All charts together; what a run with very many metrics has beyond it is named, not drawn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One chart to draw: metric name -> label; a name ending in "/*" stands for every metric below it."""
-
-    title: str
-    metrics: Mapping[str, str]
-    note: str = ""
-    percent: bool = False
-    log: bool = False
-    stacked: bool = False
-    band: str = ""
-    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,89 +34,7 @@ class ChartSection:
 
     title: str
     charts: list[Chart] = field(default_factory=list)
-
-
-SECTIONS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
-    (
-        "Learning",
-        (
-            Curve(
-                "Reward",
-                {"reward": "mean"},
-                "Mean over the completions of a step; band: ± reward_std.",
-                band="reward_std",
-            ),
-            Curve("Parts of the reward", {"reward/*": ""}, "Mean of each reward function."),
-            Curve(
-                "Training completions",
-                {"accuracy": "correct", "format_rate": "in the format", "worked_rate": "worked out"},
-                "Sampled while training, on training problems.",
-                percent=True,
-            ),
-            Curve(
-                "Groups without spread",
-                {"frac_reward_zero_std": "share of groups"},
-                "Every completion has the same reward: nothing to learn.",
-                percent=True,
-            ),
-            Curve("Grader errors", {"grader_errors": "completions"}, "Grades that failed or timed out."),
-        ),
-    ),
-    (
-        "Completions",
-        (
-            Curve("Length", {"completions/mean_length": "mean tokens"}, "Sampled tokens, the end token included."),
-            Curve(
-                "Cut off",
-                {"completions/clipped_ratio": "share of completions"},
-                "No end token within max_new_tokens.",
-                percent=True,
-            ),
-            Curve("Entropy", {"entropy": "nats per token"}, "Near zero: the model no longer tries anything new."),
-        ),
-    ),
-    (
-        "Optimisation",
-        (
-            Curve("Gradient norm", {"grad_norm": "L2 norm"}, "Before clipping."),
-            Curve("Loss", {"loss": "loss"}, "Says little in GRPO: its gradient is what counts."),
-            Curve("KL to the reference", {"kl": "nats per token"}),
-            Curve(
-                "Clipped tokens",
-                {"clip_ratio/low": "below", "clip_ratio/high": "above"},
-                "Tokens whose ratio left the clip range.",
-                percent=True,
-            ),
-            Curve(
-                "Engine against trainer",
-                {"sampling/logprob_difference/mean": "mean", "sampling/logprob_difference/max": "largest"},
-                "|log-probability difference| between rollout and update; logarithmic.",
-                log=True,
-            ),
-            Curve("Learning rate", {"learning_rate": "rate"}, exact=True),
-            Curve(
-                "Weights moved",
-                {"weights_moved": "share of weights"},
-                "Changed by the step at all, in their own precision.",
-                percent=True,
-            ),
-        ),
-    ),
-    (
-        "Speed",
-        (
-            Curve("Throughput", {"tokens_per_s": "tokens / s"}),
-            Curve(
-                "Time of a step",
-                {"time/rollout": "rollout", "time/reward": "reward", "time/update": "update", "time/other": "other"},
-                "Seconds, stacked.",
-                stacked=True,
-            ),
-        ),
-    ),
-)
-NOT_ALONE = {"reward_std", "time/step", "time/other"}
-"""Metrics shown as part of another chart."""
+    lead: str = ""
 
 
 def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
@@ -138,7 +44,7 @@ def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
         metrics["time/other"] = other
     sections, used, bytes_drawn = [], set(NOT_ALONE), 0
     for title, curves in SECTIONS:
-        section = ChartSection(title)
+        section = ChartSection(title, lead=speed_summary(run) if title == "Speed" else "")
         if title == "Learning" and (chart := accuracy_chart(run)):
             section.charts.append(chart)
         for curve in curves:
