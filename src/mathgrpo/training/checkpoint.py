@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation.files import read_json_object, to_json
 from mathgrpo.models import Policy
+from mathgrpo.training.master_adamw import full_precision
 from mathgrpo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 
 FOLDER = "checkpoints"
@@ -103,7 +104,8 @@ def _write_model(folder: Path, policy: Policy) -> None:
 
 
 def _write(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    _write_model(folder, policy)
+    with full_precision(optimizer):
+        _write_model(folder, policy)
     tensors = optimizer_tensors(policy.model, optimizer)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
     (folder / STATE).write_text(to_json(asdict(state)) + "\n")
