@@ -7,7 +7,7 @@ import pytest
 from fakes import CHAT_TEMPLATE, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.formats import FORMATS, get_format
-from mathgrpo.formats.chat import encode_prompt, prompt_messages, prompt_text
+from mathgrpo.formats.chat import encode_prompt, problem_messages, problem_text, prompt_messages, prompt_text
 from mathgrpo.types import Problem
 
 QUESTION = "What is 2 + 2?"
@@ -92,3 +92,31 @@ def test_bos_comes_once_and_eos_never() -> None:
     assert plain[0] == 2 and plain.count(2) == 1 and plain.count(1) == 0
     templated = encode_prompt(_adding_ends(tiny_tokenizer()), problem, fmt).ids
     assert templated == encode_prompt(tiny_tokenizer(), problem, fmt).ids and templated.count(2) == 1
+
+
+def test_the_leaky_prompt_is_the_notebooks_and_nothing_else() -> None:
+    problem, fmt = Problem("Two and two?", "4", solution="2 + 2 = 4"), get_format("think_leaky")
+    expected = "<problem>\nTwo and two?\n</problem>\n\n<think>\n2 + 2 = 4\n</think>\n\n<answer>4</answer>"
+    for tokenizer in (tiny_tokenizer(), tiny_tokenizer(chat_template=False)):
+        assert problem_text(tokenizer, problem, fmt) == expected
+        assert tokenizer.decode(encode_prompt(tokenizer, problem, fmt).ids) == expected
+    assert problem_messages(problem, fmt) == [{"role": "user", "content": expected}]
+
+
+def test_no_other_format_shows_the_solution_or_the_answer() -> None:
+    problem = Problem("Two and two?", "4711", solution="2 + 2 = 4711")
+    for fmt in FORMATS.values():
+        if not fmt.leaky:
+            assert "4711" not in problem_text(tiny_tokenizer(), problem, fmt)
+            assert problem_messages(problem, fmt) == prompt_messages("Two and two?", fmt)
+
+
+def test_a_leaky_format_without_a_solution_is_one_clear_line() -> None:
+    fmt = get_format("think_leaky")
+    with pytest.raises(
+        UserError, match=r'format\.name="think_leaky": .* has none; name problems\.solution_column'
+    ) as caught:
+        encode_prompt(tiny_tokenizer(), Problem(QUESTION, "4"), fmt)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="it needs worked solutions"):
+        prompt_text(tiny_tokenizer(), QUESTION, fmt)

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,22 @@ def sees(prompts, completions, answer, question, hint, completion_ids, trainer_s
 def halves(completions, **columns):
     return [1 / (len(c[0]["content"]) - 3) for c in completions]
 
+async def slow(completions, **columns):
+    await asyncio.sleep(0.3)
+    return [float(len(completions))] * len(completions)
+
+class Judge:
+    async def __call__(self, completions, **columns):
+        await asyncio.sleep(0.3)
+        return [None] * len(completions)
+
+judge = Judge()
+
+async def fails(completions, **columns):
+    await asyncio.sleep(0)
+    return [1 / (len(c[0]["content"]) - 3) for c in completions]
+
+async def async_nan(completions, **columns): return [0.0, float("nan")]
 def short(completions, **columns): return [1.0]
 def nan(completions, **columns): return [0.0, float("nan")]
 def infinite(completions, **columns): return [0.0, float("inf")]
@@ -85,6 +102,14 @@ def test_async_functions_run_also_inside_a_running_loop(user: str) -> None:
     assert asyncio.run(notebook()).totals == (1.0, 0.0)
 
 
+def test_async_functions_wait_together_and_an_object_can_be_one(user: str) -> None:
+    start = time.perf_counter()
+    scores = score({f"{user}:slow": 1.0, f"{user}:judge": 1.0, f"{user}:waits": 1.0, "correct": 1.0}, ["18", "7"])
+    assert time.perf_counter() - start < 0.55  # two naps of 0.3 s at once
+    assert scores.totals == (3.25, 2.0) and scores.parts[f"{user}:judge"] == (None, None)
+    assert list(scores.parts) == [f"{user}:slow", f"{user}:judge", f"{user}:waits", "correct"]
+
+
 def test_a_function_gets_every_column_and_what_trl_passes(user: str) -> None:
     columns = {"answer": ["1", "2"], "question": ["q1", "q2"], "hint": ["h1", "h2"], "prompts": ["not", "these"]}
     suite = build_suite({f"{user}:sees": 1.0}, get_format("xml"))
@@ -96,6 +121,8 @@ def test_a_function_gets_every_column_and_what_trl_passes(user: str) -> None:
     ("function", "words"),
     [
         ("halves", "ZeroDivisionError: division by zero (mine.py line 20) on the completion 'b\\nd'"),
+        ("fails", "ZeroDivisionError: division by zero (mine.py line 35) on the completion 'b\\nd'"),
+        ("async_nan", "returned nan for the completion 'b\\nd'"),
         ("short", "returned 1 values for 2 completions"),
         ("nan", "returned nan for the completion 'b\\nd'"),
         ("infinite", "returned inf for the completion 'b\\nd'"),
@@ -148,7 +175,7 @@ def test_a_suite_that_cannot_be_is_refused_when_it_is_built(weights: dict[str, f
 def test_a_file_that_does_not_load_or_has_no_such_function_is_refused(user: str, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("x = 1\nraise RuntimeError('no\\nway')\n")
     for name, words in (
-        (f"{user}:lenght", "its functions: halves"),
+        (f"{user}:lenght", "its functions: async_nan"),
         (f"{user}:constant", "no function"),
         (f"{tmp_path}/broken.py:f", "line 2"),
     ):

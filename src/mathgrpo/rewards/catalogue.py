@@ -78,8 +78,8 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "cosine": Entry(
         cosine, "length",
-        "from right_short to right_long along a cosine with the tokens of a right answer, likewise for wrong ones; over "
-        "from max_length on", _cosine_pay,
+        "from right_short to right_long along a cosine with the tokens of a right answer, likewise for wrong ones; "
+        "over from max_length on", _cosine_pay,
         "with wrong_long above wrong_short, text that only adds length", why.cosine,
         source="arXiv 2502.03373, section 4.2", settings=CosineSettings, needs_tokens=True, pays_right=True,
     ),
