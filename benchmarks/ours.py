@@ -1,0 +1,96 @@
+"""This project as a contestant: the calls that its training loop makes, in their order."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.channel import Control
+from benchmarks.gradient import compare_gradient
+from benchmarks.memory import peak_bytes, reset_peak, resident_bytes
+from benchmarks.settings import Settings
+from benchmarks.task import FORCED_END, recipe_of
+
+
+def run(control: Control, settings: Settings, folder: Path, options: dict[str, Any]) -> None:
+    """Prepare, then take one step for each command.
+
+    Options are fields of the recipe's [grpo]. Commands: step (its number), gradient (the path of TRL's batch).
+    """
+    from mathgrpo.training.prepare import prepare
+
+    imported = resident_bytes()
+    started = time.perf_counter()
+    ready = forced(prepare(recipe_of(settings, folder, **options), None), settings)
+    contestant = Ours(ready, settings)
+    control.reply(
+        ready=True, imported_bytes=imported, prepare_s=time.perf_counter() - started, note=ready.engine.reason
+    )
+    while (command := control.next()) is not None:
+        if command["do"] == "gradient":
+            control.reply(**compare_gradient(ready, Path(command["path"])))
+            reset_peak(settings.device)
+        else:
+            control.reply(**contestant.step(command["step"]))
+
+
+def forced(ready: Any, settings: Settings) -> Any:
+    """Return the prepared run with an end id that is never sampled, in forced mode; as it is otherwise."""
+    from mathgrpo.rollout import build_engine
+
+    if settings.mode == "natural":
+        return ready
+    policy = dataclasses.replace(ready.policy, eos_ids=(FORCED_END,))
+    rollout = ready.recipe.rollout
+    return dataclasses.replace(ready, policy=policy, engine=build_engine(policy, rollout.engine, rollout.max_rows))
+
+
+class Ours:
+    """A prepared run, one step at a time."""
+
+    def __init__(self, ready: Any, settings: Settings) -> None:
+        self._ready, self._settings = ready, settings
+
+    def step(self, index: int) -> dict[str, Any]:
+        """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""
+        from mathgrpo.grpo import policy_update, with_advantages
+        from mathgrpo.rollout.groups import reward_groups, sample_groups
+        from mathgrpo.training.batches import counted_seed, problems_of_step
+        from mathgrpo.training.metrics import rollout_metrics
+        from mathgrpo.types import Sampling
+
+        ready, recipe, settings = self._ready, self._ready.recipe, self._settings
+        started = clock(settings.device)
+        problems = problems_of_step(ready.problems.train, index, settings.prompts_per_step, settings.seed)
+        sampling = Sampling(settings.max_new_tokens, seed=counted_seed(settings.seed, "rollout", index))
+        groups = sample_groups(ready.engine, ready.policy, problems, ready.fmt, settings.group_size, sampling)
+        rolled_out = clock(settings.device)
+        groups = reward_groups(groups, ready.fmt, ready.suite)
+        rewarded = clock(settings.device)
+        groups = with_advantages(groups, recipe.grpo.advantage_scale)
+        stats = policy_update(
+            ready.policy, ready.optimizer, groups, recipe.grpo, temperature=1.0,
+            max_new_tokens=settings.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
+        )  # fmt: skip
+        rollout_metrics(groups, ready.fmt)
+        ended = clock(settings.device)
+        lengths = [len(c.ids) for group in groups for c in group.completions]
+        prompt_tokens = sum(len(group.prompt.ids) for group in groups)
+        difference = stats.metrics.get("sampling/logprob_difference/mean")
+        return {
+            "step": index, "seconds": ended - started, "rollout_s": rolled_out - started,
+            "reward_s": rewarded - rolled_out, "tokens": sum(lengths), "longest": max(lengths),
+            "prompt_tokens": prompt_tokens, "peak_bytes": peak_bytes(settings.device),
+            "resident_bytes": resident_bytes(), "logprob_difference": difference,
+        }  # fmt: skip
+
+
+def clock(device: str) -> float:
+    """Return the time in seconds once the device has done all it was told."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,106 @@
+"""The task all contestants share: problems in their order, prompts, rewards. Prepared once, before any contestant starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.models import count_parameters, save_random_model
+from benchmarks.settings import Settings
+
+if TYPE_CHECKING:
+    from mathgrpo.config import Recipe
+    from mathgrpo.types import Problem
+
+TRAIN_PROBLEMS, HELDOUT_PROBLEMS = 512, 16
+FORMAT = "xml"
+FORCED_END = 1 << 24
+"""An end id that no vocabulary has: nothing ends before its limit."""
+
+
+def prepare_task(settings: Settings, folder: Path) -> None:
+    """Write problems, the model if it is a random one, and every step's prompts into a folder.
+
+    A random model stands beside the folder, for other experiments too. No contestant makes anything while others are
+    timed.
+    """
+    from mathgrpo.config.recipe import ProblemsSection
+    from mathgrpo.models.sources import locate_model
+    from mathgrpo.problems import load_problem_sets
+
+    folder.mkdir(parents=True, exist_ok=True)
+    sets = load_problem_sets(ProblemsSection(train_size=TRAIN_PROBLEMS, heldout_size=HELDOUT_PROBLEMS))
+    for stem, problems in (("train", sets.train), ("test", sets.heldout)):
+        rows = [json.dumps({"question": p.question, "answer": p.answer}) for p in problems]
+        (folder / f"{stem}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    path = model_path(settings, folder)
+    if settings.model != "starter" and not (Path(path) / "config.json").is_file():
+        save_random_model(settings.model, Path(path))
+    model = locate_model(path)
+    prompts = _prompts(sets.train, settings, model)
+    facts = {"model": model, "parameters": count_parameters(model), "longest_prompt": max(map(len, prompts))}
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what `prepare_task` found out: model (its folder), parameters, longest_prompt (tokens)."""
+    facts: dict[str, Any] = json.loads((folder / "facts.json").read_text())
+    return facts
+
+
+def _prompts(problems: Sequence[Problem], settings: Settings, model: str) -> list[list[int]]:
+    """Return every step's tokenised prompts, for a contestant that has none of our code."""
+    from transformers import AutoTokenizer
+
+    from mathgrpo.formats import get_format
+    from mathgrpo.formats.chat import encode_prompt
+
+    tokenizer, fmt = AutoTokenizer.from_pretrained(model), get_format(FORMAT)
+    return [list(encode_prompt(tokenizer, p, fmt).ids) for p in problems_in_order(problems, settings)]
+
+
+def model_path(settings: Settings, folder: Path) -> str:
+    """Return what to give for model.path."""
+    return "starter" if settings.model == "starter" else str(folder.parent / "models" / settings.model)
+
+
+def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
+    """Return the settings as a recipe of this project."""
+    from mathgrpo.config import Recipe
+
+    reward = str(Path(__file__).with_name("spread_reward.py")) + ":spread"
+    budget = {"token_budget": settings.micro_tokens} if settings.micro_tokens else {}
+    return Recipe.model_validate(
+        {
+            "run": {"device": settings.device, "threads": settings.threads, "seed": settings.seed},
+            "model": {"path": model_path(settings, folder), "dtype": settings.dtype},
+            "problems": {"source": str(folder), "train_size": TRAIN_PROBLEMS, "heldout_size": HELDOUT_PROBLEMS},
+            "format": {"name": FORMAT},
+            "rewards": {"correct": 1.0, "format": 0.1} if settings.task_reward else {reward: 1.0},
+            "rollout": {
+                "prompts_per_step": settings.prompts_per_step,
+                "group_size": settings.group_size,
+                "max_new_tokens": settings.max_new_tokens,
+            },
+            "grpo": {"skip_zero_advantage": False} | budget | grpo,
+            "optimizer": {"learning_rate": settings.learning_rate, "beta2": 0.999},
+            "training": {"steps": settings.num_steps},
+        }
+    )
+
+
+def problems_in_order(problems: Sequence[Problem], settings: Settings) -> list[Problem]:
+    """Return the problems of steps 0, 1, …, one after another, as this project's loop takes them."""
+    from mathgrpo.training.batches import problems_of_step
+
+    steps = range(settings.num_steps)
+    return [p for i in steps for p in problems_of_step(problems, i, settings.prompts_per_step, settings.seed)]
+
+
+def columns_of(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Return problems as rows of a TRL data set, without prompts."""
+    return [{key: value for key, value in asdict(p).items() if key in ("question", "answer")} for p in problems]
