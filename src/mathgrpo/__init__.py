@@ -1,0 +1,22 @@
+"""Teach a small language model to reason about maths with GRPO.
+
+`from mathgrpo import GRPOConfig, GRPOTrainer` is the script interface (docs/from-trl.md), `mathgrpo` the command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mathgrpo.trainer.config import GRPOConfig
+    from mathgrpo.trainer.trainer import GRPOTrainer
+
+__all__ = ["GRPOConfig", "GRPOTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the script interface on first use, so that `import mathgrpo` costs nothing."""
+    if name in ("GRPOConfig", "GRPOTrainer"):
+        return getattr(importlib.import_module("mathgrpo.trainer"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

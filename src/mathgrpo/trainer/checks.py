@@ -1,0 +1,104 @@
+"""Settings that cannot work, found before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from mathgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mathgrpo.trainer.config import GRPOConfig
+
+LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_hf")
+SCHEDULES = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+)  # fmt: skip
+TRACKERS = ("trackio", "wandb", "tensorboard", "all")
+
+_CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
+    "loss_type": (LOSSES, "of these, dapo is TRL's default"),
+    "optim": (OPTIMIZERS, "for another one pass optimizers=(optimizer, None) to the trainer"),
+    "lr_scheduler_type": (SCHEDULES, "for another one pass optimizers=(optimizer, scheduler) to the trainer"),
+    "scale_rewards": (("group", "none", "batch"), "or True and False"),
+    "multi_objective_aggregation": (("sum_then_normalize", "normalize_then_sum"), "as in TRL"),
+    "logging_strategy": (("steps", "epoch", "no"), "as in transformers"),
+    "eval_strategy": (("steps", "epoch", "no"), "as in transformers"),
+    "save_strategy": (("steps", "epoch", "no"), '"best" needs load_best_model_at_end, which is not served'),
+    "hub_strategy": (("every_save", "end"), "the optimizer's state is never uploaded"),
+}
+_AT_LEAST: dict[str, float] = {
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+    "num_generations": 2, "num_iterations": 1, "max_completion_length": 1, "learning_rate": 0.0, "warmup_steps": 0,
+    "weight_decay": 0.0, "max_grad_norm": 0.0, "beta": 0.0, "adam_epsilon": 0.0, "logging_steps": 0, "seed": 0,
+}  # fmt: skip
+
+
+def check_config(config: GRPOConfig) -> None:
+    """Return when the settings can work.
+
+    Raises: UserError naming field, value, what is allowed and the remedy.
+    """
+    for name, (allowed, remark) in _CHOICES.items():
+        value = getattr(config, name)
+        if value not in allowed:
+            raise UserError(f"{name}={value!r}: use one of {', '.join(allowed)}; {remark}")
+    for name, least in _AT_LEAST.items():
+        _require_number(name, getattr(config, name), least)
+    _check_optional(config)
+    _check_batch(config)
+    _check_sampling(config)
+    if not 0.0 < config.epsilon < 1.0:
+        raise UserError(f"epsilon={config.epsilon}: must be between 0 and 1; TRL's default is 0.2")
+    unknown = [name for name in config.report_to or [] if name not in TRACKERS]
+    if unknown:
+        raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(TRACKERS)}, or none")
+
+
+def _require_number(name: str, value: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        hint = "; with fewer than 2 every advantage would be 0" if name == "num_generations" else ""
+        raise UserError(f"{name}={value!r}: must be a number of at least {least:g}{hint}")
+
+
+def _check_optional(config: GRPOConfig) -> None:
+    for name, least in (("max_prompt_length", 1), ("num_generations_eval", 1), ("save_total_limit", 1)):
+        if getattr(config, name) is not None:
+            _require_number(name, getattr(config, name), least)
+    if config.max_steps <= 0 and not config.num_train_epochs > 0:
+        raise UserError(f"num_train_epochs={config.num_train_epochs}: must be above 0, or set max_steps")
+    if config.warmup_ratio is not None and not 0.0 <= config.warmup_ratio < 1.0:
+        raise UserError(f"warmup_ratio={config.warmup_ratio}: must be from 0 up to, but not including, 1")
+    if config.epsilon_high is not None and config.epsilon_high <= 0:
+        raise UserError(f"epsilon_high={config.epsilon_high}: must be above 0; DAPO uses 0.28")
+    if config.reward_weights is not None and not all(math.isfinite(weight) for weight in config.reward_weights):
+        raise UserError(f"reward_weights={config.reward_weights}: every weight must be a finite number")
+
+
+def _check_batch(config: GRPOConfig) -> None:
+    size, generations = config.generation_batch_size or 0, config.num_generations
+    if config.steps_per_generation != config.gradient_accumulation_steps or size % config.per_device_train_batch_size:
+        raise UserError(
+            f"steps_per_generation={config.steps_per_generation} (generation_batch_size={size}): every optimizer step "
+            f"draws its own completions here, so it must equal gradient_accumulation_steps="
+            f"{config.gradient_accumulation_steps}; to use completions several times set num_iterations"
+        )
+    if size % generations:
+        raise UserError(
+            f"num_generations={generations}: does not divide the {size} completions of a step "
+            f"(per_device_train_batch_size={config.per_device_train_batch_size} x gradient_accumulation_steps="
+            f"{config.gradient_accumulation_steps}); change one of the three"
+        )
+
+
+def _check_sampling(config: GRPOConfig) -> None:
+    if not 0.0 < config.temperature <= 5.0:
+        raise UserError(f"temperature={config.temperature}: must be above 0 and at most 5; TRL's default is 1")
+    if not 0.0 < config.top_p <= 1.0:
+        raise UserError(f"top_p={config.top_p}: must be above 0 and at most 1; 1 keeps every token")
+    if config.top_k is not None and config.top_k < 0:
+        raise UserError(f"top_k={config.top_k}: must be 0 (off) or more")
+    if config.min_p is not None and not 0.0 <= config.min_p < 1.0:
+        raise UserError(f"min_p={config.min_p}: must be from 0 (off) up to, but not including, 1")
