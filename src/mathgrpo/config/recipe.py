@@ -100,6 +100,8 @@ class RolloutSection(Section):
     min_p: float = Field(0.0, ge=0.0, lt=1.0)
     max_rows: int = Field(0, ge=0)
     """Rows decoded at once; 0: all of a step."""
+    compiled: bool = True
+    """Decode on a CPU in C compiled for this machine; off, or without a C compiler: in torch operations."""
 
 
 class GrpoSection(Section):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from mathgrpo.types import Sampling
 
 
 class Session(Protocol):
@@ -39,6 +41,26 @@ class Session(Protocol):
 
     def release(self, prompt: int) -> None:
         """Say that no further row will read this prompt."""
+        ...
+
+
+@runtime_checkable
+class SamplingSession(Session, Protocol):
+    """A session that also draws: many steps in one call, without a look at the logits in between."""
+
+    def samples(self, sampling: Sampling) -> bool:
+        """Whether `advance` can draw so; if not, `step` serves."""
+        ...
+
+    def advance(
+        self, tokens: Tensor, keys: Tensor, ages: Tensor, *, steps: int, ends: Tensor, sampling: Sampling
+    ) -> tuple[Tensor, Tensor]:
+        """Append each row's token and sample its next, up to `steps` times; stop after a step that sampled an end.
+
+        The draw of row i's k-th new token is the uniform number of stream keys[i] at position ages[i] + k.
+
+        Shapes: tokens, keys, ages int64[R], ends int64[E] -> ids int64[R, n], logprobs float32[R, n], 1 <= n <= steps.
+        """
         ...
 
 

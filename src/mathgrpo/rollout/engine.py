@@ -11,6 +11,7 @@ from torch import Tensor
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy
 from mathgrpo.rollout.cached import CachedDecoder
+from mathgrpo.rollout.compiled import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.fused import FusedDecoder
 from mathgrpo.rollout.fused_weights import why_not_fused
@@ -38,21 +39,24 @@ class Engine(Protocol):
         ...
 
 
-def build_engine(policy: Policy, kind: Literal["auto", "native", "generate"] = "auto", max_rows: int = 0) -> Engine:
+def build_engine(
+    policy: Policy, kind: Literal["auto", "native", "generate"] = "auto", max_rows: int = 0, compiled: bool = True
+) -> Engine:
     """Return the fastest engine that computes what this policy computes.
 
     Each native decoder proves itself on two short prompts of different length: its logits must equal the plain
-    forward pass. max_rows bounds the rows decoded at once; 0 decodes all.
+    forward pass. max_rows bounds the rows decoded at once; 0 decodes all. compiled=False leaves out the decoder that is
+    compiled for this CPU.
 
     Raises: UserError for kind "native" when no native decoder serves the architecture.
     """
     if kind == "generate":
         return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
     obstacles: list[str] = []
-    for build in (_fused, _cached):
+    for build in (_compiled, _fused, _cached) if compiled else (_fused, _cached):
         decoder, obstacle = build(policy)
         if decoder is not None:
-            reason = "; ".join([decoder.name, *obstacles])
+            reason = "; ".join(filter(None, [decoder.name, *obstacles]))
             return NativeEngine(policy, decoder, max_rows=max_rows, reason=reason)
         obstacles.append(obstacle)
     if kind == "native":
@@ -60,7 +64,17 @@ def build_engine(policy: Policy, kind: Literal["auto", "native", "generate"] = "
             f"rollout.engine=native: it does not serve {type(policy.causal_lm).__name__} ({obstacles[-1]}); "
             'use "auto" or "generate"'
         )
-    return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, slow; " + "; ".join(obstacles))
+    return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, slow; " + "; ".join(filter(None, obstacles)))
+
+
+def _compiled(policy: Policy) -> tuple[Decoder | None, str]:
+    """Return the compiled decoder, or why a policy that it should serve goes without it."""
+    if policy.device != "cpu" or why_not_fused(policy.causal_lm):
+        return None, ""
+    obstacle = why_not_compiled(policy)
+    if obstacle:
+        return None, f"no compiled decoder: {obstacle}"
+    return _proven(CompiledDecoder(policy), policy)
 
 
 def _fused(policy: Policy) -> tuple[Decoder | None, str]:

@@ -91,7 +91,7 @@ def fuse(model: Any, dtype: torch.dtype, num_positions: int) -> FusedModel:
     head_dim = body.layers[0].self_attn.head_dim
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     embedding = body.embed_tokens.weight
-    cos, sin = _rotary_tables(body, num_positions, embedding)
+    cos, sin = rotary_tables(body, num_positions, embedding)
     return FusedModel(
         embedding=embedding,
         layers=tuple(_fuse_layer(layer, dtype, heads, kv_heads) for layer in body.layers),
@@ -147,7 +147,8 @@ def effective_weight(module: Any) -> Tensor:
     return weight
 
 
-def _rotary_tables(body: Any, num_positions: int, embedding: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_tables(body: Any, num_positions: int, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of the first positions, [positions, 1, head_dim]; sin's first half is negated."""
     positions = torch.arange(num_positions, device=embedding.device)[None]
     cos, sin = body.rotary_emb(embedding[:1, None], positions)
     half = sin.shape[-1] // 2

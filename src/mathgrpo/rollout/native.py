@@ -17,13 +17,16 @@ from torch import Tensor
 
 from mathgrpo.models import Policy
 from mathgrpo.rollout.context import check_context
-from mathgrpo.rollout.decoder import Decoder, Session
+from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _CUDA_POLL_STEPS = 8
 """Steps between looks at the finished flags on CUDA, where each look waits for the device."""
+
+_MOST_STEPS = 64
+"""Steps that a session which samples itself makes in one call, at most: an interrupt waits no longer than that."""
 
 
 class NativeEngine:
@@ -77,6 +80,7 @@ class _Rollout:
         slots: int,
     ) -> None:
         self._session, self._sampling, self._slots, self._group_size = session, sampling, slots, group_size
+        self._sampler = session if isinstance(session, SamplingSession) and session.samples(sampling) else None
         self._eos_ids = policy.eos_ids
         device = torch.device(policy.device)
         num_rows = len(prompts) * group_size
@@ -102,6 +106,10 @@ class _Rollout:
         while self._waiting or self._rows:
             if self._may_admit():
                 self._admit()
+                self._drop_finished()
+                continue
+            if self._sampler is not None:
+                self._advance(self._sampler)
                 self._drop_finished()
                 continue
             logits = self._session.step(self._tokens)
@@ -157,6 +165,25 @@ class _Rollout:
         else:
             self._tokens, self._done, self._age = tokens, self._done | ended, age + 1
         self._ages[first:] = [a + 1 for a in self._ages[first:]]
+
+    def _advance(self, session: SamplingSession) -> None:
+        """Let the session sample tokens until a row ends, and note them."""
+        ids, logprobs = session.advance(
+            self._tokens,
+            self._row_keys,
+            self._age,
+            steps=min(self._sampling.max_new_tokens - max(self._ages), _MOST_STEPS),
+            ends=self._eos,
+            sampling=self._sampling,
+        )
+        steps = ids.shape[1]
+        index = self._row_index[:, None]
+        columns = self._age[:, None] + torch.arange(steps, device=ids.device)
+        self._ids[index, columns] = ids
+        self._logprobs[index, columns] = logprobs
+        self._tokens, self._age = ids[:, -1], self._age + steps
+        self._done = (self._tokens[:, None] == self._eos).any(1)
+        self._ages = [age + steps for age in self._ages]
 
     def _drop_finished(self) -> None:
         """Take finished rows out of the batch; the last rows move into their places."""

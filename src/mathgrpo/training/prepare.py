@@ -75,7 +75,7 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
     longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
-    engine = build_engine(policy, recipe.rollout.engine, recipe.rollout.max_rows)
+    engine = build_engine(policy, recipe.rollout.engine, recipe.rollout.max_rows, recipe.rollout.compiled)
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
     return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest)
 
