@@ -121,6 +121,9 @@ class GrpoSection(Section):
     """Groups without spread skip the update where that is exact (beta 0); the denominator counts them still."""
     shared_prompt: bool = True
     """Compute each prompt once per group in the update; off: once per completion (the plain computation)."""
+    fused_forward: Literal["auto", "on", "off"] = "auto"
+    """The update's own forward and backward pass for Qwen2, Qwen3 and Llama models; off: their modules, with the same
+    gradient. auto: on on a CPU, off on CUDA, with an adapter, or where attention names a kernel."""
     attention: Literal["auto", "sdpa", "varlen", "flex"] = "auto"
     """Kernel of the update's packed attention. auto: sdpa on a CPU; on CUDA the fastest on the run's own shapes."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -158,6 +161,10 @@ class TrainingSection(Section):
     """Older ones are removed."""
     log_groups: int = Field(4, ge=0)
     """Groups of completions written to rollouts.jsonl each step."""
+    trackers: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
+    """Experiment trackers that take metrics and completions beside the run folder; each needs its extra."""
+    tracker_project: str = Field("mathgrpo", min_length=1)
+    """Project under which trackio and wandb file the run."""
 
 
 class EvaluationSection(Section):

@@ -37,6 +37,10 @@ def why_not_fused_forward(model: Any) -> str:
     for name, module in model.named_modules():
         if name.rsplit(".", 1)[-1] in (*_PARTS, "lm_head") and type(module) is not nn.Linear:
             return f"{name} is a {type(module).__name__}"
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return f"{name or 'the model'} has hooks, which would not run"
+    if any("forward" in vars(layer) for layer in model.model.layers):
+        return "a layer's forward pass was replaced"
     if model.config.attention_dropout:
         return "it has attention dropout"
     return ""

@@ -1,4 +1,4 @@
-"""Token log-probabilities of completions, without ever holding the logits of more than a chunk of tokens."""
+"""Token log-probabilities of completions, chunk by chunk, so that few logits are held at once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mathgrpo.grpo.pack import MicroBatch
 
 # Shape legend: N completion tokens (padded to a bucket), V vocabulary, F hidden size.
 
-CHUNK_ELEMENTS = 1 << 22
-"""Logits in one chunk: 16 MiB in fp32, 2,048 tokens of a vocabulary of 2,048."""
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Logits in one chunk. On a CPU 4 MiB in fp32, which stay in the cache: 512 tokens of a vocabulary of 2,048."""
 MIN_CHUNK = 256
 """Tokens in a chunk at least, so that with a large vocabulary the head is still an efficient matrix product."""
 
@@ -56,19 +55,41 @@ def decoder_states(decoder: Any, batch: MicroBatch) -> Tensor:
 def chunked_logprobs(
     hidden_NF: Tensor, targets_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return (token_logprobs_N, entropy_N), computing the logits chunk by chunk, and again in the backward pass.
+    """Return (token_logprobs_N, entropy_N), computing the logits chunk by chunk.
+
+    Without gradients no more than a chunk of logits is held. With them, take `chunk_rows` and run a chunk's backward
+    pass before the next chunk's forward pass, as the update does.
 
     head: hidden states -> logits; called as it is, so tied weights, adapters and quantised layers all work.
     """
     with torch.no_grad():
         vocab_size = head(hidden_NF[:1]).shape[-1]
-    size = max(MIN_CHUNK, CHUNK_ELEMENTS // vocab_size)
     logprobs, entropies = [], []
-    for hidden, targets in zip(torch.split(hidden_NF, size), torch.split(targets_N, size), strict=True):
-        result = checkpoint(_chunk, hidden, targets, head, temperature, use_reentrant=False)
+    for rows in chunk_rows(len(hidden_NF), vocab_size, hidden_NF.device):
+        result = token_logprobs(head(hidden_NF[rows]), targets_N[rows], temperature)
         logprobs.append(result[0])
         entropies.append(result[1])
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def chunk_rows(num_rows: int, vocab_size: int, device: torch.device | str) -> list[slice]:
+    """Return the chunks in which the logits of `num_rows` tokens are computed.
+
+    Example:
+        >>> chunk_rows(600, 151_936, "cpu")
+        [slice(0, 256, None), slice(256, 512, None), slice(512, 600, None)]
+    """
+    size = max(MIN_CHUNK, CHUNK_ELEMENTS.get(torch.device(device).type, 1 << 20) // vocab_size)
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
+
+
+def token_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return (log softmax(logits / temperature) at the targets, its entropy), float32 [N] each; entropy has no gradient.
+
+    A backward pass through it runs once.
+    """
+    logprobs, entropy = _TokenLogprobs.apply(logits_NV, targets_N, temperature)  # type: ignore[no-untyped-call]
+    return logprobs, entropy
 
 
 def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
@@ -87,35 +108,28 @@ def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
     return base.get_decoder(), head
 
 
-def _chunk(
-    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], temperature: float
-) -> tuple[Tensor, Tensor]:
-    logits = head(hidden).float()
-    logprobs, entropy = _TokenLogprobs.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
-    return logprobs, entropy
-
-
 class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(logits / temperature) at the targets, and the entropy; the backward makes a single [N, V] tensor."""
+    """log softmax(logits / temperature) at the targets, and the entropy; the backward pass overwrites what it kept."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        scaled = logits_NV / temperature if temperature != 1.0 else logits_NV
-        log_total = torch.logsumexp(scaled, dim=-1)
+        scaled = logits_NV.float()
+        scaled = scaled / temperature if temperature != 1.0 else scaled
+        probs = torch.softmax(scaled, dim=-1)
+        # log Z = max_v logit_v - log max_v p_v: the largest probability is at least 1 / V, so its log is exact enough.
+        log_total = scaled.amax(dim=-1) - torch.log(probs.amax(dim=-1))
         picked = scaled.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
-        probs = torch.exp(scaled - log_total.unsqueeze(-1))
         # H = log Z - sum_v p_v logit_v
         entropy = log_total - torch.linalg.vecdot(probs, scaled)
-        ctx.save_for_backward(probs, targets_N)
-        ctx.temperature = temperature
+        ctx.saved = (probs, targets_N, temperature, logits_NV.dtype)
         ctx.mark_non_differentiable(entropy)
         return picked - log_total, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        probs, targets_N = ctx.saved_tensors
+        (probs, targets_N, temperature, dtype), ctx.saved = ctx.saved, None
         # d logp_target / d logit_v = (1[v = target] - p_v) / temperature
-        scale = (grad_N / ctx.temperature).unsqueeze(-1)
-        grad = probs * -scale
+        scale = (grad_N / temperature).unsqueeze(-1)
+        grad = probs.mul_(-scale)
         grad.scatter_add_(-1, targets_N.unsqueeze(-1), scale)
-        return grad, None, None
+        return grad.to(dtype), None, None

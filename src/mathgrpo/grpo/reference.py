@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.grpo.logprobs import completion_logprobs
+from mathgrpo.grpo.forward import Forward
+from mathgrpo.grpo.logprobs import chunked_logprobs
 from mathgrpo.grpo.pack import MicroBatch
 
 
@@ -28,17 +29,17 @@ class Reference:
     adapter_off: bool
 
     @torch.no_grad()
-    def ref_logprobs(self, batch: MicroBatch, temperature: float) -> Tensor:
+    def ref_logprobs(self, forward: Forward, batch: MicroBatch, temperature: float) -> Tensor:
         """Return the reference's log-probs of the micro-batch's completion tokens, at the policy's temperature.
 
-        Call it under the policy's autocast, and inside `packed_attention` of this model's configuration if the batch
-        is shared.
+        forward: of this model. Call inside `packed_attention` of its configuration if the batch is shared.
 
         Shapes: [N], float32.
         """
         off = self.model.disable_adapter() if self.adapter_off else contextlib.nullcontext()
-        with off:
-            return completion_logprobs(self.model, batch, temperature)[0]
+        with off, forward.context():
+            logprobs, _ = chunked_logprobs(forward.hidden(batch), batch.targets, forward.head, temperature)
+        return logprobs[: len(batch.token_index)]
 
 
 def build_reference(policy: Any, beta: float) -> Reference | None:

@@ -15,7 +15,9 @@ from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_attention
 from mathgrpo.grpo.attention_choice import choose_attention
-from mathgrpo.grpo.logprobs import completion_logprobs, split_model
+from mathgrpo.grpo.forward import Forward, ModuleForward, choose_forward
+from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
+from mathgrpo.grpo.fused_forward import FusedForward
 from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
 from mathgrpo.grpo.memory import is_out_of_memory, release_memory
 from mathgrpo.grpo.modes import update_mode
@@ -82,7 +84,9 @@ class _Step:
     token_budget: int
     old_logprobs_M: Tensor
     ref_logprobs_M: Tensor
-    attention: AttentionKernel = "sdpa"
+    forward: Forward
+    reference_forward: Forward | None
+    attention: AttentionKernel | None = "sdpa"
 
 
 def policy_update(
@@ -113,7 +117,9 @@ def policy_update(
     step = _Step(
         policy, groups, section, temperature, reference, tokens, pieces_with_loss(groups, section), not reason,
         token_budget or section.token_budget, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
+        choose_forward(policy, section, shared_prompt=not reason), None,
     )  # fmt: skip
+    step.reference_forward = _forward_of_reference(step)
     notes = _choose_attention(step)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     before = weight_sample(parameters)
@@ -145,7 +151,9 @@ def policy_update(
 
 def _choose_attention(step: _Step) -> tuple[str, ...]:
     """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
-    if not step.shared_prompt or not step.pieces:
+    if not isinstance(step.forward, ModuleForward):
+        step.attention = None
+    if step.attention is None or not step.shared_prompt or not step.pieces:
         return ()
     pieces = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=True)[0]
 
@@ -159,7 +167,16 @@ def _choose_attention(step: _Step) -> tuple[str, ...]:
     return (choice.reason,) if choice.reason else ()
 
 
-def _micro_batch(step: _Step, pieces: list[Piece], attention: AttentionKernel) -> MicroBatch:
+def _forward_of_reference(step: _Step) -> Forward | None:
+    """Return the reference's forward pass, of the same kind as the policy's."""
+    if step.reference is None:
+        return None
+    if step.reference.adapter_off or isinstance(step.forward, ModuleForward):
+        return ModuleForward(step.reference.model, step.policy.autocast)
+    return FusedForward.of(step.reference.model, step.policy.compute_dtype)
+
+
+def _micro_batch(step: _Step, pieces: list[Piece], attention: AttentionKernel | None) -> MicroBatch:
     return build_micro_batch(
         step.groups, step.tokens, pieces,
         shared_prompt=step.shared_prompt, device=step.policy.device, attention=attention,
@@ -205,23 +222,48 @@ def _accumulate(step: _Step, *, first: bool) -> tuple[Tensor, list[int]]:
     sums = torch.zeros(6, dtype=torch.float64, device=step.policy.device)
     largest = torch.zeros((), dtype=torch.float64, device=step.policy.device)
     num_tokens = 0
+    step.forward.refresh()
     for pieces in plan:
         batch = _micro_batch(step, pieces, step.attention)
-        loss, batch_sums, batch_largest = _micro_batch_loss(step, batch, first=first)
-        torch.autograd.backward(loss)
+        batch_sums, batch_largest = _micro_batch_backward(step, batch, first=first)
         sums += batch_sums
         largest = torch.maximum(largest, batch_largest)
         num_tokens += batch.num_unique
+    step.forward.finish()
     return torch.cat([sums, largest.view(1)]), [len(plan), num_tokens]
 
 
-def _micro_batch_loss(step: _Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the micro-batch's share of the loss, its metric sums [6] and its largest sampling difference."""
-    section, tokens, index = step.section, step.tokens, batch.token_index
-    with step.policy.autocast():
-        if first and step.reference is not None:
-            step.ref_logprobs_M.index_copy_(0, index, step.reference.ref_logprobs(batch, step.temperature))
-        logprobs_N, entropy_N = completion_logprobs(step.policy.model, batch, step.temperature)
+def _micro_batch_backward(step: _Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor]:
+    """Run a micro-batch forward and backward; return its metric sums [6] and its largest sampling difference.
+
+    The loss is a sum over tokens, so each chunk of logits has its backward pass at once, down to the hidden states,
+    and is gone before the next; the transformer's own backward pass follows when all of them have their gradient.
+    """
+    if first and step.reference is not None and step.reference_forward is not None:
+        ref_logprobs_N = step.reference.ref_logprobs(step.reference_forward, batch, step.temperature)
+        step.ref_logprobs_M.index_copy_(0, batch.token_index, ref_logprobs_N)
+    with step.forward.context():
+        hidden_NF = step.forward.hidden(batch)
+    leaf_NF = hidden_NF.detach().requires_grad_()
+    head, vocab_size = step.forward.head, split_model(step.policy.model)[0].config.get_text_config().vocab_size
+    chunks = []
+    for rows in chunk_rows(len(batch.token_index), vocab_size, leaf_NF.device):
+        with step.forward.context():
+            logits = head(leaf_NF[rows])
+        logprobs_N, entropy_N = token_logprobs(logits, batch.targets[rows], step.temperature)
+        del logits
+        loss, sums, largest = _token_loss(step, batch.token_index[rows], logprobs_N, entropy_N, first=first)
+        torch.autograd.backward(loss)
+        chunks.append((sums, largest))
+    torch.autograd.backward(hidden_NF, leaf_NF.grad)
+    return torch.stack([sums for sums, _ in chunks]).sum(dim=0), torch.stack([largest for _, largest in chunks]).max()
+
+
+def _token_loss(
+    step: _Step, index: Tensor, logprobs_N: Tensor, entropy_N: Tensor, *, first: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return these tokens' share of the loss, their metric sums [6] and their largest sampling difference."""
+    section, tokens = step.section, step.tokens
     if first:
         step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
     advantages_N = tokens.advantages_M[index]
