@@ -44,8 +44,9 @@ def model_config(name: str, **overrides: int) -> Any:
     if name not in SHAPES:
         raise UserError(f"model={name}: no such shape; there are: starter, {', '.join(SHAPES)}")
     theta = 1e6 if name.startswith("qwen") else 1e4
+    sizes: dict[str, Any] = SHAPES[name] | overrides
     return Qwen2Config(
-        **(SHAPES[name] | overrides), tie_word_embeddings=True, max_position_embeddings=4096,
+        **sizes, tie_word_embeddings=True, max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": theta}, eos_token_id=1, pad_token_id=0,
         bos_token_id=None,
     )  # fmt: skip
@@ -63,7 +64,8 @@ def save_random_model(name: str, folder: Path, seed: int = 0) -> None:
     from mathgrpo.models.sources import locate_model
 
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(model_config(name)).to(torch.bfloat16)
+    model: Any = Qwen2ForCausalLM(model_config(name))
+    model.to(torch.bfloat16)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(locate_model("starter")).save_pretrained(folder)
@@ -74,6 +76,7 @@ def count_parameters(folder: str) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    build: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model = build(AutoConfig.from_pretrained(folder))
     return sum(p.numel() for p in model.parameters())

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,19 @@ def run_experiment(
     with ExitStack() as stack:
         entries = []
         for contestant in contestants:
-            worker = _start(contestant, settings, folder, python or {})
+            worker = start_worker(contestant, settings, folder, python or {})
             stack.callback(worker.stop)
             entries.append(_Entry(contestant, worker))
         for entry in entries:
-            _attempt(entry, lambda entry=entry: entry.ready.update(entry.worker.receive(START_TIMEOUT)), say)
+            _attempt(entry, partial(_get_ready, entry), say)
         gradient = _gradient(entries, folder, say)
         _take_turns(entries, pace, say)
         rows = tuple(_row(entry, pace.warmup) for entry in entries)
     return Experiment(name=name, title=title, settings=settings, rows=rows, gradient=gradient)
 
 
-def _start(contestant: Contestant, settings: Settings, folder: Path, python: Mapping[str, str]) -> Worker:
+def start_worker(contestant: Contestant, settings: Settings, folder: Path, python: Mapping[str, str]) -> Worker:
+    """Start a contestant's worker; its first reply says that it is ready."""
     options = dict(contestant.options)
     if "gradient_path" in options:
         options["gradient_path"] = str(folder / f"gradient-{contestant.name}.json")
@@ -134,7 +136,7 @@ def _take_turns(entries: Sequence[_Entry], pace: Pace, say: Say) -> None:
         begun = time.monotonic()
         for entry in rotated(entries, step):
             if not entry.failure:
-                _attempt(entry, lambda entry=entry: entry.samples.append(_one_step(entry.worker, step)), say)
+                _attempt(entry, partial(_one_step, entry, step), say)
                 time.sleep(SETTLE_S)
         round_s = time.monotonic() - begun
         step += 1
@@ -146,11 +148,15 @@ def rotated(entries: Sequence[_Entry], step: int) -> list[_Entry]:
     return [*entries[first:], *entries[:first]]
 
 
-def _one_step(worker: Worker, step: int) -> Sample:
-    sample = Sample(**worker.ask(STEP_TIMEOUT, do="step", step=step))
+def _get_ready(entry: _Entry) -> None:
+    entry.ready.update(entry.worker.receive(START_TIMEOUT))
+
+
+def _one_step(entry: _Entry, step: int) -> None:
+    sample = Sample(**entry.worker.ask(STEP_TIMEOUT, do="step", step=step))
     if sample.step != step:
-        raise WorkerError(f"{worker.name}: took step {sample.step} when told to take {step}")
-    return sample
+        raise WorkerError(f"{entry.worker.name}: took step {sample.step} when told to take {step}")
+    entry.samples.append(sample)
 
 
 def _attempt(entry: _Entry, action: Callable[[], Any], say: Say) -> None:

@@ -17,7 +17,8 @@ from benchmarks.task import FORCED_END, recipe_of
 def run(control: Control, settings: Settings, folder: Path, options: dict[str, Any]) -> None:
     """Prepare, then take one step for each command.
 
-    Options are fields of the recipe's [grpo]. Commands: step (its number), gradient (the path of TRL's batch).
+    Options are fields of the recipe's [grpo]. Commands: step (its number), gradient (the path of TRL's batch),
+    evaluate.
     """
     from mathgrpo.training.prepare import prepare
 
@@ -32,6 +33,8 @@ def run(control: Control, settings: Settings, folder: Path, options: dict[str, A
         if command["do"] == "gradient":
             control.reply(**compare_gradient(ready, Path(command["path"])))
             reset_peak(settings.device)
+        elif command["do"] == "evaluate":
+            control.reply(accuracy=heldout_accuracy(ready.engine, ready.policy, ready.problems.heldout, settings))
         else:
             control.reply(**contestant.step(command["step"]))
 
@@ -59,6 +62,8 @@ class Ours:
         from mathgrpo.rollout.groups import reward_groups, sample_groups
         from mathgrpo.training.batches import counted_seed, problems_of_step
         from mathgrpo.training.metrics import rollout_metrics
+        from mathgrpo.training.optimizer import set_learning_rate
+        from mathgrpo.training.schedule import learning_rate_at
         from mathgrpo.types import Sampling
 
         ready, recipe, settings = self._ready, self._ready.recipe, self._settings
@@ -70,6 +75,7 @@ class Ours:
         groups = reward_groups(groups, ready.fmt, ready.suite)
         rewarded = clock(settings.device)
         groups = with_advantages(groups, recipe.grpo.advantage_scale)
+        set_learning_rate(ready.optimizer, learning_rate_at(index, settings.num_steps, recipe.optimizer))
         stats = policy_update(
             ready.policy, ready.optimizer, groups, recipe.grpo, temperature=1.0,
             max_new_tokens=settings.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
@@ -85,6 +91,16 @@ class Ours:
             "prompt_tokens": prompt_tokens, "peak_bytes": peak_bytes(settings.device),
             "resident_bytes": resident_bytes(), "logprob_difference": difference,
         }  # fmt: skip
+
+
+def heldout_accuracy(engine: Any, policy: Any, problems: Any, settings: Settings) -> float:
+    """Return the share of held-out problems that a greedy completion solves, by this project's own evaluation."""
+    from benchmarks.task import FORMAT
+    from mathgrpo.evaluation import evaluate
+    from mathgrpo.formats import get_format
+
+    evaluation = evaluate(engine, policy, problems, get_format(FORMAT), max_new_tokens=settings.max_new_tokens)
+    return float(evaluation.summary()["accuracy"])
 
 
 def clock(device: str) -> float:

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, raised."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see python -m benchmarks --help")
 
@@ -51,13 +53,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     Raises: UserError for whatever is wrong with them.
     """
-    parser = _Parser(prog="python -m benchmarks", description="Measure this project against TRL, step by step in turn.")
+    parser = Parser(prog="python -m benchmarks", description="Measure this project against TRL, step by step in turn.")
     parser.add_argument("--quick", action="store_true", help="one experiment, in a minute; prints the step ratio last")
     parser.add_argument("--tiny", action="store_true", help="run all code at sizes that say nothing about speed")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the results files")
     parser.add_argument("--vllm-python", default=os.environ.get("MATHGRPO_VLLM_PYTHON", ""), metavar="PATH",
-                        help="python of an environment with vLLM, a rollout peer (or MATHGRPO_VLLM_PYTHON)")  # fmt: skip
+                        help="python of an environment with vLLM (or MATHGRPO_VLLM_PYTHON)")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=0.0, help="about how long to run")
     parser.add_argument("--only", default="", metavar="NAME", help="one experiment or scaling axis alone")
     given = parser.parse_args(arguments)
@@ -71,7 +73,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         require_python(given.vllm_python)
     if given.device == "cuda":
         _require_cuda()
-    names = [plan.name for plan in [*_plans(given), *_axes(given)]]
+    names = [*(plan.name for plan in _plans(given)), *(axis.name for axis in _axes(given))]
     if given.only and given.only not in names:
         raise UserError(f"--only={given.only}: no such experiment; there are: {', '.join(names)}")
     return given
@@ -97,7 +99,8 @@ def benchmark(given: argparse.Namespace) -> Results:
             _say("\n" + experiment_table(done[-1]) + "\n")
         scaling = [_axis(axis, Path(scratch), started + seconds, notes) for axis in axes]
     results = Results(
-        kind=kind, date=begun.isoformat(timespec="seconds"), command=shlex.join(["python", "-m", "benchmarks", *_argv(given)]),
+        kind=kind, date=begun.isoformat(timespec="seconds"),
+        command=shlex.join(["python", "-m", "benchmarks", *_argv(given)]),
         seconds=round(time.monotonic() - started, 1), machine=facts, versions=found, experiments=tuple(done),
         scaling=tuple(scaling), notes=tuple(notes),
     )  # fmt: skip
@@ -117,7 +120,7 @@ def _experiment(plan: Plan, scratch: Path, deadline: float, python: dict[str, st
 
 def _axis(axis: AxisPlan, scratch: Path, end: float, notes: list[str]) -> Axis:
     """Return an axis' measurements; points for which no time is left are left out, and a note says so."""
-    points = []
+    points: list[Point] = []
     for value in axis.values:
         if points and time.monotonic() > end:
             notes.append(f"{axis.title}: no time was left from {axis.name}={value} on.")

@@ -39,6 +39,12 @@ class Settings(Record):
     learning_rate: float = 1e-6
     micro_tokens: int = 0
     num_steps: int = Field(64, ge=1)
+    schedule: Literal["constant", "linear"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: float = 1.0
+    advantage_scale: Literal["group", "none"] = "group"
+    train_problems: int = 512
+    heldout_problems: int = 16
     seed: int = 0
     threads: int = 0
 

@@ -67,8 +67,8 @@ def step_ratio_line(experiment: Experiment) -> str:
     if whole is None or rollout is None or update is None:
         return "step ratio: not measured, the two sides share no step"
     return (
-        f"step ratio {whole.median:.2f}: a step of {fastest.contestant.label} takes {whole.median:.2f} times as long as "
-        f"mathgrpo's (quartiles {whole.low:.2f} to {whole.high:.2f}, {len(ours.samples)} steps; rollout "
+        f"step ratio {whole.median:.2f}: a step of {fastest.contestant.label} takes {whole.median:.2f} times as long "
+        f"as mathgrpo's (quartiles {whole.low:.2f} to {whole.high:.2f}, {len(ours.samples)} steps; rollout "
         f"{rollout.median:.2f}, update {update.median:.2f})"
     )
 

@@ -1,4 +1,4 @@
-"""The task all contestants share: problems in their order, prompts, rewards. Prepared once, before any contestant starts."""
+"""The task all contestants share: problems in order, prompts, rewards. Made once, before any contestant starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mathgrpo.config import Recipe
     from mathgrpo.types import Problem
 
-TRAIN_PROBLEMS, HELDOUT_PROBLEMS = 512, 16
 FORMAT = "xml"
 FORCED_END = 1 << 24
 """An end id that no vocabulary has: nothing ends before its limit."""
@@ -32,7 +31,9 @@ def prepare_task(settings: Settings, folder: Path) -> None:
     from mathgrpo.problems import load_problem_sets
 
     folder.mkdir(parents=True, exist_ok=True)
-    sets = load_problem_sets(ProblemsSection(train_size=TRAIN_PROBLEMS, heldout_size=HELDOUT_PROBLEMS))
+    sets = load_problem_sets(
+        ProblemsSection(train_size=settings.train_problems, heldout_size=settings.heldout_problems)
+    )
     for stem, problems in (("train", sets.train), ("test", sets.heldout)):
         rows = [json.dumps({"question": p.question, "answer": p.answer}) for p in problems]
         (folder / f"{stem}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -78,7 +79,11 @@ def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
         {
             "run": {"device": settings.device, "threads": settings.threads, "seed": settings.seed},
             "model": {"path": model_path(settings, folder), "dtype": settings.dtype},
-            "problems": {"source": str(folder), "train_size": TRAIN_PROBLEMS, "heldout_size": HELDOUT_PROBLEMS},
+            "problems": {
+                "source": str(folder),
+                "train_size": settings.train_problems,
+                "heldout_size": settings.heldout_problems,
+            },
             "format": {"name": FORMAT},
             "rewards": {"correct": 1.0, "format": 0.1} if settings.task_reward else {reward: 1.0},
             "rollout": {
@@ -86,8 +91,13 @@ def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
                 "group_size": settings.group_size,
                 "max_new_tokens": settings.max_new_tokens,
             },
-            "grpo": {"skip_zero_advantage": False} | budget | grpo,
-            "optimizer": {"learning_rate": settings.learning_rate, "beta2": 0.999},
+            "grpo": {"skip_zero_advantage": False, "advantage_scale": settings.advantage_scale} | budget | grpo,
+            "optimizer": {
+                "learning_rate": settings.learning_rate,
+                "max_grad_norm": settings.max_grad_norm,
+                "schedule": settings.schedule,
+                "warmup_ratio": settings.warmup_steps / settings.num_steps,
+            },
             "training": {"steps": settings.num_steps},
         }
     )

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.channel import Control
 from benchmarks.gradient import save_trl_gradient
 from benchmarks.memory import peak_bytes, reset_peak, resident_bytes
-from benchmarks.ours import clock
+from benchmarks.ours import clock, heldout_accuracy
 from benchmarks.settings import Settings
 from benchmarks.task import FORCED_END, columns_of, model_path, problems_in_order, recipe_of
 
@@ -31,7 +31,7 @@ def run(control: Control, settings: Settings, folder: Path, options: dict[str, A
     meter = Meter(trainer, settings)
     reset_peak(settings.device)
     control.reply(ready=True, imported_bytes=imported, prepare_s=seconds, note="")
-    trainer.add_callback(stepping(control, meter))
+    trainer.add_callback(stepping(control, meter, lambda: accuracy_of(trainer, settings, folder)))
     trainer.train()
 
 
@@ -40,7 +40,7 @@ def build_trainer(settings: Settings, folder: Path, options: dict[str, Any]) -> 
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import GRPOTrainer
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     from mathgrpo.formats import get_format
     from mathgrpo.formats.chat import prompt_messages
@@ -74,7 +74,7 @@ def build_trainer(settings: Settings, folder: Path, options: dict[str, Any]) -> 
 
 def grpo_config(settings: Settings, folder: Path, options: dict[str, Any]) -> Any:
     """Return TRL's configuration: the same mathematics as the recipe, and nothing slow that the task does not need."""
-    from trl import GRPOConfig
+    from trl.trainer.grpo_config import GRPOConfig
 
     micro_batches = options.get("micro_batches", 1)
     extra = {key: value for key, value in options.items() if key not in OWN_OPTIONS}
@@ -84,9 +84,11 @@ def grpo_config(settings: Settings, folder: Path, options: dict[str, Any]) -> An
         output_dir=str(folder / "trl"), seed=settings.seed, max_steps=settings.num_steps,
         per_device_train_batch_size=settings.completions // micro_batches, gradient_accumulation_steps=micro_batches,
         num_generations=settings.group_size, max_completion_length=settings.max_new_tokens, shuffle_dataset=False,
-        temperature=1.0, top_p=1.0, top_k=0, beta=0.0, epsilon=0.2, loss_type="dapo", scale_rewards="group",
-        learning_rate=settings.learning_rate, lr_scheduler_type="constant", max_grad_norm=1.0, weight_decay=0.0,
-        adam_beta1=0.9, adam_beta2=0.999, optim="adamw_torch_fused", bf16=settings.dtype == "bfloat16", fp16=False,
+        temperature=1.0, top_p=1.0, top_k=0, beta=0.0, epsilon=0.2, loss_type="dapo",
+        scale_rewards=settings.advantage_scale,
+        learning_rate=settings.learning_rate, lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_steps, max_grad_norm=settings.max_grad_norm, weight_decay=0.0,
+        adam_beta1=0.9, adam_beta2=0.99, optim="adamw_torch_fused", bf16=settings.dtype == "bfloat16", fp16=False,
         gradient_checkpointing=False, use_cpu=settings.device == "cpu", report_to="none", save_strategy="no",
         eval_strategy="no", logging_steps=10_000, disable_tqdm=True, dataloader_pin_memory=False,
         **extra,
@@ -103,17 +105,31 @@ def paged_cache(settings: Settings) -> dict[str, int]:
     return {"page_size": page, "num_blocks": blocks, "max_batch_tokens": 1024}
 
 
-def shared_reward(suite: Any) -> Callable[..., list[float]]:
+def shared_reward(suite: Any) -> Callable[..., list[float | None]]:
     """Return this project's reward suite as TRL's reward function: both sides pay the same for rewards."""
 
     def reward(
         prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **columns: Any
-    ) -> list[float]:
+    ) -> list[float | None]:
         texts = [completion[-1]["content"] for completion in completions]
         known = {name: columns[name] for name in ("question", "answer")}
         return list(suite.score(prompts, texts, known, completion_ids=completion_ids).totals)
 
     return reward
+
+
+def accuracy_of(trainer: Any, settings: Settings, folder: Path) -> float:
+    """Return the held-out accuracy of the trainer's model as it is, sampled and graded by this project."""
+    from mathgrpo.models.load import policy_from
+    from mathgrpo.problems import load_problem_sets
+    from mathgrpo.rollout import build_engine
+
+    policy = policy_from(
+        trainer.model, trainer.processing_class, device=settings.device,
+        dtype=next(trainer.model.parameters()).dtype, name="trl",
+    )  # fmt: skip
+    heldout = load_problem_sets(recipe_of(settings, folder).problems).heldout
+    return heldout_accuracy(build_engine(policy), policy, heldout, settings)
 
 
 def never_end(trainer: Any) -> None:
@@ -170,7 +186,7 @@ class Meter:
         }  # fmt: skip
 
 
-def stepping(control: Control, meter: Meter) -> Any:
+def stepping(control: Control, meter: Meter, evaluate: Callable[[], float]) -> Any:
     """Return a trainer callback that waits for a command before each step and answers after it.
 
     A step is all from the command to the end of the optimizer step, with the trainer's own logging between steps.
@@ -178,9 +194,12 @@ def stepping(control: Control, meter: Meter) -> Any:
     from transformers import TrainerCallback
 
     def wait() -> None:
-        if control.next() is None:
-            raise SystemExit(0)
-        meter.begin()
+        while (command := control.next()) is not None:
+            if command["do"] != "evaluate":
+                meter.begin()
+                return
+            control.reply(accuracy=evaluate())
+        raise SystemExit(0)
 
     class Stepping(TrainerCallback):
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,58 @@
+"""The real contestants, at sizes of seconds: same prompts, same gradient, forced lengths, whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.accuracy import train_in_turns
+from benchmarks.experiments import PROVING
+from benchmarks.orchestrate import Pace, run_experiment
+from benchmarks.results import read_results
+from benchmarks.run import main
+from benchmarks.settings import OURS, TRL_GENERATE, Settings
+from benchmarks.task import prepare_task
+from mathgrpo.config import load_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TINY: dict[str, Any] = {"prompts_per_step": 2, "group_size": 3, "max_new_tokens": 7, "threads": 1}
+
+
+@pytest.mark.parametrize("mode", ["natural", "forced"])
+def test_both_sides_take_the_same_steps(tmp_path: Path, mode: Any) -> None:
+    pytest.importorskip("trl")
+    settings = Settings(mode=mode, **TINY)
+    prepare_task(settings, tmp_path / "task")
+    said: list[str] = []
+    done = run_experiment("x", "", settings, [OURS, PROVING], tmp_path / "task", Pace(1, 2, 2), said.append)
+    ours, trl = done.rows
+    assert not ours.failure and not trl.failure
+    assert done.gradient is not None and done.gradient.relative < 1e-4
+    assert done.gradient.loss == pytest.approx(done.gradient.trl_loss, abs=1e-5)
+    assert [s.prompt_tokens for s in ours.samples] == [s.prompt_tokens for s in trl.samples]
+    for sample in (*ours.samples, *trl.samples):
+        assert 0 < sample.rollout_s + sample.reward_s < sample.seconds and sample.longest <= 7
+        assert mode == "natural" or sample.tokens == settings.completions * 7
+
+
+def test_both_sides_start_from_the_same_accuracy_and_learn(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    settings = Settings(max_new_tokens=48, learning_rate=1e-4, heldout_problems=40, num_steps=2, threads=1)
+    prepare_task(settings, tmp_path / "task")
+    courses = train_in_turns(settings, (OURS, TRL_GENERATE), tmp_path / "task", threshold=1.0, every=1)
+    ours, trl = (course.marks for course in courses)
+    assert [mark.steps for mark in ours] == [mark.steps for mark in trl] == [0, 1, 2]
+    assert ours[0].accuracy == trl[0].accuracy > 0
+    assert 0 == ours[0].seconds < ours[1].seconds < ours[2].seconds
+
+
+def test_the_gpu_experiments_run_on_a_cpu_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("trl")
+    main(["--tiny", "--out", str(tmp_path), "--only", "natural-float32"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("step ratio ")
+    results = read_results(tmp_path / "tiny.json")
+    assert results.kind == "tiny" and all(not row.failure for row in results.experiments[0].rows)
+    assert (tmp_path / "tiny.md").read_text().startswith("Measured on ")
+    assert load_recipe("demo").grpo.skip_zero_advantage, "the label of the skipping row says that it is the default"
