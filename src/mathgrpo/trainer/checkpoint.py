@@ -113,6 +113,8 @@ def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any
         load_optimizer_tensors(policy.model, optimizer, load_file(folder / OPTIMIZER))
         if (folder / SCHEDULER).is_file():
             scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
+            for group, learning_rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = learning_rate
         if (folder / RANDOM).is_file():
             _set_random_state(load_file(folder / RANDOM))
         state = TrainerState.load_from_json(str(folder / TRAINER))

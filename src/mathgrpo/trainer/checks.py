@@ -79,11 +79,12 @@ def _check_optional(config: GRPOConfig) -> None:
 
 def _check_batch(config: GRPOConfig) -> None:
     size, generations = config.generation_batch_size or 0, config.num_generations
-    if config.steps_per_generation != config.gradient_accumulation_steps or size % config.per_device_train_batch_size:
+    micro_steps = config.gradient_accumulation_steps
+    if config.steps_per_generation != micro_steps or size != micro_steps * config.per_device_train_batch_size:
         raise UserError(
             f"steps_per_generation={config.steps_per_generation} (generation_batch_size={size}): every optimizer step "
             f"draws its own completions here, so it must equal gradient_accumulation_steps="
-            f"{config.gradient_accumulation_steps}; to use completions several times set num_iterations"
+            f"{micro_steps}; to use completions several times set num_iterations"
         )
     if size % generations:
         raise UserError(

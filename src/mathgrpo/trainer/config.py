@@ -121,7 +121,7 @@ class GRPOConfig:
     epsilon_high: float | None = None
     loss_type: str = "dapo"
     """dapo, grpo, dr_grpo or bnpo."""
-    scale_rewards: str | bool = "group"
+    scale_rewards: str = "group"
     """group (True), none (False) or batch."""
     reward_weights: list[float] | None = None
     multi_objective_aggregation: str = "sum_then_normalize"
@@ -146,11 +146,11 @@ class GRPOConfig:
     logging_steps: float = 10
     logging_first_step: bool = False
     disable_tqdm: bool | None = None
-    report_to: str | list[str] | None = "none"
+    report_to: list[str] | str | None = "none"
     project: str = "huggingface"
     trackio_space_id: str | None = None
     trackio_bucket_id: str | None = None
-    trackio_static_space_id: str | bool | None = None
+    trackio_static_space_id: str | None = None
     log_completions: bool = False
     num_completions_to_print: int | None = None
     log_unique_prompts: bool = False
@@ -195,9 +195,7 @@ class GRPOConfig:
         return dict(self.model_init_kwargs or {})  # type: ignore[arg-type]
 
     def _set_batch(self) -> None:
-        if self.generation_batch_size is not None and self.steps_per_generation is not None:
-            raise UserError("generation_batch_size and steps_per_generation: give one of them, or neither")
-        if self.generation_batch_size is not None:
+        if self.generation_batch_size is not None and self.steps_per_generation is None:
             self.steps_per_generation = self.generation_batch_size // max(1, self.per_device_train_batch_size)
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
