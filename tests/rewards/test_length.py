@@ -30,10 +30,10 @@ def test_cosine_falls_from_short_to_long_for_right_answers_and_pays_wrong_ones_n
     assert [cosine(WRONG, length) for length in (0, 50, 99, 100)] == [0.0] * 4
 
 
-def test_cosine_with_the_papers_values() -> None:
-    paper = {"right_short": 2.0, "right_long": 1.0, "wrong_short": -10.0, "wrong_long": 0.0, "over": -10.0}
-    assert [cosine(RIGHT, length, **paper) for length in (0, 50, 100)] == pytest.approx([2.0, 1.5, -10.0])
-    assert [cosine(WRONG, length, **paper) for length in (0, 50, 100)] == pytest.approx([-10.0, -5.0, -10.0])
+def test_cosine_with_a_curve_for_wrong_answers_and_a_penalty_at_the_end() -> None:
+    own = {"right_short": 2.0, "right_long": 1.0, "wrong_short": -10.0, "wrong_long": 0.0, "over": -10.0}
+    assert [cosine(RIGHT, length, **own) for length in (0, 50, 100)] == pytest.approx([2.0, 1.5, -10.0])
+    assert [cosine(WRONG, length, **own) for length in (0, 50, 100)] == pytest.approx([-10.0, -5.0, -10.0])
 
 
 @settings(deadline=None)

@@ -106,11 +106,11 @@ def test_a_suite_in_which_a_wrong_answer_could_win_is_refused(weights: dict[str,
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_papers_cosine_values_are_allowed_beside_a_larger_correct() -> None:
-    paper = {"right_short": 2.0, "right_long": 1.0, "wrong_short": -10.0, "wrong_long": 0.0, "over": -10.0}
-    build_suite({"correct": 20.0, "cosine": 1.0}, XML, {"cosine": paper}, 64)
+def test_a_cosine_that_punishes_is_allowed_beside_a_larger_correct() -> None:
+    own = {"right_short": 2.0, "right_long": 1.0, "wrong_short": -10.0, "wrong_long": 0.0, "over": -10.0}
+    build_suite({"correct": 20.0, "cosine": 1.0}, XML, {"cosine": own}, 64)
     with pytest.raises(UserError, match="penalties of up to 10"):
-        build_suite({"correct": 1.0, "cosine": 1.0}, XML, {"cosine": paper}, 64)
+        build_suite({"correct": 1.0, "cosine": 1.0}, XML, {"cosine": own}, 64)
 
 
 QUESTION = "Tom has 9 bags of 2 apples. How many apples?"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli import check_data, demo, evaluate, report, sft, solve, train
+from mathgrpo.cli import check_data, demo, evaluate, report, score, sft, solve, train
 from mathgrpo.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("sft")(sft.sft_command)
 app.command("eval")(evaluate.eval_command)
 app.command("solve")(solve.solve_command)
 app.command("report")(report.report_command)
+app.command("score")(score.score_command)
 app.command("check-data")(check_data.check_data_command)
 app.command("demo")(demo.demo_command)
 

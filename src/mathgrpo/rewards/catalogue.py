@@ -81,7 +81,8 @@ CATALOGUE: dict[str, Entry] = {
         "from right_short to right_long along a cosine with the tokens of a right answer, likewise for wrong ones; "
         "over from max_length on", _cosine_pay,
         "with wrong_long above wrong_short, text that only adds length", why.cosine,
-        source="arXiv 2502.03373, section 4.2", settings=CosineSettings, needs_tokens=True, pays_right=True,
+        source="the cosine reward of Demystifying Long Chain-of-Thought Reasoning in LLMs, arXiv 2502.03373",
+        settings=CosineSettings, needs_tokens=True, pays_right=True,
     ),
     "soft_overlong": Entry(
         soft_overlong, "length",

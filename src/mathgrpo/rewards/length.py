@@ -31,8 +31,8 @@ def cosine(
 
     Range: that of the settings; 0 to 1 by default, where a wrong answer earns 0.
     Gaming: with wrong_long above wrong_short, text that only adds length; keep both at 0 unless answers get too short.
-    Source: Demystifying Long Chain-of-Thought Reasoning in LLMs, arXiv 2502.03373, section 4.2, the cosine reward;
-        there right 2 to 1, wrong -10 to 0, over -10.
+    Source: the cosine reward of Demystifying Long Chain-of-Thought Reasoning in LLMs, arXiv 2502.03373; there a wrong
+        answer costs less the longer it is, and a completion of max_length is punished.
     """
     rows = graded_rows(completions, answer, **columns)
     if completion_ids is None:
