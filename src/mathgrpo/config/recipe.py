@@ -29,6 +29,8 @@ class RunSection(Section):
     """auto: CUDA when there is a device, else CPU."""
     threads: int = Field(0, ge=0)
     """CPU threads for torch; 0: as many as there are physical cores."""
+    reuse_memory: bool = True
+    """Freed memory stays with the process for its next tensors (glibc, CPU), instead of going back page by page."""
     roofline: bool = True
     """Measure the machine (0.4 s in its first three runs, then kept) so that a run says what share of it a step uses."""
 
@@ -48,7 +50,8 @@ class ModelSection(Section):
     path: str = "starter"
     """"starter" (shipped with the package), a local folder, a run folder, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision. Masters that train are float32 always; auto: bfloat16 autocast on CUDA, float32 on CPU."""
+    """Compute precision. Masters that train are float32 always. auto: bfloat16 on CUDA; on a CPU float32, but when
+    training bfloat16 where a measurement finds it clearly faster: the run says so, and its config.toml keeps it."""
     trust_remote_code: str = ""
     """Name of the model whose own Python code may run here: the same as path, after you have read that code."""
     lora: LoraSection | None = None
@@ -102,6 +105,10 @@ class RolloutSection(Section):
     """Rows decoded at once; 0: all of a step."""
     compiled: bool = True
     """Decode on a CPU in C compiled for this machine; off, or without a C compiler: in torch operations."""
+    graphs: bool = True
+    """Decode on CUDA as captured graphs with sampling on the device; off: step by step."""
+    triton: bool = True
+    """Triton kernels inside the graphs; off: torch operations."""
 
 
 class GrpoSection(Section):
@@ -128,8 +135,9 @@ class GrpoSection(Section):
     """Kernel of the update's packed attention. auto: sdpa on a CPU; on CUDA the fastest on the run's own shapes."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the update's layers. auto: off on a CPU, on CUDA only in runs long enough to repay it."""
-    token_budget: int = Field(8192, ge=1)
-    """Unique tokens in one micro-batch; halved by itself when memory runs out, with the same gradient."""
+    token_budget: int = Field(0, ge=0)
+    """Unique tokens in one micro-batch; 0: what the memory plan finds room for. Halved by itself when memory runs out.
+    It changes speed and memory, not the gradient."""
 
 
 class OptimizerSection(Section):
@@ -159,6 +167,9 @@ class TrainingSection(Section):
     """Steps between checkpoints; 0: only the last."""
     keep_checkpoints: int = Field(2, ge=1)
     """Older ones are removed."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Keep only the layers' inputs for the backward pass and compute the layers again there: a third more arithmetic,
+    a fraction of the memory. auto: only where the memory plan finds no room without."""
     log_groups: int = Field(4, ge=0)
     """Groups of completions written to rollouts.jsonl each step."""
     trackers: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()

@@ -110,9 +110,7 @@ def attend(heads_TWD: Tensor, blocks: Blocks, *, keep: bool) -> tuple[Tensor, li
     return out.index_select(0, blocks.output_rows).view(num_rows, -1), kept
 
 
-def attend_backward(
-    grad_out: Tensor, heads_TWD: Tensor, blocks: Blocks, kept: Sequence[Tensor | None]
-) -> Tensor:
+def attend_backward(grad_out: Tensor, heads_TWD: Tensor, blocks: Blocks, kept: Sequence[Tensor | None]) -> Tensor:
     """Return the gradient of heads_TWD; probabilities that were not kept are computed again.
 
     grad_out: [T, K * E * D], zero on padding rows.
@@ -179,7 +177,12 @@ def _buffer(like: Tensor, rows: int) -> Tensor:
 
 
 def _block(
-    own: Tensor, prompt_rows: Tensor | None, owners: list[int], heads: tuple[int, int], num_rows: int, dtype: torch.dtype
+    own: Tensor,
+    prompt_rows: Tensor | None,
+    owners: list[int],
+    heads: tuple[int, int],
+    num_rows: int,
+    dtype: torch.dtype,
 ) -> Block:
     key_heads, share = heads
     (rows, width), query_heads = own.shape, heads[0] * heads[1]

@@ -20,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mathgrpo.grpo.fused_attention import build_blocks, probability_elements
 from mathgrpo.grpo.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
-from mathgrpo.grpo.logprobs import split_model
 from mathgrpo.grpo.pack import MicroBatch, bucket
 from mathgrpo.rollout.fused_weights import why_not_fused
 
@@ -43,6 +42,8 @@ def why_not_fused_forward(model: Any) -> str:
         return "a layer's forward pass was replaced"
     if model.config.attention_dropout:
         return "it has attention dropout"
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        return "its matrices are copies in the compute precision"
     return ""
 
 
@@ -83,7 +84,9 @@ class FusedForward:
             )  # fmt: skip
         head = self.model.lm_head
         self._layers = layers
-        self._head = Matrix(head.weight.detach().to(self.dtype), None if head.bias is None else head.bias.to(self.dtype))
+        self._head = Matrix(
+            head.weight.detach().to(self.dtype), None if head.bias is None else head.bias.to(self.dtype)
+        )
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context a pass runs in: precision is explicit here, so none."""

@@ -84,9 +84,9 @@ def chunk_rows(num_rows: int, vocab_size: int, device: torch.device | str) -> li
 
 
 def token_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return (log softmax(logits / temperature) at the targets, its entropy), float32 [N] each; entropy has no gradient.
+    """Return (log softmax(logits / temperature) at the targets, its entropy), float32 [N] each.
 
-    A backward pass through it runs once.
+    The entropy has no gradient. A backward pass through it runs once.
     """
     logprobs, entropy = _TokenLogprobs.apply(logits_NV, targets_N, temperature)  # type: ignore[no-untyped-call]
     return logprobs, entropy

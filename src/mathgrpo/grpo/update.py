@@ -16,8 +16,8 @@ from mathgrpo.errors import UserError
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_attention
 from mathgrpo.grpo.attention_choice import choose_attention
 from mathgrpo.grpo.forward import Forward, ModuleForward, choose_forward
-from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
 from mathgrpo.grpo.fused_forward import FusedForward
+from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
 from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
 from mathgrpo.grpo.memory import is_out_of_memory, release_memory
 from mathgrpo.grpo.modes import update_mode
@@ -35,6 +35,9 @@ from mathgrpo.grpo.pack import (
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
 from mathgrpo.types import RolloutGroup
+
+
+DEFAULT_TOKEN_BUDGET = 8192
 
 
 class NonFiniteError(ArithmeticError):
@@ -108,7 +111,8 @@ def policy_update(
     difference to the engine's own sampling log-probs is logged. Learning rates are the caller's to set beforehand.
 
     policy: its model, device and autocast() are used. The model is in evaluation mode here, except adapter dropout.
-    token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving.
+    token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving. With neither, it is
+        DEFAULT_TOKEN_BUDGET.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
     """
     _check(groups, section, reference)
@@ -116,7 +120,7 @@ def policy_update(
     tokens = step_tokens(groups, section, max_new_tokens, policy.device)
     step = _Step(
         policy, groups, section, temperature, reference, tokens, pieces_with_loss(groups, section), not reason,
-        token_budget or section.token_budget, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
+        token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
         choose_forward(policy, section, shared_prompt=not reason), None,
     )  # fmt: skip
     step.reference_forward = _forward_of_reference(step)

@@ -15,6 +15,7 @@ from mathgrpo.config import Recipe
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, evaluation_names, write_evaluation, write_verdict
 from mathgrpo.grpo import NonFiniteError, UpdateStats, policy_update, with_advantages
+from mathgrpo.grpo.modes import recomputed_layers
 from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.training.batches import counted_seed, problems_of_step
 from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state, save_checkpoint
@@ -36,6 +37,8 @@ from mathgrpo.training.run_folder import (
 from mathgrpo.training.run_info import finished_info, start_info, verdict_text
 from mathgrpo.training.schedule import learning_rate_at
 from mathgrpo.training.speed import Speedometer, StepTimes, build_speedometer, speed_metrics
+from mathgrpo.training.trackers import Trackers, open_trackers, require_trackers
+from mathgrpo.training.trackers.tracker import TrackedRun
 from mathgrpo.types import Problem, RolloutGroup, Sampling
 
 
@@ -45,6 +48,7 @@ class Run:
 
     ready: Prepared
     speedometer: Speedometer
+    trackers: Trackers
     folder: Path
     info: dict[str, Any]
     stop: StopRequests
@@ -52,6 +56,7 @@ class Run:
     pace: Pace
     step: int
     token_budget: int
+    recompute: bool
 
 
 def train(
@@ -71,9 +76,10 @@ def train(
     now = datetime.now().astimezone()
     folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, now)
     saved = checkpoints(folder)
-    state = load_state(saved[-1]) if saved else TrainingState(0, recipe.grpo.token_budget)
+    state = load_state(saved[-1]) if saved else TrainingState(0, 0)
     if resume is not None:
         require_unfinished(folder, state.step, recipe.training.steps)
+    require_trackers(recipe.training.trackers)
     ready = prepare(recipe, saved[-1] if saved else None)
     if saved:
         load_optimizer(saved[-1], ready.policy, ready.optimizer)
@@ -81,15 +87,23 @@ def train(
     info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes) | {"engine": ready.engine.name}
     speedometer = build_speedometer(ready.policy, recipe)
     info |= speedometer.info
-    for line in (*plan_lines(ready, make_plan(ready), folder), speedometer.line):
+    plan = make_plan(ready)
+    for line in (*plan_lines(ready, plan, folder), speedometer.line):
         progress.say(line)
     if resume is None:
-        create_run_folder(folder, recipe, info)
+        create_run_folder(folder, ready.recipe, info)
     else:
-        info = reopen(folder, recipe, info, state.step)
+        info = reopen(folder, ready.recipe, info, state.step)
         progress.say(f"resuming after step {state.step} of {recipe.training.steps}")
+    tracked = TrackedRun(
+        recipe.training.tracker_project, folder, info["start_time"], recipe.model_dump(mode="json"), state.step
+    )
+    trackers = open_trackers(recipe.training.trackers, tracked, progress.say)
     with StopRequests() as stop, progress:
-        run = Run(ready, speedometer, folder, info, stop, progress, Pace(), state.step, state.token_budget)
+        run = Run(
+            ready, speedometer, trackers, folder, info, stop, progress, Pace(), state.step,
+            token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute,
+        )  # fmt: skip
         _to_the_end(run)
     return folder
 
@@ -101,6 +115,7 @@ def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = Non
     """
     folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, datetime.now().astimezone())
     saved = checkpoints(folder)
+    require_trackers(recipe.training.trackers)
     ready = prepare(recipe, saved[-1] if saved else None)
     return plan_lines(ready, make_plan(ready), folder)
 
@@ -115,15 +130,21 @@ def _to_the_end(run: Run) -> None:
         _show_verdict(run)
     except Interrupted as request:
         _save(run)
-        write_info(run.folder, finished_info(run.info, "interrupted", run.step))
+        _end(run, "interrupted")
         message = f"stopped after step {run.step} of {_steps(run)}; resume with: mathgrpo train --resume {run.folder}"
         raise Interrupted(request.signum, message) from None
     except BaseException:
         # The error itself matters more than a disk that is too full to note it down.
         with suppress(UserError):
-            write_info(run.folder, finished_info(run.info, "failed", run.step))
+            _end(run, "failed")
         raise
-    write_info(run.folder, finished_info(run.info, "finished", run.step))
+    _end(run, "finished")
+
+
+def _end(run: Run, status: str) -> None:
+    """Note how the run ended, in run.json and with its trackers."""
+    write_info(run.folder, finished_info(run.info, status, run.step))
+    run.trackers.close(status)
 
 
 def _all_steps(run: Run) -> None:
@@ -163,7 +184,9 @@ def _one_step(run: Run) -> None:
     metrics = {"step": run.step, **rollout_metrics(groups, ready.fmt), **stats.metrics}
     metrics |= {"learning_rate": learning_rate, **speed}
     append_lines(run.folder / METRICS, [metrics])
-    append_lines(run.folder / ROLLOUTS, rollout_lines(run.step, groups[: recipe.training.log_groups]))
+    lines = rollout_lines(run.step, groups[: recipe.training.log_groups])
+    append_lines(run.folder / ROLLOUTS, lines)
+    run.trackers.step(metrics, lines)
     _note(run, stats.notes)
     run.pace.step(clock() - started)
     run.progress.step(metrics, _steps(run), run.pace.seconds_left(_steps(run) - run.step, _evaluations_left(run)))
@@ -187,11 +210,12 @@ def _update(run: Run, groups: Sequence[RolloutGroup], learning_rate: float) -> U
     set_learning_rate(ready.optimizer, learning_rate)
     torch.manual_seed(counted_seed(recipe.run.seed, "update", run.step))  # adapter dropout is all that draws from it
     try:
-        return policy_update(
-            ready.policy, ready.optimizer, groups, recipe.grpo, temperature=recipe.rollout.temperature,
-            max_new_tokens=recipe.rollout.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
-            reference=ready.reference, token_budget=run.token_budget,
-        )  # fmt: skip
+        with recomputed_layers(ready.policy.model, run.recompute):
+            return policy_update(
+                ready.policy, ready.optimizer, groups, recipe.grpo, temperature=recipe.rollout.temperature,
+                max_new_tokens=recipe.rollout.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
+                reference=ready.reference, token_budget=run.token_budget,
+            )  # fmt: skip
     except NonFiniteError as error:
         batch = run.folder / f"failed-step-{run.step + 1}.jsonl"
         append_lines(batch, batch_lines(run.step + 1, groups))
@@ -230,6 +254,7 @@ def _evaluate(run: Run, name: str, problems: Sequence[Problem]) -> None:
     )  # fmt: skip
     write_evaluation(evaluation, run.folder, name)
     summary = evaluation.summary()
+    run.trackers.evaluation(run.step, name, summary)
     sampled = f", sampled {100 * summary['sampled/accuracy']:.1f} %" if "sampled/accuracy" in summary else ""
     run.progress.say(
         f"{what}: accuracy {100 * summary['accuracy']:.1f} %{sampled}, in format {100 * summary['format_rate']:.0f} %, "

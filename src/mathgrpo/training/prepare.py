@@ -16,13 +16,21 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.grpo import Reference, build_reference
+from mathgrpo.hardware.allocator import keep_freed_memory
+from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
+from mathgrpo.models.device import compute_dtype
 from mathgrpo.models.sources import locate_model
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rollout import Engine, build_engine
+from mathgrpo.training.memory_plan import require_room, sizes_of_folder
 from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import Problem
+
+
+LEAKY_NOTE = "the format shows every solution and answer in the prompt: accuracy here measures copying, not reasoning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,9 @@ class Prepared:
     """A run that is ready for its first step.
 
     Attributes:
+        recipe: with model.dtype settled where it was "auto" on a CPU.
         longest_prompt: tokens of the longest prompt of all problem sets.
+        precision: why the precision is what it is, where it was measured.
         reference: the policy before training, None without a KL term.
     """
 
@@ -43,11 +53,13 @@ class Prepared:
     optimizer: torch.optim.Optimizer
     reference: Reference | None
     longest_prompt: int
+    precision: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run should know about how it was set up, one line each."""
-        return (*self.problems.notes, f"rollout engine {self.engine.name}: {self.engine.reason}")
+        more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision)
+        return (*self.problems.notes, *filter(None, more), f"rollout engine {self.engine.name}: {self.engine.reason}")
 
     @property
     def evaluation_tokens(self) -> int:
@@ -64,7 +76,8 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     fmt = get_format(recipe.format.name)
     suite = build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
     device = resolve_device(recipe.run.device)
-    locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
+    location = locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
+    _require_room(recipe, location, device)
     problems = load_problem_sets(recipe.problems)
     require_enough(problems.train, recipe.rollout)
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
@@ -72,12 +85,40 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
+    recipe, precision = settle_precision(recipe, device)
+    if recipe.run.reuse_memory and device == "cpu":
+        keep_freed_memory()
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
     longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
-    engine = build_engine(policy, recipe.rollout.engine, recipe.rollout.max_rows, recipe.rollout.compiled)
+    wanted = recipe.rollout
+    engine = build_engine(
+        policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton
+    )
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
-    return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest)
+    return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, precision)
+
+
+def settle_precision(recipe: Recipe, device: str) -> tuple[Recipe, str]:
+    """Return the recipe with "auto" replaced by what this CPU computes fastest in, and why; elsewhere unchanged, "".
+
+    The run keeps the recipe returned, so that a resumed run computes as it began, on whatever machine.
+    """
+    if recipe.model.dtype != "auto" or device != "cpu":
+        return recipe, ""
+    decided = cpu_precision()
+    model = recipe.model.model_copy(update={"dtype": decided.dtype})
+    return recipe.model_copy(update={"model": model}), decided.reason
+
+
+def _require_room(recipe: Recipe, location: str, device: str) -> None:
+    """Raise UserError when the model is too large for the device, before its weights are read."""
+    sizes = sizes_of_folder(location, recipe)
+    if sizes is not None:
+        require_room(
+            sizes, recipe, compute_bytes=compute_dtype(recipe.model.dtype, device).itemsize,
+            device=device_bytes(device), kind=device.split(":")[0],
+        )  # fmt: skip
 
 
 def require_enough(problems: Sequence[Problem], rollout: RolloutSection) -> None:

@@ -40,6 +40,8 @@ def require_same(given: Recipe, kept: Recipe, folder: Path) -> None:
     """
     for section in Recipe.model_fields:
         one, two = getattr(given, section), getattr(kept, section)
+        if section == "model" and given.model.dtype == "auto":
+            one = given.model.model_copy(update={"dtype": kept.model.dtype})  # the run has settled it
         if section not in ("run", "training") and one != two:
             raise UserError(
                 f"--resume {folder}: the recipe's [{section}] is not the run's; "

@@ -1,0 +1,103 @@
+"""Whether a CPU computes faster in bfloat16: measured once in a few milliseconds, and kept.
+
+Processors with AVX512-BF16 or AMX multiply bfloat16 matrices two to ten times as fast as float32 ones; others convert
+back and forth and are slower. The name of a processor does not tell, so two matrix products are timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import torch
+
+from mathgrpo.cache import cache_folder
+from mathgrpo.errors import UserError
+from mathgrpo.hardware.roofline import cpu_name
+
+ENVIRONMENT = "MATHGRPO_CPU_DTYPE"
+"""Environment variable that names the precision instead of a measurement: float32 or bfloat16."""
+CLEARLY_FASTER = 1.5
+"""Ratio of the two products' times from which bfloat16 is used: a step is more than its matrix products."""
+SHAPE = (1024, 256, 1024)
+"""Rows, inner and outer size of the product: a feed-forward layer of a small transformer on a micro-batch."""
+REPEATS = 5
+"""Timed products of each precision, taking turns; the fastest counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuPrecision:
+    """The precision a CPU computes fastest in.
+
+    Attributes:
+        dtype: "float32" or "bfloat16".
+        ratio: time of the float32 product over that of the bfloat16 one; 0 when it was not measured.
+        machine: processor, threads and library it holds for.
+    """
+
+    dtype: str
+    ratio: float
+    machine: str
+
+    @property
+    def reason(self) -> str:
+        """One line for the run's log."""
+        if not self.ratio:
+            return f"model.dtype=auto is {self.dtype}: {ENVIRONMENT} says so"
+        return f"model.dtype=auto is {self.dtype}: bfloat16 products take 1/{self.ratio:.1f} of float32's time here"
+
+
+def cpu_precision() -> CpuPrecision:
+    """Return this machine's decision, from the environment, the cache folder, or a measurement that is then kept.
+
+    Raises: UserError when the environment variable holds anything else than a precision.
+    """
+    named = os.environ.get(ENVIRONMENT, "")
+    machine = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    if named:
+        if named not in ("float32", "bfloat16"):
+            raise UserError(f"{ENVIRONMENT}={named}: allowed are float32 and bfloat16; or unset it to have it measured")
+        return CpuPrecision(named, 0.0, machine)
+    path = cache_folder() / "precision" / (re.sub(r"[^\w.-]+", "-", machine).strip("-").lower() + ".json")
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        kept = CpuPrecision(str(row["dtype"]), float(row["ratio"]), str(row["machine"]))
+        if kept.machine == machine and kept.ratio > 0 and kept.dtype == _faster(kept.ratio):
+            return kept
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # missing or damaged: measured anew
+    ratio = measure_ratio()
+    decided = CpuPrecision(_faster(ratio), ratio, machine)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{time.time_ns()}.tmp")
+        partial.write_text(json.dumps(asdict(decided), indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    return decided
+
+
+@torch.inference_mode()
+def measure_ratio() -> float:
+    """Return how many times longer a matrix product takes in float32 than in bfloat16, on this CPU, now."""
+    rows, inner, outer = SHAPE
+    fastest: dict[torch.dtype, float] = {}
+    pairs = {
+        dtype: (torch.full((rows, inner), 0.5, dtype=dtype), torch.full((outer, inner), 0.5, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    for repeat in range(REPEATS + 1):
+        for dtype, (left, right) in pairs.items():
+            started = time.perf_counter()
+            torch.mm(left, right.t())
+            seconds = time.perf_counter() - started
+            if repeat:  # the first one builds the kernel
+                fastest[dtype] = min(seconds, fastest.get(dtype, seconds))
+    return fastest[torch.float32] / fastest[torch.bfloat16]
+
+
+def _faster(ratio: float) -> str:
+    return "bfloat16" if ratio >= CLEARLY_FASTER else "float32"
