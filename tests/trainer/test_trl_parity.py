@@ -1,0 +1,124 @@
+"""Steps of this GRPOTrainer against steps of TRL's real one, on the same completions: the weights agree after them."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fakes import tiny_model, tiny_tokenizer
+from mathgrpo import GRPOConfig, GRPOTrainer
+from mathgrpo.types import Completion, Prompt, Sampling
+
+GROUP_SIZE, LENGTH, STEPS = 4, 9, 3
+ROWS = [{"prompt": f"{i} + {i * i} = ", "answer": i} for i in range(10)]
+SHARED: dict[str, Any] = {
+    "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": GROUP_SIZE,
+    "max_completion_length": LENGTH, "max_steps": STEPS, "learning_rate": 5e-3, "weight_decay": 0.1, "adam_beta2": 0.99,
+    "adam_epsilon": 1e-3, "max_grad_norm": 0.3, "lr_scheduler_type": "cosine", "warmup_steps": 1, "temperature": 0.8,
+    "logging_steps": 1, "report_to": "none", "bf16": False, "use_cpu": True, "save_strategy": "no", "beta": 0.05,
+    "gradient_checkpointing": False, "disable_tqdm": True, "seed": 3,
+}  # fmt: skip
+
+
+def made_up(prompt_ids: Sequence[int], sample: int) -> list[int]:
+    """Return a completion that only prompt and sample number decide; one in four is cut at the limit."""
+    digest = hashlib.sha256(f"{list(prompt_ids)}/{sample}".encode()).digest()
+    truncated = digest[0] % 4 == 0
+    length = LENGTH if truncated else 1 + digest[1] % (LENGTH - 1)
+    body = [6 + byte % 84 for byte in digest[2 : 2 + length]]
+    return body if truncated else [*body[:-1], 1]
+
+
+def reward(completions: list[str], answer: list[int], **_: Any) -> list[float]:
+    return [(len(text) * 7 + sum(map(ord, text)) + a) % 5 / 2.0 for text, a in zip(completions, answer, strict=True)]
+
+
+def second_reward(completions: list[str], **_: Any) -> list[float | None]:
+    return [None if len(text) % 3 == 0 else 0.25 * (len(text) % 2) for text in completions]
+
+
+class MadeUp:
+    """An engine that gives made_up completions."""
+
+    name, reason = "made up", "for this test"
+
+    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
+        rows = []
+        for prompt in prompts:
+            ids = [tuple(made_up(prompt.ids, g)) for g in range(group_size)]
+            rows.append([Completion(i, (0.0,) * len(i), "eos" if i[-1] == 1 else "length") for i in ids])
+        return rows
+
+
+def _theirs(folder: Path, overrides: dict[str, Any]) -> Any:
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+
+    tokenizer = tiny_tokenizer()
+    tiny_model(seed=0).save_pretrained(folder / "model")  # TRL loads its reference by name
+
+    def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        prompt_ids = [tokenizer(text=prompt)["input_ids"] for prompt in prompts]
+        completion_ids = [made_up(ids, i % GROUP_SIZE) for i, ids in enumerate(prompt_ids)]
+        return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
+
+    trainer = trl.GRPOTrainer(
+        model=str(folder / "model"), args=trl.GRPOConfig(str(folder), **SHARED, **overrides), processing_class=tokenizer,
+        reward_funcs=[reward, second_reward], train_dataset=Dataset.from_list(ROWS), rollout_func=rollout,
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+def _ours(folder: Path, overrides: dict[str, Any]) -> GRPOTrainer:
+    trainer = GRPOTrainer(
+        model=tiny_model(seed=0), args=GRPOConfig(str(folder), **SHARED, **overrides), processing_class=tiny_tokenizer(),
+        reward_funcs=[reward, second_reward], train_dataset=ROWS,
+    )  # fmt: skip
+    trainer._machinery.engine = MadeUp()
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {}, {"loss_type": "grpo", "scale_rewards": "none"}, {"loss_type": "dr_grpo", "scale_rewards": "batch"},
+        {"mask_truncated_completions": True, "reward_weights": [1.0, 2.0]},
+        {"multi_objective_aggregation": "normalize_then_sum"}, {"num_iterations": 3, "epsilon_high": 0.28},
+    ],
+    ids=["dapo", "grpo", "dr_grpo", "masked", "gdpo", "three updates"],
+)  # fmt: skip
+def test_weights_after_three_steps_equal_those_of_trl(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    theirs, ours = _theirs(tmp_path / "trl", overrides), _ours(tmp_path / "ours", overrides)
+    start = dict(tiny_model(seed=0).named_parameters())
+    expected = {name: p.detach() - start[name].detach() for name, p in theirs.model.named_parameters()}
+    largest = max(float(moved.abs().max()) for moved in expected.values())
+    assert largest > 1e-3, "the steps must move the weights for this test to mean anything"
+    for name, parameter in ours.model.named_parameters():
+        moved = parameter.detach() - start[name].detach()
+        assert float((moved - expected[name]).abs().max()) < 1e-3 * largest, name
+    assert ours.state.global_step == theirs.state.global_step == STEPS
+
+
+def test_logs_equal_those_of_trl(tmp_path: Path) -> None:
+    theirs, ours = _theirs(tmp_path / "trl", {}), _ours(tmp_path / "ours", {})
+    their_logs = [line for line in theirs.state.log_history if "loss" in line]
+    our_logs = [line for line in ours.state.log_history if "loss" in line]
+    compared = set(their_logs[0]) & set(our_logs[0]) - {"step_time", "entropy", "kl"}
+    assert {"loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std", "num_tokens", "epoch",
+            "rewards/reward/mean", "rewards/second_reward/std", "completions/mean_terminated_length"} <= compared  # fmt: skip
+    for line, expected in zip(our_logs, their_logs, strict=True):
+        for name in compared:
+            assert line[name] == pytest.approx(expected[name], rel=2e-4, abs=1e-5), name
+    missing = set(their_logs[0]) - set(our_logs[0])
+    assert missing <= {"clip_ratio/low_min", "clip_ratio/high_max"}, missing
