@@ -16,6 +16,7 @@ from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.fused import FusedDecoder
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.generate import GenerateEngine
+from mathgrpo.rollout.gpu.choice import build_graph_engine
 from mathgrpo.rollout.native import NativeEngine, resting
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -40,19 +41,30 @@ class Engine(Protocol):
 
 
 def build_engine(
-    policy: Policy, kind: Literal["auto", "native", "generate"] = "auto", max_rows: int = 0, compiled: bool = True
+    policy: Policy,
+    kind: Literal["auto", "native", "generate"] = "auto",
+    max_rows: int = 0,
+    compiled: bool = True,
+    *,
+    graphs: bool = True,
+    triton: bool = True,
 ) -> Engine:
     """Return the fastest engine that computes what this policy computes.
 
     Each native decoder proves itself on two short prompts of different length: its logits must equal the plain
     forward pass. max_rows bounds the rows decoded at once; 0 decodes all. compiled=False leaves out the decoder that is
-    compiled for this CPU.
+    compiled for this CPU. On CUDA graphs=False leaves out captured decoding, and triton=False its Triton kernels.
 
     Raises: UserError for kind "native" when no native decoder serves the architecture.
     """
     if kind == "generate":
         return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
     obstacles: list[str] = []
+    if graphs and policy.device.startswith("cuda"):
+        engine, obstacle = build_graph_engine(policy, max_rows=max_rows, triton=triton)
+        if engine is not None:
+            return engine
+        obstacles.append(obstacle)
     for build in (_compiled, _fused, _cached) if compiled else (_fused, _cached):
         decoder, obstacle = build(policy)
         if decoder is not None:
@@ -64,7 +76,8 @@ def build_engine(
             f"rollout.engine=native: it does not serve {type(policy.causal_lm).__name__} ({obstacles[-1]}); "
             'use "auto" or "generate"'
         )
-    return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, slow; " + "; ".join(filter(None, obstacles)))
+    reason = "; ".join(filter(None, ["transformers generate, slow", *obstacles]))
+    return GenerateEngine(policy, max_rows=max_rows, reason=reason)
 
 
 def _compiled(policy: Policy) -> tuple[Decoder | None, str]:

@@ -22,7 +22,7 @@ from mathgrpo.rollout.gpu.step import decode_step
 from mathgrpo.rollout.gpu.weights import ComputeWeights
 from mathgrpo.rollout.native import resting
 from mathgrpo.rollout.noise import row_keys
-from mathgrpo.types import Completion, Prompt, Sampling
+from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
 
 
 class GraphEngine:
@@ -50,6 +50,11 @@ class GraphEngine:
     def num_captured(self) -> int:
         """How many step shapes have been captured."""
         return self._graphs.num_captured
+
+    @property
+    def capture_error(self) -> str:
+        """Why a step could not be captured, or "": then steps run eagerly, with the same results."""
+        return self._graphs.error
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
@@ -106,7 +111,7 @@ class GraphEngine:
         logprobs = places.logprobs[1 : 1 + num_rows * limit].view(num_rows, limit)
         ends = (ids[:, :, None] == places.eos).any(2)
         lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, limit).tolist()
-        reasons = ["eos" if over else "length" for over in ends.any(1).tolist()]
+        reasons: list[FinishReason] = ["eos" if over else "length" for over in ends.any(1).tolist()]
         return [
             Completion(tuple(row_ids[:n].tolist()), tuple(row_logprobs[:n].tolist()), reason)
             for row_ids, row_logprobs, n, reason in zip(ids.cpu(), logprobs.cpu(), lengths, reasons, strict=True)

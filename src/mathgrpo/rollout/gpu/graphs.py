@@ -13,6 +13,9 @@ class StepGraphs:
     The first call of a shape runs the step as it is: that is the warm-up a capture needs, and nothing is computed
     twice. The second captures it. Graphs may share memory because one runs at a time and nothing but the tensors at
     fixed addresses is read after it.
+
+    Attributes:
+        error: why a capture failed, or "".
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -20,6 +23,7 @@ class StepGraphs:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._warm: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle() if enabled else None
+        self.error = ""
 
     @property
     def num_captured(self) -> int:
@@ -35,9 +39,8 @@ class StepGraphs:
             self._warm.add(shape)
             return step()
         if graph is None:
-            graph = self._graphs[shape] = self._capture(step)
-        graph.replay()
-        return None
+            graph = self._try_capture(shape, step)
+        return graph.replay() if graph is not None else step()
 
     def forget(self) -> None:
         """Drop every graph: an address has changed."""
@@ -45,6 +48,15 @@ class StepGraphs:
         self._warm.clear()
         if self._enabled:
             self._pool = torch.cuda.graph_pool_handle()
+
+    def _try_capture(self, shape: Hashable, step: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
+        """Return the captured step; a capture that fails ran nothing, so from then on steps run as they are."""
+        try:
+            self._graphs[shape] = self._capture(step)
+        except RuntimeError as error:
+            self._enabled, self.error = False, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            return None
+        return self._graphs[shape]
 
     def _capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Record the step without running it.

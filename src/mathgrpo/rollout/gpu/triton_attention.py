@@ -21,8 +21,8 @@ from mathgrpo.rollout.gpu.places import Places
 
 _TILE = 64
 """Rows times query heads in a tile: one tensor-core tile."""
-_COLUMNS = 64
-"""Keys read at once."""
+_TILE_BYTES = 128
+"""Width of a block of keys: 64 keys in 16 bits, 32 in 32 bits, so that shared memory suffices on consumer cards."""
 _PROGRAMS = 256
 """Ranges are split until there are about as many programs as an accelerator runs at once."""
 _MOST_SPLITS = 8
@@ -30,7 +30,7 @@ _MOST_SPLITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Unfinished attention of each range: float32 sums [P + O, R, H, D], their score maxima and weights [P + O, R, H]."""
+    """Unfinished attention by range, float32: sums of values [P + O, R, H, D], score maxima, weights [P + O, R, H]."""
 
     sums: Tensor
     tops: Tensor
@@ -63,7 +63,7 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, places: Places, work: Worksp
         "SHARE": share,
         "HEADS": num_heads,
         "DIM": dim,
-        "COLUMNS": _COLUMNS,
+        "COLUMNS": _TILE_BYTES // q.element_size(),
         "BLOCK_D": max(16, triton.next_power_of_2(dim)),
         "PROMPT_SPLITS": work.prompt_splits,
         "OWN_SPLITS": work.own_splits,
@@ -101,24 +101,40 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, places: Places, work: Worksp
         **sizes,
     )
     if work.own_splits > 1:
-        _merge[(num_rows, num_heads)](
-            *parts,
-            places.prompt_lengths,
-            out,
-            num_rows,
-            HEADS=num_heads,
-            DIM=dim,
-            BLOCK_D=sizes["BLOCK_D"],
-            PROMPT_SPLITS=work.prompt_splits,
-            SPLITS=work.prompt_splits + work.own_splits,
-            BLOCK_S=triton.next_power_of_2(work.prompt_splits + work.own_splits),
-        )
+        _merge_splits(work, places, out, num_heads, dim)
     return out
+
+
+def _merge_splits(work: Workspace, places: Places, out: Tensor, num_heads: int, dim: int) -> None:
+    splits = work.prompt_splits + work.own_splits
+    _merge[(len(out), num_heads)](
+        work.sums,
+        work.tops,
+        work.totals,
+        places.prompt_lengths,
+        out,
+        len(out),
+        HEADS=num_heads,
+        DIM=dim,
+        BLOCK_D=max(16, triton.next_power_of_2(dim)),
+        PROMPT_SPLITS=work.prompt_splits,
+        SPLITS=splits,
+        BLOCK_S=triton.next_power_of_2(splits),
+    )
 
 
 @triton.jit
 def _attend_range(
-    q, keys, values, low, high, scale, DIM: tl.constexpr, COLUMNS: tl.constexpr, BLOCK_D: tl.constexpr, TILE: tl.constexpr
+    q,
+    keys,
+    values,
+    low,
+    high,
+    scale,
+    DIM: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    TILE: tl.constexpr,
 ):
     """Return the sums, maxima and weights of queries [TILE, BLOCK_D] over the pool's tokens low..high."""
     d = tl.arange(0, BLOCK_D)
@@ -179,9 +195,7 @@ def _attend_prompts(
     if count == 0:
         return
     first = tl.load(tile_first + tile)
-    low, high = _split(
-        tl.load(prompt_starts + first), tl.load(prompt_lengths + first), split, PROMPT_SPLITS, COLUMNS
-    )
+    low, high = _split(tl.load(prompt_starts + first), tl.load(prompt_lengths + first), split, PROMPT_SPLITS, COLUMNS)
     member = tl.arange(0, TILE)
     real = member < count * SHARE
     line = (first + member // SHARE) * HEADS + kv * SHARE + member % SHARE

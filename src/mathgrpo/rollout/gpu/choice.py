@@ -1,0 +1,97 @@
+"""Whether the graph engine serves a policy: it must compute what the model computes, captured and replayed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mathgrpo.models import Policy
+from mathgrpo.rollout.fused_weights import why_not_fused
+from mathgrpo.rollout.gpu.engine import GraphEngine
+from mathgrpo.rollout.gpu.kernels import Kernels, TorchKernels
+from mathgrpo.rollout.native import resting
+from mathgrpo.types import Completion, Prompt, Sampling
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
+"""Largest difference of log-probabilities, as a share of the logits' spread, that rounding explains."""
+
+_TRIAL_TOKENS = 12
+"""More than one round of steps: the trial warms up, captures, replays and polls."""
+
+
+def build_graph_engine(
+    policy: Policy, *, max_rows: int = 0, triton: bool = True, graphs: bool = True
+) -> tuple[GraphEngine | None, str]:
+    """Return the engine and "", or None and why not; with Triton kernels where they pass their trial, else torch's."""
+    obstacle = why_not_fused(policy.causal_lm)
+    if obstacle:
+        return None, f"no CUDA graphs: {obstacle}"
+    obstacles: list[str] = []
+    for load in (_triton_kernels, TorchKernels) if triton else (TorchKernels,):
+        engine, obstacle = _proven(load, policy, max_rows, graphs)
+        if engine is not None:
+            engine.reason = "; ".join([engine.reason, *obstacles])
+            return engine, ""
+        obstacles.append(obstacle)
+    return None, "; ".join(obstacles)
+
+
+def _triton_kernels() -> Kernels:
+    from mathgrpo.rollout.gpu.triton_kernels import TritonKernels
+
+    return TritonKernels()
+
+
+def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: bool) -> tuple[GraphEngine | None, str]:
+    """Return an engine that passed its trial, or None and why; whatever a kernel or a capture raises is a no."""
+    label = "torch operations" if load is TorchKernels else "Triton kernels"
+    if load is _triton_kernels and importlib.util.find_spec("triton") is None:
+        return None, "no Triton kernels: triton is not installed"
+    try:
+        kernels = load()
+        reason = f"{'CUDA graphs' if graphs else 'eager steps'}, {kernels.name}"
+        engine = GraphEngine(policy, kernels, max_rows=max_rows, graphs=graphs, reason=reason)
+        difference = trial_difference(engine, policy)
+    except (torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__})"
+    if engine.capture_error:
+        return None, f"CUDA graphs with {label} were not captured ({engine.capture_error})"
+    if not difference <= _TOLERANCE.get(policy.compute_dtype, 6e-2):
+        return None, f"CUDA graphs with {label} failed their trial (off by {difference:.1g} of the logits' spread)"
+    return engine, ""
+
+
+def trial_difference(engine: GraphEngine, policy: Policy) -> float:
+    """Return how far the engine's log-probabilities are from the plain forward pass, in units of the logits' spread.
+
+    Two prompts of 3 and 6 tokens, two sampled rows each.
+    """
+    vocab = policy.model.get_input_embeddings().weight.shape[0]
+    prompts = [
+        Prompt(tuple((7 * i + 3) % vocab for i in range(3)), key=1),
+        Prompt(tuple((5 * i + 2) % vocab for i in range(6)), key=2),
+    ]
+    groups = engine.generate(prompts, 2, Sampling(max_new_tokens=min(_TRIAL_TOKENS, policy.max_context - 6)))
+    worst = 0.0
+    with resting(policy.model), torch.no_grad(), policy.autocast():
+        for prompt, group in zip(prompts, groups, strict=True):
+            for completion in group:
+                logits = _plain_logits(policy, prompt, completion)
+                ids = torch.tensor(completion.ids, device=logits.device)
+                expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+                got = torch.tensor(completion.logprobs, device=logits.device)
+                off = float((got - expected).abs().max() / logits.std().clamp_min(1e-6))
+                worst = off if not off <= worst else worst
+    return worst
+
+
+def _plain_logits(policy: Policy, prompt: Prompt, completion: Completion) -> Tensor:
+    """Return the logits each token of the completion was drawn from, float32[T, V]: one full forward, no cache."""
+    ids = torch.tensor([[*prompt.ids, *completion.ids]], device=policy.device)
+    logits: Tensor = policy.causal_lm(input_ids=ids, use_cache=False).logits
+    return logits[0, len(prompt.ids) - 1 : -1].float()
