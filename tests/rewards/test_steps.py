@@ -1,15 +1,19 @@
 """Verified steps: what counts, what does not pay however often it is written, and the notebook's own reward."""
 
+import json
 import re
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference_code
+from mathgrpo.answers import parse_number
 from mathgrpo.formats import get_format
+from mathgrpo.problems.gsm8k import split_answer
 from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite
 from mathgrpo.rewards.claims import read_claims
 from mathgrpo.rewards.settings import StepsSettings
@@ -53,6 +57,12 @@ def kinds(reasoning: str, answer: str = "72", question: str = NATALIA) -> list[s
         ("10/3 = 3.3", [("10/3 = 3.3", False)]),
         ("-3 + 5 = 2", [("- 3 + 5 = 2", True)]),
         ("2 + 2 = 5", [("2 + 2 = 5", False)]),
+        ("24 questions x 75/100 = 18 points", [("24 * 75/100 = 18", True)]),
+        ("2 loads/week * 52 weeks/year = 104", [("2 * 52 = 104", True)]),
+        ("100 - 60 = 40% of it", [("100 - 60 = 40%", True)]),
+        ("1 – 3/4 = 1/4", [("1 - 3/4 = 1/4", True)]),
+        # prose, no claim that 2 is 32
+        ("16 students drank 2 quarts = 16 * 2 = 32 quarts", [("16 * 2 = 32", True)]),
         (r"\frac{1}{2} \times 8 = 4", [("((1)/(2)) * 8 = 4", True)]),
         # LaTeX that is left, and powers: the child process
         (r"So $\sqrt{16} = 4$ eggs", [(r"\sqrt{16} = 4", True)]),
@@ -92,6 +102,8 @@ def test_a_wrong_answer_earns_a_small_share_of_the_steps_that_lead_to_it() -> No
         ("48 + 48 = 96", "unused"),
         ("48 * 1 = 48", "trivial"),
         ("24 + 0 = 24", "repeated"),
+        ("48 + 24 - 24 = 48", "trivial"),
+        ("72 * 2 / 2 = 72", "repeated"),
         ("1 + 1 = 2", "foreign"),
         ("5 + 5 = 10", "foreign"),
         ("48 + 1000000 = 1000048", "foreign"),
@@ -109,6 +121,26 @@ def test_true_but_useless_lines_do_not_pay(padding: str, kind: str, times: int) 
 def test_false_lines_take_true_ones_back() -> None:
     assert share(WORK + "\n72 + 1 = 74", "72") == pytest.approx(1 / 3)
     assert share(WORK + "\n72 + 1 = 74" * 9, "72") == 0.0
+
+
+def test_a_detour_back_to_a_number_of_the_question_does_not_pay() -> None:
+    assert share("48 + 2 = 50\n50 - 2 = 48\n" + WORK, "72") == share(WORK, "72")
+    assert share("48 * 2 = 96\n96 / 2 = 48\n" + WORK, "72") == share(WORK, "72")
+
+
+def test_a_result_that_the_question_names_counts_as_the_answer() -> None:
+    assert kinds("4/2 = 2", "2", "4 apples for 2 boys, how many each?") == ["counts"]
+
+
+@pytest.mark.shared
+def test_most_lines_of_gsm8ks_worked_solutions_count_and_hardly_any_is_called_false(gsm8k_folder: Path) -> None:
+    rows = [json.loads(line) for line in (gsm8k_folder / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = []
+    for row in rows:
+        gold, solution = split_answer(row["answer"])  # type: ignore[misc]
+        found += [step.kind for step in check_steps(solution or "", row["question"], parse_number(gold))]
+    assert len(found) > 4000
+    assert found.count("counts") / len(found) > 0.75 and found.count("false") / len(found) < 0.005
 
 
 def test_no_single_answer_or_no_reasoning_earns_nothing() -> None:

@@ -25,6 +25,7 @@ ROUNDED_DECIMALS = 2
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _BULLET = re.compile(r"^[ \t]*(?:(?:[-*•>#]+|[0-9]{1,2}[.):]|\([0-9]{1,2}\)|[Ss]tep [0-9]{1,2}[.:])[ \t]+)+")
+_PER_UNIT = re.compile(r"(?<=[A-Za-z]{2})/[A-Za-z]+", re.ASCII)  # "miles/hour": the slash divides units
 _EQUALS = re.compile(r"(?<![=<>!])=(?!=)")
 _NUMBER = r"[$£€]?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?: ?%)?|[$£€]?\.[0-9]+(?: ?%)?"
 _PIECE = re.compile(
@@ -96,7 +97,8 @@ def numbers_in(text: str) -> list[Fraction]:
 
 def _plain(line: str) -> str:
     """Return a line without annotations, bullets and the LaTeX that only dresses arithmetic."""
-    text = _BULLET.sub("", _ANNOTATION.sub("", line), count=1)
+    text = _BULLET.sub("", _ANNOTATION.sub("", line), count=1).replace("–", "-")
+    text = _PER_UNIT.sub("", text)
     if "\\" not in text:
         return text
     text = _TEXT_GROUP.sub(r" \1 ", _FRACTION.sub(r"((\1)/(\2))", text))
@@ -121,10 +123,20 @@ def _claim(left_text: str, right_text: str) -> Claim | None:
     left, right = evaluate(left_text), evaluate(right_text)
     if left is None or right is None or not (left.operations or right.operations):
         return None
-    true = left.value == right.value or _rounds_to(left, right, right_text)
+    true = left.value == right.value or _rounds_to(left, right, right_text) or _in_percent(left_text, right_text)
+    if not (true or left.operations):
+        return None  # prose: "16 students drank 2 quarts = 16 * 2"
     computed, result = (left, right.value) if left.operations else (right, left.value)
     operands = computed.numbers if not (left.operations and right.operations) else left.numbers + right.numbers
     return Claim(f"{left_text} = {right_text}", true, operands, result)
+
+
+def _in_percent(left_text: str, right_text: str) -> bool:
+    """Return whether two sides are equal once the per cent sign is only a unit: 100 - 60 = 40%."""
+    if ("%" in left_text) == ("%" in right_text):
+        return False
+    left, right = evaluate(left_text.replace("%", "")), evaluate(right_text.replace("%", ""))
+    return left is not None and right is not None and left.value == right.value
 
 
 def _rounds_to(exact: Expression, written: Expression, text: str) -> bool:
@@ -184,9 +196,11 @@ def _prefix(pieces: list[_Piece]) -> str:
 
 
 def _multiplies(word: str, pieces: list[_Piece], place: int, follower: str) -> bool:
-    """Return whether a word is a times sign: "of" or "x" with a value on both sides."""
+    """Return whether a word is a times sign: "of" or "x" with a value on both sides; for "x" a unit may precede."""
     before = next((text for kind, text in reversed(pieces[:place][-2:]) if kind != "space"), "")
-    return word in ("of", "x", "X") and _is_value(follower[:1] or " ") and (_is_value(before) or before == ")")
+    if word not in ("of", "x", "X") or not (_is_value(follower) or follower == "("):
+        return False
+    return _is_value(before) or before == ")" or (word != "of" and len(before) > 1 and before.isalpha())
 
 
 def _text_after(pieces: list[_Piece], place: int) -> str:

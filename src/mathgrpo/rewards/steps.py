@@ -27,13 +27,15 @@ KIND_WORDS: dict[str, str] = {
     "foreign": "true, but its numbers come neither from the question nor from earlier steps",
     "unused": "true, but the answer does not follow from it",
 }
-CONSTANTS = frozenset(map(Fraction, (1, 2, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
-"""Numbers that a step may use without the question naming them: a half, days, months, hours, minutes, per cent."""
+CONSTANTS = frozenset(map(Fraction, (*range(1, 11), 12, 24, 30, 31, 50, 52, 60, 100, 365, 1000)))
+"""Numbers that a step may use without the question naming them: small counts, dates, hours, minutes, per cent."""
 _WORDS = {
     "half": ("1/2", 2), "twice": (2,), "double": (2,), "triple": (3,), "thrice": (3,), "quarter": ("1/4", 4),
     "third": ("1/3", 3), "dozen": (12,), "one": (1,), "two": (2,), "three": (3,), "four": (4,), "five": (5,),
     "six": (6,), "seven": (7,), "eight": (8,), "nine": (9,), "ten": (10,), "eleven": (11,), "twelve": (12,),
-    "fifteen": (15,), "twenty": (20,), "thirty": (30,), "forty": (40,), "fifty": (50,), "hundred": (100,),
+    "thirteen": (13,), "fourteen": (14,), "fifteen": (15,), "sixteen": (16,), "seventeen": (17,), "eighteen": (18,),
+    "nineteen": (19,), "twenty": (20,), "thirty": (30,), "forty": (40,), "fifty": (50,), "sixty": (60,),
+    "seventy": (70,), "eighty": (80,), "ninety": (90,), "hundred": (100,), "thousand": (1000,),
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+")
 _ANSWER_DIGITS = re.compile(r"<answer>(\d+)</answer>")
@@ -81,7 +83,8 @@ def check_steps(reasoning: str, question: str, given: Fraction | None) -> list[S
 
     A true claim counts when the given answer is its result, or its result is an operand of a claim that counts; only
     the first claim with a result can, so a line written twice pays once. Its numbers must come from the question, from
-    earlier results or from CONSTANTS, and not from the constants alone; its result must not be one of its operands.
+    earlier results or from CONSTANTS, and not from the constants alone. A claim that only repeats one of its operands
+    does not count, nor one whose result the question gives, unless it is the answer.
 
     Args:
         given: the answer that the completion gives, right or wrong; None: nothing counts.
@@ -95,7 +98,7 @@ def check_steps(reasoning: str, question: str, given: Fraction | None) -> list[S
         kinds.append(kind)
         if kind == "unused":
             results[claim.result] = place
-    for place in _leading_to(given, claims, results):
+    for place in _leading_to(given, claims, results, given_numbers):
         kinds[place] = "counts"
     return [Step(claim.text, kind) for claim, kind in zip(claims, kinds, strict=True)]
 
@@ -106,7 +109,7 @@ def _kind(claim: Claim, results: dict[Fraction, int], from_question: frozenset[F
         return "false"
     if claim.result in results:
         return "repeated"
-    if claim.result in claim.operands:
+    if _is_trivial(claim):
         return "trivial"
     if from_question is not None:
         known = from_question | results.keys()
@@ -115,8 +118,17 @@ def _kind(claim: Claim, results: dict[Fraction, int], from_question: frozenset[F
     return "unused"
 
 
-def _leading_to(given: Fraction | None, claims: Sequence[Claim], results: dict[Fraction, int]) -> set[int]:
-    """Return the places of the claims that the given answer follows from."""
+def _is_trivial(claim: Claim) -> bool:
+    """Return whether a claim only repeats one of its operands: 48 * 1, 48 + 0, 48 + 2 - 2, but not 4 / 2 = 2."""
+    if claim.result not in claim.operands:
+        return False
+    return len(claim.operands) != 2 or any(operand in (0, 1) for operand in claim.operands)
+
+
+def _leading_to(
+    given: Fraction | None, claims: Sequence[Claim], results: dict[Fraction, int], from_question: frozenset[Fraction]
+) -> set[int]:
+    """Return the places of the claims that the given answer follows from; the question's numbers need none."""
     found: set[int] = set()
     wanted = [] if given is None or given not in results else [results[given]]
     while wanted:
@@ -124,7 +136,8 @@ def _leading_to(given: Fraction | None, claims: Sequence[Claim], results: dict[F
         if place in found:
             continue
         found.add(place)
-        earlier = (results.get(operand, place) for operand in claims[place].operands)
+        derived = (operand for operand in claims[place].operands if operand not in from_question)
+        earlier = (results.get(operand, place) for operand in derived)
         wanted += [source for source in earlier if source < place]
     return found
 
