@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+for _ in range(12):
     torch.empty(16 << 20).fill_(1.0)
 before = faults()
 for _ in range(20):
