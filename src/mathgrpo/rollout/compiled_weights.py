@@ -91,7 +91,8 @@ class PackedModel:
         self._alive.append(packed)
         for module, first, group, shift in parts:
             weight = effective_weight(module).detach().to(torch.float32).contiguous()
-            kernels.library.mg_pack(weight.data_ptr(), weight.shape[0], inputs, packed.data_ptr(), first, group, shift)
+            place = (packed.data_ptr(), first, group, shift)
+            kernels.library.mg_pack(weight.data_ptr(), weight.shape[0], inputs, *place, torch.get_num_threads())
         bias = None
         if any(module.bias is not None for module, *_ in parts):
             bias = self._floats(self._pack_bias(parts, panels * kernels.columns))

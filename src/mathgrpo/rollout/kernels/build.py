@@ -35,13 +35,24 @@ def build(dtype: torch.dtype) -> Path:
 
     Raises: KernelError when there is no compiler or it refuses.
     """
-    compiler = _compiler()
-    define = ("-DBF16",) if dtype == torch.bfloat16 else ()
-    key = hashlib.sha256("\n".join((_sources(), _version(compiler), _cpu(), *_FLAGS, *define)).encode()).hexdigest()
-    library = cache_folder() / "kernels" / f"decoder-{'bf16' if define else 'fp32'}-{key[:16]}.so"
+    library = library_path(dtype)
     if not _is_whole(library):
-        _compile(compiler, define, library)
+        _compile(_compiler(), _defines(dtype), library)
     return library
+
+
+def library_path(dtype: torch.dtype) -> Path:
+    """Return where the library lies once it is built: its name is the hash of all that it is made from.
+
+    Raises: KernelError when there is no compiler.
+    """
+    made_from = (_sources(), _version(_compiler()), _cpu(), *_FLAGS, *_defines(dtype))
+    key = hashlib.sha256("\n".join(made_from).encode()).hexdigest()
+    return cache_folder() / "kernels" / f"decoder-{'bf16' if _defines(dtype) else 'fp32'}-{key[:16]}.so"
+
+
+def _defines(dtype: torch.dtype) -> tuple[str, ...]:
+    return ("-DBF16",) if dtype == torch.bfloat16 else ()
 
 
 def discard(library: Path) -> None:
@@ -56,10 +67,10 @@ def _compile(compiler: str, define: tuple[str, ...], library: Path) -> None:
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             target = Path(folder) / library.name
             _run_compiler(compiler, define, target)
-            digest = Path(folder) / "digest"
-            digest.write_text(_digest(target))
+            checksum = Path(folder) / "checksum"
+            checksum.write_text(digest(target))
             target.replace(library)
-            digest.replace(_checksum(library))
+            checksum.replace(_checksum(library))
     except OSError as error:
         raise KernelError(f"{library.parent} cannot be written ({error.strerror})") from None
 
@@ -83,7 +94,7 @@ def _run_compiler(compiler: str, define: tuple[str, ...], target: Path) -> None:
 
 def _first_error(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if "error" in line] or stderr.splitlines() or ["no message"]
-    return lines[0].rsplit("error:", 1)[-1].strip()[:200]
+    return lines[0].rsplit("error:", 1)[-1].replace("#error", "").strip()[:200]
 
 
 def _compiler() -> str:
@@ -124,12 +135,13 @@ def _checksum(library: Path) -> Path:
     return library.with_suffix(".sha256")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the checksum that lies beside a whole library."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_whole(library: Path) -> bool:
     try:
-        return _checksum(library).read_text() == _digest(library)
+        return _checksum(library).read_text() == digest(library)
     except OSError:
         return False

@@ -113,7 +113,13 @@ static void rotate(const float *x, const float *norm, const float *cos, const fl
         for (long d = 0; d < dim; d++) normed[d] = rounded_scalar(x[d] * scale) * norm[d];
         x = normed;
     }
-    for (long d = 0; d < half; d++) {
+    long d = 0;
+    for (; half % VL == 0 && d < half; d += VL) {
+        vec a = load(x + d), b = load(x + half + d);
+        store_elements(out + d, a * load(cos + d) + b * load(sin + d));
+        store_elements(out + half + d, b * load(cos + half + d) + a * load(sin + half + d));
+    }
+    for (; d < half; d++) {
         out[d] = to_element(x[d] * cos[d] + x[d + half] * sin[d]);
         out[d + half] = to_element(x[d + half] * cos[d + half] + x[d] * sin[d + half]);
     }

@@ -110,7 +110,7 @@ def _declare(library: ctypes.CDLL) -> None:
             c_int64,
             [session, pointer, pointer, pointer, c_int64, c_double, pointer, c_int64, pointer, pointer, c_int64],
         ),
-        "mg_pack": (None, [pointer, c_int64, c_int64, pointer, c_int64, c_int64, c_int64]),
+        "mg_pack": (None, [pointer, c_int64, c_int64, pointer, c_int64, c_int64, c_int64, c_int64]),
         "mg_layout": (None, [pointer]),
         "mg_name": (ctypes.c_char_p, []),
     }
