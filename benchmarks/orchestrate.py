@@ -93,7 +93,7 @@ def start_worker(contestant: Contestant, settings: Settings, folder: Path, pytho
     interpreter = python.get(contestant.kind, sys.executable)
     arguments = [settings.model_dump_json(), str(folder), json.dumps(options)]
     if contestant.kind == "vllm":
-        command = [interpreter, str(Path(__file__).with_name("vllm_peer.py")), *arguments]
+        command = [interpreter, "-P", str(Path(__file__).with_name("vllm_peer.py")), *arguments]
     else:
         command = [interpreter, "-m", "benchmarks.worker", contestant.kind, *arguments]
     log = folder / f"{contestant.name}.log"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.results import Axis, Experiment, Sample
-from benchmarks.statistics import spread
+from benchmarks.repeats import spread
 
 TOLERANCE = 1.10
 """A cost above the first one by more than this factor counts as risen; repeats here differ by a few per cent."""

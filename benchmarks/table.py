@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.results import Axis, Experiment, Results, Row, Sample
 from benchmarks.scaling import costs, rises
-from benchmarks.statistics import Spread, paired_ratio, spread
+from benchmarks.repeats import Spread, paired_ratio, spread
 
 HEAD = (
     "| | step, s | × | rollout, s | rollout, tok/s | update, s | update, tok/s | peak, MB | tokens a step |\n"

@@ -17,7 +17,7 @@ from benchmarks.results import Axis, Point, Results, read_results, write_results
 from benchmarks.scaling import cost_us, costs, rises
 from benchmarks.settings import OURS, TRL_GENERATE
 from benchmarks.spread_reward import spread as spread_reward
-from benchmarks.statistics import Spread, paired_ratio, spread
+from benchmarks.repeats import Spread, paired_ratio, spread
 from benchmarks.table import axis_table, experiment_table, fastest_trl, markdown, step_ratio_line
 from mathgrpo.config import load_recipe
 from mathgrpo.errors import UserError
