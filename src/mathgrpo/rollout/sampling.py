@@ -92,6 +92,6 @@ def _locate(cdf: Tensor, fraction: Tensor) -> tuple[Tensor, Tensor]:
     target = fraction * cdf[:, -1:]
     found = torch.searchsorted(cdf, target, right=True).clamp_(max=cdf.shape[1] - 1)
     upper = cdf.gather(1, found)
-    lower = torch.where(found > 0, cdf.gather(1, (found - 1).clamp_(min=0)), 0.0)
+    lower = cdf.gather(1, (found - 1).clamp_(min=0)).masked_fill_(found == 0, 0.0)
     inside = ((target - lower) / (upper - lower)).clamp_(0.0, 1.0 - 2.0**-53)
     return found, inside

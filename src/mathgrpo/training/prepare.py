@@ -29,7 +29,6 @@ from mathgrpo.training.memory_plan import require_room, sizes_of_folder
 from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import Problem
 
-
 LEAKY_NOTE = "the format shows every solution and answer in the prompt: accuracy here measures copying, not reasoning"
 
 

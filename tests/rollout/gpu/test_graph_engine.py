@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
@@ -163,6 +164,35 @@ def test_without_triton_the_engine_says_so_and_uses_torch(monkeypatch: pytest.Mo
 
 def test_a_policy_on_the_cpu_is_not_offered_graphs() -> None:
     assert "graphs" not in build_engine(tiny_policy(), compiled=False).reason
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Fails on what a capture forbids: reading a device number, sizes that depend on data, numbers to the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero"), name
+        if name == "where":
+            assert all(argument.dim() for argument in args), "torch would copy the number to the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", SAMPLINGS)
+def test_a_step_neither_waits_for_the_device_nor_brings_anything_from_the_host(kind: str) -> None:
+    policy = tiny_policy("qwen3")
+    engine = eager(policy)
+    run, steps = engine._graphs.run, []
+
+    def watched(shape: Any, step: Any) -> None:
+        with NothingFromTheHost():
+            run(shape, step)
+        steps.append(shape)
+
+    engine._graphs.run = watched
+    engine.generate(PROMPTS, 2, SAMPLINGS[kind])
+    assert steps
+    with pytest.raises(AssertionError), NothingFromTheHost():
+        torch.where(torch.ones(2) > 0, torch.ones(2), 0.0)
 
 
 @pytest.mark.gpu

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +41,15 @@ class GraphEngine:
         model, device = policy.causal_lm, torch.device(policy.device)
         self._policy, self._kernels, self._max_rows = policy, kernels, max_rows
         self.reason = reason
-        with torch.inference_mode():
+        self._device_context: AbstractContextManager[Any] = (
+            torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        )
+        with torch.inference_mode(), self._device_context:
             self._weights = ComputeWeights(model, policy.compute_dtype)
             fused = self._weights.fused
             self._pool = TokenPool(len(fused.layers), fused.num_kv_heads, fused.head_dim, fused.dtype, device)
             self._table = PlaceTable(policy.eos_ids, device)
-        self._graphs = StepGraphs(enabled=graphs)
+            self._graphs = StepGraphs(enabled=graphs)
 
     @property
     def num_captured(self) -> int:
@@ -61,7 +66,7 @@ class GraphEngine:
         if not prompts:
             return []
         check_context(self._policy, prompts, sampling)
-        with resting(self._policy.model), torch.inference_mode():
+        with resting(self._policy.model), torch.inference_mode(), self._device_context:
             job = self._prepare(prompts, group_size, sampling)
             share = self._weights.fused.num_heads // self._weights.fused.num_kv_heads
             tile_rows = self._kernels.tile_rows(share)

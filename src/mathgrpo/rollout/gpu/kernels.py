@@ -94,7 +94,11 @@ class _Columns:
 
 
 class TorchKernels:
-    """Every operation in plain torch; nothing waits for the device, so a graph can hold it."""
+    """Every operation in plain torch.
+
+    A graph can hold it: nothing waits for the device and nothing comes from the host. That is why there is
+    masked_fill here and no torch.where with a number, which torch would copy to the device.
+    """
 
     name = "torch operations"
     fixed_reach = True
@@ -121,7 +125,7 @@ class TorchKernels:
         positions = places.prompt_lengths + places.ages - 1
         cos, sin = model.cos.index_select(0, positions), model.sin.index_select(0, positions)
         q, k, v = rotated(qkv, head_norm, model, cos, sin)
-        at = torch.where(places.done == 1, DUMMY, places.slots + places.ages - 1)
+        at = (places.slots + places.ages - 1).masked_fill_(places.done == 1, DUMMY)
         keys[:, at] = k.transpose(0, 1)
         values[:, at] = v.transpose(0, 1)
         return q
@@ -161,7 +165,7 @@ class TorchKernels:
         age, done = places.ages[who], places.done[who]
         chosen = logits if rows is places.numbers else logits[rows]
         drawn, logprobs = sample_tokens(chosen, uniforms(places.keys[who], age), sampling)
-        at = torch.where(done == 1, 0, 1 + places.out_starts[who] + age)
+        at = (1 + places.out_starts[who] + age).masked_fill_(done == 1, 0)
         places.ids[at] = drawn
         places.logprobs[at] = logprobs
         ended = (drawn[:, None] == places.eos).any(1) | (age + 1 >= places.limit)
