@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,20 @@ def memory_metrics(device: str) -> dict[str, float]:
             "memory/device_peak_gb": torch.cuda.max_memory_allocated(device),
         }
     return {name: value / GIGABYTE for name, value in metrics.items() if value}
+
+
+def device_bytes(device: str) -> int | None:
+    """Return what a device can hold in all: GPU memory, or main memory as far as this process may use it."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limits = []
+    with suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    # A container's own limit: control groups, version 2 and 1.
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            limits.append(int((Path("/sys/fs/cgroup") / name).read_text().strip()))
+    return min(limits, default=None)
 
 
 def _status_bytes(name: str) -> int:

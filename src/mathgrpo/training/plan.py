@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.training.memory_plan import MemoryPlan, gigabytes, model_sizes, plan_memory, require_fit
 from mathgrpo.training.optimizer import trainable_parameters
 from mathgrpo.training.prepare import Prepared
-
-ADAM_BYTES = 8
-"""Two float32 moments for each weight that trains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes of a run. Memory in bytes; kv_cache_bytes is None for a model that does not say its shape.
+    """Sizes of a run.
 
     Attributes:
         tokens_per_step: sampled tokens of a step, if every completion runs to the limit.
         epochs: how often each training problem is met on average.
         evaluation_completions: completions of one evaluation, all problem sets together.
-        weight_bytes, gradient_bytes, optimizer_bytes, reference_bytes: held through the run.
-        kv_cache_bytes: of one rollout at most, every completion at the limit.
+        memory: None for a model that does not say its shape.
     """
 
     parameters: int
@@ -33,22 +30,30 @@ class Plan:
     epochs: float
     evaluation_completions: int
     evaluations: int
-    weight_bytes: int
-    gradient_bytes: int
-    optimizer_bytes: int
-    reference_bytes: int
-    kv_cache_bytes: int | None
+    memory: MemoryPlan | None
+
+    @property
+    def token_budget(self) -> int:
+        """Unique tokens of a micro-batch, as asked for or as planned; 0 without a plan: the update's own default."""
+        return self.memory.token_budget if self.memory is not None else 0
+
+    @property
+    def recompute(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return self.memory is not None and self.memory.recompute
 
 
 def make_plan(run: Prepared) -> Plan:
-    """Return the sizes of a prepared run."""
+    """Return the sizes of a prepared run.
+
+    Raises: UserError when the device has not the memory for it.
+    """
     recipe, sets = run.recipe, run.problems
     parameters = list(run.policy.model.parameters())
     trainable = [parameter for _, parameter in trainable_parameters(run.policy.model)]
     completions = recipe.rollout.prompts_per_step * recipe.rollout.group_size
     every = recipe.training.evaluate_every
     evaluated = len(sets.heldout) + len(sets.heldout_templates)
-    copied = run.reference.model.parameters() if run.reference is not None and not run.reference.adapter_off else ()
     return Plan(
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in trainable),
@@ -58,11 +63,7 @@ def make_plan(run: Prepared) -> Plan:
         epochs=recipe.training.steps * recipe.rollout.prompts_per_step / len(sets.train),
         evaluation_completions=evaluated * (1 + recipe.evaluation.samples),
         evaluations=2 + ((recipe.training.steps - 1) // every if every else 0),
-        weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
-        gradient_bytes=sum(p.numel() * p.element_size() for p in trainable),
-        optimizer_bytes=ADAM_BYTES * sum(p.numel() for p in trainable),
-        reference_bytes=sum(p.numel() * p.element_size() for p in copied),
-        kv_cache_bytes=_kv_cache_bytes(run, completions),
+        memory=_memory(run),
     )
 
 
@@ -72,8 +73,6 @@ def plan_lines(run: Prepared, plan: Plan, folder: Path) -> list[str]:
     share = "all train" if plan.trainable == plan.parameters else f"{plan.trainable:,} train (LoRA)"
     precision = str(run.policy.compute_dtype).removeprefix("torch.")
     samples = f" and {recipe.evaluation.samples} samples" if recipe.evaluation.samples else ""
-    kv = f", KV cache at most {gigabytes(plan.kv_cache_bytes)}" if plan.kv_cache_bytes is not None else ""
-    copy = f", reference {gigabytes(plan.reference_bytes)}" if plan.reference_bytes else ""
     every = f", every {recipe.training.evaluate_every} steps" if recipe.training.evaluate_every else ""
     return [
         f"model       {run.policy.name}: {plan.parameters:,} parameters, {share}; "
@@ -87,31 +86,35 @@ def plan_lines(run: Prepared, plan: Plan, folder: Path) -> list[str]:
         f"{plan.epochs:.2g} epochs, {plan.steps * plan.completions_per_step:,} completions",
         f"evaluation  before and after{every}: {plan.evaluation_completions:,} completions each (greedy{samples}), "
         f"at most {run.evaluation_tokens} tokens",
-        f"memory      weights {gigabytes(plan.weight_bytes)}, gradients {gigabytes(plan.gradient_bytes)}, "
-        f"optimizer {gigabytes(plan.optimizer_bytes)}{copy}{kv}; activations come on top",
+        *(memory_lines(plan.memory) if plan.memory is not None else ()),
         f"run folder  {folder}",
         *(f"note        {note}" for note in run.notes),
     ]
 
 
-def gigabytes(num_bytes: int) -> str:
-    """Return a size for a reader.
+def memory_lines(memory: MemoryPlan) -> list[str]:
+    """Return a memory plan for a reader."""
+    copies = f", compute copies {gigabytes(memory.copies)}" if memory.copies else ""
+    reference = f", reference {gigabytes(memory.reference)}" if memory.reference else ""
+    device = f" of the device's {gigabytes(memory.device)}" if memory.device is not None else ""
+    again = "; layers are computed again in the backward pass" if memory.recompute else ""
+    return [
+        f"memory      at most about {gigabytes(memory.total)}{device}: weights {gigabytes(memory.weights)}, "
+        f"gradients {gigabytes(memory.gradients)}, optimizer {gigabytes(memory.optimizer)}{copies}{reference}",
+        f"            rollout {gigabytes(memory.kv_cache)} of keys and values; update "
+        f"{gigabytes(memory.activations)} of activations and {gigabytes(memory.logits)} of logits, "
+        f"{memory.token_budget:,} tokens a micro-batch{again}",
+    ]
 
-    Example:
-        >>> gigabytes(3_200_000), gigabytes(14_000_000_000)
-        ('3.2 MB', '14.0 GB')
-    """
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
 
-
-def _kv_cache_bytes(run: Prepared, completions: int) -> int | None:
-    """Return the keys and values of as many rows as are decoded at once, each with its prompt."""
-    config: Any = run.policy.causal_lm.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
-    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    if not heads or not layers or not hidden:
+def _memory(run: Prepared) -> MemoryPlan | None:
+    sizes, policy = model_sizes(run.policy.model), run.policy
+    if sizes is None:
         return None
-    head_dim = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    rows = min(run.recipe.rollout.max_rows or completions, completions)
-    tokens = rows * (run.longest_prompt + run.recipe.rollout.max_new_tokens)
-    return int(2 * layers * heads * head_dim * tokens * run.policy.compute_dtype.itemsize)
+    kind = policy.device.split(":")[0]
+    memory = plan_memory(
+        sizes, run.recipe, compute_bytes=policy.compute_dtype.itemsize, longest_prompt=run.longest_prompt,
+        device=device_bytes(policy.device), kind=kind,
+    )  # fmt: skip
+    require_fit(memory, run.recipe.model.path)
+    return memory

@@ -1,0 +1,292 @@
+"""How much device memory a GRPO run takes, from the shape of its model, and the token budget that fits.
+
+Pure arithmetic on sizes: the same for the device at hand and for one that is only thought of. What it says is an upper
+bound of the ordinary kind: every completion at its limit, the modules' own forward pass, activations as autograd keeps
+them. Sizes are in bytes, 1 GB = 10^9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathgrpo.config import Recipe
+from mathgrpo.errors import UserError
+from mathgrpo.grpo.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
+
+# Symbols: d hidden size, f feed-forward size, q and k widths of all query and all key heads, e bytes of a number in the
+# compute precision, V vocabulary.
+
+MARGIN = 0.10
+"""Share of the device left free: fragmentation, kernels' workspaces, what else uses the device."""
+RUNTIME_BYTES = 1_000_000_000
+"""Libraries, CUDA context and kernels before the first tensor."""
+MAX_BUDGET = {"cpu": 8192, "cuda": 32768}
+"""Largest token budget chosen: beyond it nothing is gained. On a CPU small ones run as fast and take less memory."""
+SMALL_BUDGET = 4096
+"""Below this budget matrix products get slow; layers are rather computed again in the backward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """What the plan needs to know of a model.
+
+    Attributes:
+        parameters, trainable: numbers of weights.
+        matrices: weights in the layers' matrices, which the compute precision holds a second time.
+        layers, hidden, feed_forward, vocabulary: sizes by their usual names.
+        query_width, key_width: all query heads together, all key heads together.
+    """
+
+    parameters: int
+    trainable: int
+    matrices: int
+    layers: int
+    hidden: int
+    feed_forward: int
+    query_width: int
+    key_width: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes of a run, part by part. Rollout and update take turns, so their parts are not added up.
+
+    Attributes:
+        weights, gradients, optimizer, copies, reference: held through the run. copies: the layers' matrices in the
+            compute precision, for rollouts and update.
+        kv_cache: of one rollout at most.
+        activations: of one micro-batch at the token budget.
+        logits: of one chunk of the LM head, with its gradients.
+        one_completion: activations of the smallest micro-batch, a completion at its limit with its prompt.
+        token_budget: unique tokens of a micro-batch.
+        recompute: whether layers are computed again in the backward pass.
+        device: what the device has; None where that is not known.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    copies: int
+    reference: int
+    kv_cache: int
+    activations: int
+    logits: int
+    one_completion: int
+    token_budget: int
+    recompute: bool
+    device: int | None
+
+    @property
+    def resident(self) -> int:
+        """What is held through the run."""
+        return RUNTIME_BYTES + self.weights + self.gradients + self.optimizer + self.copies + self.reference
+
+    @property
+    def total(self) -> int:
+        """The most at any time: a rollout's cache or an update's activations on top of what is held."""
+        return self.resident + max(self.kv_cache, self.activations + self.logits)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has enough, with the margin left free."""
+        return self.device is None or self.total <= (1 - MARGIN) * self.device
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether not even the whole device is enough: micro-batches can shrink to one completion, the rest cannot."""
+        least = self.resident + max(self.kv_cache, self.one_completion + self.logits)
+        return self.device is not None and least > self.device
+
+
+def model_sizes(model: Any) -> ModelSizes | None:
+    """Return the sizes of a causal LM, or of a PEFT model around one; None when its config does not say its shape.
+
+    Works on a model on the meta device too, which takes no memory.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config.get_text_config()
+    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if not layers or not hidden or not heads:
+        return None
+    head_dim = getattr(config, "head_dim", None) or hidden // heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    head = base.get_output_embeddings()
+    parameters = list(model.parameters())
+    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return ModelSizes(
+        parameters=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        matrices=sum(m.weight.numel() for m in linears),
+        layers=layers,
+        hidden=hidden,
+        feed_forward=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden,
+        query_width=heads * head_dim,
+        key_width=key_heads * head_dim,
+        vocabulary=config.vocab_size,
+    )
+
+
+def plan_memory(
+    sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, longest_prompt: int, device: int | None, kind: str
+) -> MemoryPlan:
+    """Return the memory of a run on a device with so many bytes ("cpu" or "cuda").
+
+    grpo.token_budget=0 chooses the largest budget that fits; training.gradient_checkpointing="auto" computes layers
+    again only where less than a useful budget fits without. Float32 masters and gradients: 4 bytes a weight each;
+    Adam's two moments: 8 (Rajbhandari et al., ZeRO, section 3.1, counts the same with 16-bit gradients).
+    """
+    setting = recipe.training.gradient_checkpointing
+    shortest = longest_prompt + recipe.rollout.max_new_tokens
+    useful = max(shortest, SMALL_BUDGET)
+    plan = None
+    for recompute in {"off": (False,), "on": (True,), "auto": (False, True)}[setting]:
+        plan = _plan(sizes, recipe, compute_bytes, longest_prompt, device, kind, recompute)
+        # A budget that was asked for by number is kept, and judged as it is.
+        enough = plan.fits if recipe.grpo.token_budget else plan.token_budget >= min(useful, MAX_BUDGET[kind])
+        if enough and plan.fits:
+            break
+    assert plan is not None
+    return plan
+
+
+def sizes_of_folder(folder: str, recipe: Recipe) -> ModelSizes | None:
+    """Return the sizes of the model in a folder, before any weight is read; None where only loading tells."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    # A model with code of its own is only looked at once it may be loaded; an adapter does not say its base's shape.
+    if not (Path(folder) / "config.json").is_file() or recipe.model.trust_remote_code:
+        return None
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    # Whatever is wrong with the folder is told by loading it, with the remedy.
+    except Exception:
+        return None
+    sizes = model_sizes(model)
+    if sizes is None or recipe.model.lora is None:
+        return sizes
+    return replace(sizes, trainable=0)
+
+
+def require_room(sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, device: int | None, kind: str) -> None:
+    """Return when a device has room for what a run holds throughout, its longest prompt not known yet.
+
+    Raises: UserError otherwise.
+    """
+    plan = _plan(sizes, recipe, compute_bytes, 1, device, kind, recompute=True)
+    require_fit(replace(plan, kv_cache=0, one_completion=0, logits=0), recipe.model.path)
+
+
+def require_fit(plan: MemoryPlan, name: str) -> None:
+    """Return unless a run cannot fit its device. A micro-batch that turns out too large is halved in the run.
+
+    Raises: UserError that says what takes the memory, and what would help.
+    """
+    if not plan.is_hopeless:
+        return
+    assert plan.device is not None
+    needed = plan.resident + max(plan.kv_cache, plan.one_completion + plan.logits)
+    parts = {"weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.optimizer, "copies": plan.copies,
+             "activations": plan.one_completion, "KV cache": plan.kv_cache}  # fmt: skip
+    largest = sorted(parts, key=lambda part: -parts[part])[:3]
+    raise UserError(
+        f"model.path={name}: needs about {gigabytes(needed)}, the device has {gigabytes(plan.device)} "
+        f"({', '.join(f'{part} {gigabytes(parts[part])}' for part in largest)}); {_remedy(plan)}"
+    )
+
+
+def activation_bytes(sizes: ModelSizes, compute_bytes: int, keys_per_token: float, *, recompute: bool) -> float:
+    """Return what autograd keeps for one token through all layers, and a layer's own backward pass on top.
+
+    One layer of a gated transformer keeps, in mixed precision (residual stream in float32):
+        norms: input and normalised input in float32, twice: 16 d
+        inputs of the matrix products, cast one by one: 3 e d for query, key, value and 2 e d for gate and up
+        attention: e (2 q + 2 k) and its output, once packed and once for the output projection: e q, and the keys
+            and values gathered for every completion: e 2 k keys_per_token
+        feed-forward: gate, its activation, up, their product: 4 e f
+    In float32 nothing is cast: norms keep input, normalised and weighted input, twice: 24 d, the rest as above.
+    Recomputed layers keep their input, 4 d, and one layer at a time is there in full. The backward pass holds
+    gradients on top: of about one layer, or half a one where it frees the layer's own tensors meanwhile (measured).
+    """
+    d, e = sizes.hidden, compute_bytes
+    norms = 24 * d if e == 4 else 16 * d + 5 * e * d
+    attention = e * (3 * sizes.query_width + 2 * sizes.key_width * (1 + keys_per_token))
+    layer = norms + attention + 4 * e * sizes.feed_forward
+    return sizes.layers * 4 * d + 1.5 * layer if recompute else (sizes.layers + 1) * layer
+
+
+def logit_bytes(sizes: ModelSizes, compute_bytes: int, kind: str) -> int:
+    """Return the most one chunk of the LM head takes: logits, probabilities, gradient, and the head's gradient.
+
+    The head in the compute precision and its gradient there, and that gradient in float32: (2 e + 4) d V.
+    """
+    tokens = max(MIN_CHUNK, CHUNK_ELEMENTS[kind] // sizes.vocabulary)
+    chunk = tokens * sizes.vocabulary * (3 * 4 + 2 * (compute_bytes if compute_bytes < 4 else 0))
+    return chunk + sizes.hidden * sizes.vocabulary * (2 * compute_bytes + 4)
+
+
+def gigabytes(num_bytes: float) -> str:
+    """Return a size for a reader.
+
+    Example:
+        >>> gigabytes(3_200_000), gigabytes(14_000_000_000)
+        ('3.2 MB', '14.0 GB')
+    """
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
+
+
+def _plan(
+    sizes: ModelSizes, recipe: Recipe, compute_bytes: int, longest_prompt: int, device: int | None, kind: str,
+    recompute: bool,
+) -> MemoryPlan:  # fmt: skip
+    rollout, new_tokens = recipe.rollout, recipe.rollout.max_new_tokens
+    completions = rollout.prompts_per_step * rollout.group_size
+    rows = min(rollout.max_rows or completions, completions)
+    group_tokens = longest_prompt + rollout.group_size * new_tokens
+    keys_per_token = (rollout.group_size * (longest_prompt + new_tokens) + longest_prompt) / group_tokens
+    per_token = activation_bytes(sizes, compute_bytes, keys_per_token, recompute=recompute)
+    full_copy = recipe.grpo.beta > 0.0 and recipe.model.lora is None
+
+    def with_budget(budget: int) -> MemoryPlan:
+        return MemoryPlan(
+            weights=4 * sizes.parameters,
+            gradients=4 * sizes.trainable,
+            optimizer=8 * sizes.trainable,
+            # Float32 needs no second copy in the update; the rollout's is stacked from the weights all the same.
+            copies=compute_bytes * sizes.matrices,
+            reference=compute_bytes * sizes.parameters if full_copy else 0,
+            kv_cache=2 * sizes.layers * sizes.key_width * compute_bytes * rows * (longest_prompt + new_tokens),
+            activations=int(per_token * budget),
+            logits=logit_bytes(sizes, compute_bytes, kind),
+            one_completion=int(per_token * (longest_prompt + new_tokens)),
+            token_budget=budget,
+            recompute=recompute,
+            device=device,
+        )
+
+    if recipe.grpo.token_budget:
+        return with_budget(recipe.grpo.token_budget)
+    if device is None:
+        return with_budget(MAX_BUDGET["cpu"])
+    empty = with_budget(0)
+    room = (1 - MARGIN) * device - empty.resident - empty.logits
+    # One completion with its prompt must fit, whatever the room says; `require_fit` tells when it does not.
+    smallest = min(longest_prompt + new_tokens, MAX_BUDGET[kind])
+    return with_budget(max(smallest, min(MAX_BUDGET[kind], int(room / per_token))))
+
+
+def _remedy(plan: MemoryPlan) -> str:
+    """Return what to do about a run that does not fit."""
+    if plan.resident > (plan.device or 0):
+        return "use model.lora, a smaller model or a larger device"
+    if plan.kv_cache > plan.one_completion + plan.logits:
+        return "lower rollout.max_rows, which decodes in several turns"
+    if not plan.recompute:
+        return 'use training.gradient_checkpointing="auto"'
+    return "lower rollout.max_new_tokens, or use a smaller model or a larger device"
