@@ -58,7 +58,9 @@ def test_a_run_without_shares_of_the_machine_has_its_report(tmp_path: Path) -> N
         ({"time/rollout": 9.0, "roofline/rollout": 0.8}, "", "limited by arithmetic (80 % of the roofline)"),
         ({"time/rollout": 9.0, "roofline/rollout": 0.8, "roofline/rollout_memory": 0.9}, "",
          "limited by memory bandwidth (80 % of the roofline)"),
-        ({"time/update": 9.0}, "", "limited by overhead: 20 % MFU against the peak measured here. Larger matrix"),
+        ({"time/update": 9.0}, "", "limited by overhead: 20 % MFU against the peak measured here. Larger steps"),
+        ({"time/update": 9.0}, "[grpo]\ntoken_budget = 30000\n", "raise grpo.token_budget"),  # 36,000 tokens a step
+        ({"time/update": 9.0}, "[grpo]\ntoken_budget = 40000\n", "raise rollout.prompts_per_step"),
         ({"time/update": 9.0}, "[grpo]\nshared_prompt = false\n", "grpo.shared_prompt=false computes every prompt"),
         ({"time/update": 9.0, "mfu/update": 0.6}, "", "limited by arithmetic (60 % MFU against the peak"),
         ({"time/update": 9.0, "mfu/update": 1.6}, "", "A share of 160 % is impossible: the machine was busy"),

@@ -76,12 +76,14 @@ def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
             f"It is limited by arithmetic ({_percent(reached)} MFU against the peak measured here): only less of it "
             "helps, such as grpo.skip_zero_advantage, fewer grpo.updates_per_rollout or a cheaper model.dtype."
         )
-    grpo = _section(run, "grpo")
-    remedy = (
-        "grpo.shared_prompt=false computes every prompt once per completion; switch it on."
-        if grpo.get("shared_prompt") is False
-        else "Larger matrix products spread it: raise grpo.token_budget while memory allows, and rollout.group_size."
-    )
+    grpo, tokens = _section(run, "grpo"), _mean(rows, "tokens_per_s/update", "update")
+    of_step = (tokens or 0.0) * sum(row.get("time/update", 0.0) for row in rows) / len(rows)
+    if grpo.get("shared_prompt") is False:
+        remedy = "grpo.shared_prompt=false computes every prompt once per completion; switch it on."
+    elif 0 < (grpo.get("token_budget") or 0) < of_step:
+        remedy = "Larger matrix products spread it: raise grpo.token_budget while memory allows."
+    else:  # the step is one micro-batch already
+        remedy = "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
     return f"It is limited by overhead: {_percent(reached)} MFU against the peak measured here. {remedy}"
 
 
