@@ -15,6 +15,7 @@ from mathgrpo.config import Recipe
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, evaluation_names, write_evaluation, write_verdict
 from mathgrpo.grpo import NonFiniteError, UpdateStats, policy_update, with_advantages
+from mathgrpo.grpo.compiled import compiled_parts
 from mathgrpo.grpo.modes import recomputed_layers
 from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.training.batches import counted_seed, problems_of_step
@@ -57,6 +58,7 @@ class Run:
     step: int
     token_budget: int
     recompute: bool
+    compiled: bool
 
 
 def train(
@@ -102,7 +104,7 @@ def train(
     with StopRequests() as stop, progress:
         run = Run(
             ready, speedometer, trackers, folder, info, stop, progress, Pace(), state.step,
-            token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute,
+            token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute, compiled=plan.compiled,
         )  # fmt: skip
         _to_the_end(run)
     return folder
@@ -210,7 +212,7 @@ def _update(run: Run, groups: Sequence[RolloutGroup], learning_rate: float) -> U
     set_learning_rate(ready.optimizer, learning_rate)
     torch.manual_seed(counted_seed(recipe.run.seed, "update", run.step))  # adapter dropout is all that draws from it
     try:
-        with recomputed_layers(ready.policy.model, run.recompute):
+        with recomputed_layers(ready.policy.model, run.recompute), compiled_parts(ready.policy.model, run.compiled):
             return policy_update(
                 ready.policy, ready.optimizer, groups, recipe.grpo, temperature=recipe.rollout.temperature,
                 max_new_tokens=recipe.rollout.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,

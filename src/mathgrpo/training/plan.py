@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mathgrpo.grpo.compiled import compile_pays
 from mathgrpo.hardware.memory import device_bytes
 from mathgrpo.training.memory_plan import MemoryPlan, gigabytes, model_sizes, plan_memory, require_fit
 from mathgrpo.training.optimizer import trainable_parameters
@@ -20,6 +21,7 @@ class Plan:
         epochs: how often each training problem is met on average.
         evaluation_completions: completions of one evaluation, all problem sets together.
         memory: None for a model that does not say its shape.
+        compiled: whether the update's layers are compiled.
     """
 
     parameters: int
@@ -31,6 +33,7 @@ class Plan:
     evaluation_completions: int
     evaluations: int
     memory: MemoryPlan | None
+    compiled: bool
 
     @property
     def token_budget(self) -> int:
@@ -64,6 +67,9 @@ def make_plan(run: Prepared) -> Plan:
         evaluation_completions=evaluated * (1 + recipe.evaluation.samples),
         evaluations=2 + ((recipe.training.steps - 1) // every if every else 0),
         memory=_memory(run),
+        compiled=compile_pays(
+            recipe.grpo, run.policy.device, recipe.training.steps * completions * recipe.rollout.max_new_tokens
+        ),
     )
 
 
