@@ -82,7 +82,7 @@ class Worker:
         self.send(**command)
         return self.receive(timeout)
 
-    def stop(self, patience: float = 5.0) -> None:
+    def stop(self, patience: float = 20.0) -> None:
         """End the process: by asking, then by force. Nothing is left running."""
         if self._process.poll() is None:
             try:

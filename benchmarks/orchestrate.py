@@ -19,9 +19,7 @@ from benchmarks.settings import Contestant, Settings
 from benchmarks.task import read_facts
 from mathgrpo.errors import UserError
 
-START_TIMEOUT, STEP_TIMEOUT = 300.0, 300.0
-SETTLE_S = 0.02
-"""Pause between two contestants: OpenMP threads of the last one spin for some milliseconds after their last work."""
+START_TIMEOUT, STEP_TIMEOUT = 600.0, 300.0
 
 Say = Callable[[str], None]
 
@@ -137,7 +135,7 @@ def _take_turns(entries: Sequence[_Entry], pace: Pace, say: Say) -> None:
         for entry in rotated(entries, step):
             if not entry.failure:
                 _attempt(entry, partial(_one_step, entry, step), say)
-                time.sleep(SETTLE_S)
+                time.sleep(entry.contestant.settle_s)
         round_s = time.monotonic() - begun
         step += 1
 

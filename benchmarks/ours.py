@@ -54,7 +54,10 @@ class Ours:
     """A prepared run, one step at a time."""
 
     def __init__(self, ready: Any, settings: Settings) -> None:
+        from mathgrpo.training.speed import build_speedometer
+
         self._ready, self._settings = ready, settings
+        self._speedometer = build_speedometer(ready.policy, ready.recipe)
 
     def step(self, index: int) -> dict[str, Any]:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""
@@ -64,6 +67,7 @@ class Ours:
         from mathgrpo.training.metrics import rollout_metrics
         from mathgrpo.training.optimizer import set_learning_rate
         from mathgrpo.training.schedule import learning_rate_at
+        from mathgrpo.training.speed import StepTimes, speed_metrics
         from mathgrpo.types import Sampling
 
         ready, recipe, settings = self._ready, self._ready.recipe, self._settings
@@ -80,7 +84,9 @@ class Ours:
             ready.policy, ready.optimizer, groups, recipe.grpo, temperature=1.0,
             max_new_tokens=settings.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
         )  # fmt: skip
+        times = StepTimes(rolled_out - started, rewarded - rolled_out, clock(settings.device) - rewarded)
         rollout_metrics(groups, ready.fmt)
+        speed = speed_metrics(self._speedometer, groups, recipe.grpo, times)
         ended = clock(settings.device)
         lengths = [len(c.ids) for group in groups for c in group.completions]
         prompt_tokens = sum(len(group.prompt.ids) for group in groups)
@@ -89,7 +95,7 @@ class Ours:
             "step": index, "seconds": ended - started, "rollout_s": rolled_out - started,
             "reward_s": rewarded - rolled_out, "tokens": sum(lengths), "longest": max(lengths),
             "prompt_tokens": prompt_tokens, "peak_bytes": peak_bytes(settings.device),
-            "resident_bytes": resident_bytes(), "logprob_difference": difference,
+            "resident_bytes": resident_bytes(), "logprob_difference": difference, "speed": speed,
         }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from benchmarks.settings import Contestant, Record, Settings
 from mathgrpo.errors import UserError
@@ -24,6 +24,7 @@ class Sample(Record):
         tokens: completion tokens sampled; longest: of the longest completion.
         prompt_tokens: of the step's prompts, each counted once.
         peak_bytes: the most memory since the contestant was ready.
+        speed: this project's own figures of the step, as its log has them (mfu/update, roofline/rollout, …).
         logprob_difference: mean |sampler - trainer| log-probability of the sampled tokens, where it is known.
     """
 
@@ -37,6 +38,7 @@ class Sample(Record):
     peak_bytes: int
     resident_bytes: int
     logprob_difference: float | None
+    speed: dict[str, float] = Field(default_factory=dict)
 
     @property
     def update_s(self) -> float:

@@ -23,7 +23,7 @@ from benchmarks.orchestrate import require_python, run_experiment
 from benchmarks.results import Axis, Experiment, Point, Results, write_results
 from benchmarks.settings import Settings
 from benchmarks.table import axis_table, experiment_table, markdown, step_ratio_line
-from benchmarks.task import prepare_task, read_facts
+from benchmarks.task import measure_machine, prepare_task, read_facts
 from mathgrpo.errors import UserError
 
 MINUTES = {"bench": 14.0, "bench-gpu": 8.0, "quick": 0.85, "tiny": 5.0}
@@ -114,6 +114,7 @@ def _experiment(plan: Plan, scratch: Path, deadline: float, python: dict[str, st
     _say(f"{plan.name}: {', '.join(contestant.label for contestant in plan.contestants)}")
     folder = scratch / plan.name
     prepare_task(plan.settings, folder)
+    measure_machine(plan.settings)
     pace = plan.pace(deadline)
     return run_experiment(plan.name, plan.title, plan.settings, plan.contestants, folder, pace, _say, python)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.results import Axis, Experiment, Sample
 from benchmarks.repeats import spread
+from benchmarks.results import Axis, Experiment, Sample
 
 TOLERANCE = 1.10
 """A cost above the first one by more than this factor counts as risen; repeats here differ by a few per cent."""

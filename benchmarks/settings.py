@@ -68,6 +68,7 @@ class Contestant(Record):
         options: of that kind, see its contestant file.
         env: variables of its process that the others do not have.
         note: what a reader of its row must know.
+        settle_s: pause after its turn, until its threads have stopped spinning.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Contestant(Record):
     options: dict[str, Any] = {}
     env: dict[str, str] = {}
     note: str = ""
+    settle_s: float = 0.02
 
 
 OURS = Contestant(name="ours", label="mathgrpo", kind="ours")
@@ -108,6 +110,11 @@ TRL_COMPILED = Contestant(
     options={"cache_implementation": "static", "compile": True, "model_dtype": "bfloat16"},
     note="TRL switches compilation of generate off; the benchmark switches it on again.",
 )  # fmt: skip
+# OpenMP threads spin for some milliseconds after their last work, vLLM's worker for a second.
 VLLM = Contestant(
-    name="vllm", label="vLLM (rollout only)", kind="vllm", note="Its weights are never updated and no log-probs kept."
+    name="vllm",
+    label="vLLM (rollout only)",
+    kind="vllm",
+    settle_s=1.5,
+    note="Its weights are never updated and no log-probs kept.",
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from benchmarks.repeats import Spread, paired_ratio, spread
 from benchmarks.results import Axis, Experiment, Results, Row, Sample
 from benchmarks.scaling import costs, rises
-from benchmarks.repeats import Spread, paired_ratio, spread
 
 HEAD = (
     "| | step, s | × | rollout, s | rollout, tok/s | update, s | update, tok/s | peak, MB | tokens a step |\n"
@@ -135,11 +135,20 @@ def _remarks(experiment: Experiment) -> list[str]:
     difference = [s.logprob_difference for row in experiment.rows for s in row.samples if s.logprob_difference]
     if difference:
         remarks.append(f"- mathgrpo, mean |Δ log-prob| of sampler and trainer: {spread(difference).median:.1e}.")
+    remarks += _speed_remarks([s for row in experiment.rows if row.contestant.name == "ours" for s in row.samples])
     imported = {row.contestant.kind: row.imported_bytes for row in experiment.rows if row.imported_bytes}
     if imported:
         shown = ", ".join(f"{kind} {size / 1e6:,.0f} MB" for kind, size in imported.items())
         remarks.append(f"- Of the peak, before there is a model: {shown}.")
     return remarks
+
+
+def _speed_remarks(samples: Sequence[Sample]) -> list[str]:
+    """Return how near the machine's limit we are, by the peaks measured on it."""
+    names = {"mfu/update": "update {:.0f} % MFU", "roofline/rollout": "rollout {:.0f} % of the roofline"}
+    found = {name: [s.speed[name] for s in samples if name in s.speed] for name in names}
+    shown = [text.format(100 * spread(found[name]).median) for name, text in names.items() if found[name]]
+    return [f"- mathgrpo against this machine's measured peaks: {', '.join(shown)}."] if shown else []
 
 
 def _spread(values: Sequence[float]) -> str:

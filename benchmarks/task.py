@@ -47,6 +47,15 @@ def prepare_task(settings: Settings, folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
+def measure_machine(settings: Settings) -> None:
+    """Measure the roofline now, if no cache has it, rather than while several contestants start side by side."""
+    import torch
+
+    from mathgrpo.hardware.roofline import machine_roofline
+
+    machine_roofline(settings.device, getattr(torch, settings.dtype))
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """Return what `prepare_task` found out: model (its folder), parameters, longest_prompt (tokens)."""
     facts: dict[str, Any] = json.loads((folder / "facts.json").read_text())

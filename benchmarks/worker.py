@@ -39,7 +39,6 @@ def _contestant(kind: str) -> Run:
     if kind == "ours":
         from benchmarks import ours
 
-        _as_the_command_line_does()
         return ours.run
     from benchmarks import trl_peer
 
@@ -53,10 +52,6 @@ def _quiet() -> None:
     from mathgrpo.cli.libraries import quiet_libraries
 
     quiet_libraries()
-
-
-def _as_the_command_line_does() -> None:
-    """Set the process up as the `mathgrpo` command does, so that what users get is what is measured."""
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from benchmarks.experiments import cpu, cpu_axes, gpu, gpu_axes
 from benchmarks.machine import cpu_field, machine_facts
 from benchmarks.memory import peak_bytes, reset_peak, resident_bytes, status_bytes
 from benchmarks.models import SHAPES, model_config
+from benchmarks.repeats import Spread, paired_ratio, spread
 from benchmarks.results import Axis, Point, Results, read_results, write_results
 from benchmarks.scaling import cost_us, costs, rises
 from benchmarks.settings import OURS, TRL_GENERATE
 from benchmarks.spread_reward import spread as spread_reward
-from benchmarks.repeats import Spread, paired_ratio, spread
 from benchmarks.table import axis_table, experiment_table, fastest_trl, markdown, step_ratio_line
 from mathgrpo.config import load_recipe
 from mathgrpo.errors import UserError
