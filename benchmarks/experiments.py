@@ -77,7 +77,8 @@ def gpu() -> list[Plan]:
     common = Settings(model="qwen2.5-0.5b", mode="forced", dtype="bfloat16", device="cuda", max_new_tokens=200)
     large = common.model_copy(update={"prompts_per_step": 64})
     long = common.model_copy(update={"prompts_per_step": 1, "max_new_tokens": 1024})
-    peers = (PROVING, TRL_STATIC_BF16, TRL_COMPILED, TRL_BATCHING)
+    casting = TRL_BATCHING.model_copy(update={"note": "It casts the weights to bfloat16: no float32 masters are left."})
+    peers = (PROVING, TRL_STATIC_BF16, TRL_COMPILED, casting)
     return [
         Plan(name="batch-512", title="64 prompts × 8, 200 tokens each", settings=large, contestants=(OURS, *peers),
              min_steps=2, max_steps=6, share=0.5),
