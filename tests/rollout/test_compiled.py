@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -253,3 +254,22 @@ def test_bfloat16_is_within_its_rounding(architecture: str, overrides: dict[str,
             plain = logits.log_softmax(-1).gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
             gaps.append((torch.tensor(completion.logprobs) - plain).abs())
     assert torch.cat(gaps).mean() < 0.05
+
+
+def test_memory_does_not_creep() -> None:
+    """Each session has over 1 MB of buffers and pages: forty that are not given back would show."""
+    resource = pytest.importorskip("resource")
+    engine = engines(policy_of("qwen2"))[0]
+
+    def peak_mb() -> float:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used / (2**20 if sys.platform == "darwin" else 2**10)
+
+    def rollouts(count: int) -> None:
+        for seed in range(count):
+            engine.generate(PROMPTS, 8, Sampling(max_new_tokens=30 + seed % 30, seed=seed))
+
+    rollouts(10)
+    before = peak_mb()
+    rollouts(40)
+    assert peak_mb() - before < 8

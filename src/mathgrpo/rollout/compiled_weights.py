@@ -87,7 +87,9 @@ class PackedModel:
         inputs = effective_weight(parts[0][0]).shape[1]
         panels = -(-outputs // kernels.columns)
         steps = -(-inputs // kernels.pair)
-        packed = torch.zeros(panels, steps, kernels.columns, kernels.pair, dtype=kernels.element)
+        full = outputs == sum(part[0].weight.shape[0] for part in parts) and outputs % kernels.columns == 0
+        make = torch.empty if full and inputs % kernels.pair == 0 else torch.zeros  # padding must be 0
+        packed = make(panels, steps, kernels.columns, kernels.pair, dtype=kernels.element)
         self._alive.append(packed)
         for module, first, group, shift in parts:
             weight = effective_weight(module).detach().to(torch.float32).contiguous()

@@ -157,8 +157,29 @@ int64_t mg_advance(session *s, int64_t *tokens, const int64_t *keys, const int64
     return k;
 }
 
+#define SQUARE 16 /* inputs turned at once: a row's next numbers are read together, not one a cache line */
+
+/* Turn `count` rows of a weight into neighbouring columns of a panel. */
+static void pack_columns(const float *weight, long count, long inputs, element *panel) {
+    element rows[NR][SQUARE];
+    for (long k = 0; k < inputs; k += SQUARE) {
+        long width = inputs - k < SQUARE ? inputs - k : SQUARE;
+        memset(rows, 0, sizeof rows);
+        for (long i = 0; i < count; i++) {
+            const float *from = weight + i * inputs + k;
+            if (width == SQUARE)
+                for (long j = 0; j < SQUARE; j += VL) store_elements(rows[i] + j, load(from + j));
+            else
+                for (long j = 0; j < width; j++) rows[i][j] = to_element(from[j]);
+        }
+        for (long s = 0; s < STEPS(width); s++)
+            for (long i = 0; i < count; i++)
+                memcpy(panel + ((k / PAIR + s) * NR + i) * PAIR, rows[i] + s * PAIR, PAIR * sizeof(element));
+    }
+}
+
 /* Lay rows of a weight [outputs][inputs] into panels: row n becomes column c = first + n, or with group = VL
-   (gate and up joined) lane shift + c % VL of panel c / VL. Rows that fall into one panel are read side by side. */
+   (gate and up joined) lane shift + c % VL of panel c / VL. */
 void mg_pack(const float *weight, int64_t outputs, int64_t inputs, element *panels, int64_t first, int64_t group,
              int64_t shift, int64_t threads) {
     long steps = STEPS(inputs), blocks = (first + outputs - 1) / group - first / group + 1;
@@ -167,11 +188,8 @@ void mg_pack(const float *weight, int64_t outputs, int64_t inputs, element *pane
     for (long b = 0; b < blocks; b++) {
         long c = b ? (first / group + b) * group : first, n = c - first;
         long count = group - c % group < outputs - n ? group - c % group : outputs - n;
-        const float *from = weight + n * inputs;
-        element *to = panels + (c / group * steps * NR + shift + c % group) * PAIR;
-        for (long k = 0; k < inputs; k++)
-            for (long i = 0; i < count; i++)
-                to[(k / PAIR * NR + i) * PAIR + k % PAIR] = to_element(from[i * inputs + k]);
+        pack_columns(weight + n * inputs, count, inputs,
+                     panels + (c / group * steps * NR + shift + c % group) * PAIR);
     }
 }
 
