@@ -9,14 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mathgrpo.trainer.config import GRPOConfig
-    from mathgrpo.trainer.trainer import GRPOTrainer
+    from mathgrpo.trainer import (
+        GRPOConfig,
+        GRPOTrainer,
+        accuracy_reward,
+        get_cosine_scaled_reward,
+        get_repetition_penalty_reward,
+        get_soft_overlong_punishment,
+        reasoning_accuracy_reward,
+        think_format_reward,
+    )
 
-__all__ = ["GRPOConfig", "GRPOTrainer"]
+__all__ = [
+    "GRPOConfig",
+    "GRPOTrainer",
+    "accuracy_reward",
+    "get_cosine_scaled_reward",
+    "get_repetition_penalty_reward",
+    "get_soft_overlong_punishment",
+    "reasoning_accuracy_reward",
+    "think_format_reward",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import the script interface on first use, so that `import mathgrpo` costs nothing."""
-    if name in ("GRPOConfig", "GRPOTrainer"):
+    if name in __all__:
         return getattr(importlib.import_module("mathgrpo.trainer"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

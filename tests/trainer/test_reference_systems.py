@@ -1,4 +1,4 @@
-"""The code cells of reference systems 1, 2 and 3 run with the import changed (and, in 1 and 2, fewer and shorter steps).
+"""The code cells of reference systems 1, 2 and 3 run with the import changed; 1 and 2 with fewer and shorter steps.
 
 The notebooks name hub models and data sets; the working folder holds tiny ones under these names.
 """

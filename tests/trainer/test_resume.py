@@ -130,6 +130,6 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(tmp_path: Path) -
     model = tiny_model()
     before = [p.detach().clone() for p in model.parameters()]
     run = trainer(tmp_path, model=model, reward_funcs=huge, scale_rewards=False, train_dataset=ROWS)
-    with pytest.raises(UserError, match="not finite.*checkpoint-0"):
+    with pytest.raises(UserError, match=r"not finite.*checkpoint-0"):
         run.train()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

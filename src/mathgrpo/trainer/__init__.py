@@ -1,24 +1,37 @@
-"""One import: TRL's GRPOConfig and GRPOTrainer on this package's engine."""
+"""One import: TRL's GRPOConfig, GRPOTrainer and reward functions on this package's engine."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mathgrpo.trainer.config import GRPOConfig
     from mathgrpo.trainer.trainer import GRPOTrainer
+    from mathgrpo.trainer.trl_rewards import (
+        accuracy_reward,
+        get_cosine_scaled_reward,
+        get_repetition_penalty_reward,
+        get_soft_overlong_punishment,
+        reasoning_accuracy_reward,
+        think_format_reward,
+    )
 
-__all__ = ["GRPOConfig", "GRPOTrainer"]
+__all__ = [
+    "GRPOConfig",
+    "GRPOTrainer",
+    "accuracy_reward",
+    "get_cosine_scaled_reward",
+    "get_repetition_penalty_reward",
+    "get_soft_overlong_punishment",
+    "reasoning_accuracy_reward",
+    "think_format_reward",
+]
+_MODULES = {"GRPOConfig": "config", "GRPOTrainer": "trainer"}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: the trainer brings torch and transformers, the config does not."""
-    if name == "GRPOConfig":
-        from mathgrpo.trainer.config import GRPOConfig
-
-        return GRPOConfig
-    if name == "GRPOTrainer":
-        from mathgrpo.trainer.trainer import GRPOTrainer
-
-        return GRPOTrainer
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'trl_rewards')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
