@@ -10,8 +10,9 @@ import mathgrpo
 
 CASES = [
     (r"so \boxed{\frac{1}{3}}", r"\frac{1}{3}"), (r"so \boxed{\frac{1}{2}}", r"\frac{1}{3}"),
-    (r"\boxed{0.5}", r"$\frac{1}{2}$"), ("no answer", "4"), ("it is $4$", "4"), ("The final answer is $4$.", "4"), (r"\boxed{5} then \boxed{4}", "4"),
-    (r"\boxed{18}", r"He has \boxed{18} left"), ("", "7"), (r"\boxed{x^2+1}", r"$1+x^2$"), (r"\boxed{4", "4"),
+    (r"\boxed{0.5}", r"$\frac{1}{2}$"), ("no answer", "4"), ("it is $4$", "4"), ("The final answer is $4$.", "4"),
+    (r"\boxed{5} then \boxed{4}", "4"), (r"\boxed{18}", r"He has \boxed{18} left"), ("", "7"),
+    (r"\boxed{x^2+1}", r"$1+x^2$"), (r"\boxed{4", "4"),
 ]  # fmt: skip
 COMPLETIONS = [[{"role": "assistant", "content": text}] for text, _ in CASES]
 SOLUTIONS = [solution for _, solution in CASES]
