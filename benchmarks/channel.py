@@ -82,6 +82,14 @@ class Worker:
         self.send(**command)
         return self.receive(timeout)
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time the process has used so far, 0 where the system does not say (proc(5), stat)."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self, patience: float = 20.0) -> None:
         """End the process: by asking, then by force. Nothing is left running."""
         if self._process.poll() is None:

@@ -53,6 +53,8 @@ class _Entry:
     ready: dict[str, Any] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     failure: str = ""
+    turn_ended_cpu_s: float | None = None
+    idle_cpu_s: float = 0.0
 
 
 def run_experiment(
@@ -136,6 +138,7 @@ def _take_turns(entries: Sequence[_Entry], pace: Pace, say: Say) -> None:
             if not entry.failure:
                 _attempt(entry, partial(_one_step, entry, step), say)
                 time.sleep(entry.contestant.settle_s)
+                entry.turn_ended_cpu_s = entry.worker.cpu_seconds()
         round_s = time.monotonic() - begun
         step += 1
 
@@ -151,6 +154,8 @@ def _get_ready(entry: _Entry) -> None:
 
 
 def _one_step(entry: _Entry, step: int) -> None:
+    if entry.turn_ended_cpu_s is not None:
+        entry.idle_cpu_s += entry.worker.cpu_seconds() - entry.turn_ended_cpu_s
     sample = Sample(**entry.worker.ask(STEP_TIMEOUT, do="step", step=step))
     if sample.step != step:
         raise WorkerError(f"{entry.worker.name}: took step {sample.step} when told to take {step}")
@@ -171,7 +176,7 @@ def _row(entry: _Entry, warmup: int) -> Row:
     return Row(
         contestant=entry.contestant, samples=tuple(entry.samples[warmup:]), warmup=tuple(entry.samples[:warmup]),
         imported_bytes=ready.get("imported_bytes", 0), prepare_s=ready.get("prepare_s", 0.0),
-        note=ready.get("note", ""), failure=entry.failure,
+        idle_cpu_s=entry.idle_cpu_s, note=ready.get("note", ""), failure=entry.failure,
     )  # fmt: skip
 
 

@@ -52,13 +52,18 @@ class Sample(Record):
 
 
 class Row(Record):
-    """A contestant's measurements. failure: one line when it could not go on; samples are those before it."""
+    """A contestant's measurements.
+
+    idle_cpu_s: processor seconds it used while it was not its turn, which should be none. failure: one line when it
+    could not go on; samples are those before it.
+    """
 
     contestant: Contestant
     samples: tuple[Sample, ...] = ()
     warmup: tuple[Sample, ...] = ()
     imported_bytes: int = 0
     prepare_s: float = 0.0
+    idle_cpu_s: float = 0.0
     note: str = ""
     failure: str = ""
 

@@ -13,6 +13,9 @@ HEAD = (
     "|---|---|---|---|---|---|---|---|---|"
 )
 
+IDLE_SHARE = 0.02
+"""Processor time of waiting contestants, over the time of all steps, above which a table warns."""
+
 
 def markdown(results: Results) -> str:
     """Return a results file as Markdown, for the documentation to include."""
@@ -136,6 +139,10 @@ def _remarks(experiment: Experiment) -> list[str]:
     if difference:
         remarks.append(f"- mathgrpo, mean |Δ log-prob| of sampler and trainer: {spread(difference).median:.1e}.")
     remarks += _speed_remarks([s for row in experiment.rows if row.contestant.name == "ours" for s in row.samples])
+    idle = sum(row.idle_cpu_s for row in experiment.rows)
+    busy = sum(s.seconds for row in experiment.rows for s in (*row.warmup, *row.samples))
+    if idle > IDLE_SHARE * busy:
+        remarks.append(f"- **Contestants were not idle between their turns**: {idle:.1f} s of processor time in all.")
     imported = {row.contestant.kind: row.imported_bytes for row in experiment.rows if row.imported_bytes}
     if imported:
         shown = ", ".join(f"{kind} {size / 1e6:,.0f} MB" for kind, size in imported.items())

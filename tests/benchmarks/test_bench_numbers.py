@@ -84,6 +84,15 @@ def test_the_table_has_a_row_for_each_contestant_and_says_what_a_row_needs() -> 
     assert "2.0e-06 of TRL's gradient" in table and "Zero-advantage groups are computed" in table
 
 
+def test_a_contestant_that_was_not_idle_between_turns_is_told() -> None:
+    table = experiment_table(experiment())
+    busy = experiment().rows[0].model_copy(update={"idle_cpu_s": 3.0})  # of 55.5 s in all
+    assert "not idle" not in table
+    assert "not idle between their turns**: 3.0 s" in experiment_table(
+        experiment().model_copy(update={"rows": (busy, *experiment().rows[1:])})
+    )
+
+
 def test_a_failed_contestant_is_shown_with_its_failure() -> None:
     failed = row(TRL_GENERATE, []).model_copy(update={"failure": "trl-generate: ended"})
     table = experiment_table(experiment().model_copy(update={"rows": (row(OURS, [1.0]), failed)}))

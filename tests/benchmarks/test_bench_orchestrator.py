@@ -34,6 +34,7 @@ def test_contestants_take_turns_and_warmup_is_kept_apart(tmp_path: Path) -> None
     assert [s.step for s in fast.warmup] == [0, 1]
     assert fast.note == "does no work" and fast.imported_bytes == 1
     assert all(f.seconds < s.seconds for f, s in zip(fast.samples, slow.samples, strict=True))
+    assert fast.idle_cpu_s + slow.idle_cpu_s < 0.1
     assert children() == before and not said
 
 
