@@ -140,7 +140,7 @@ def test_who_is_served() -> None:
     ]:  # fmt: skip
         chosen = choose_forward(TinyPolicy(model), GrpoSection(**changed), shared_prompt=shared)
         assert isinstance(chosen, ModuleForward)
-    with pytest.raises(UserError, match=r"grpo\.fused_forward=on: does not serve this run, because it trains an adapter"):
+    with pytest.raises(UserError, match=r"grpo\.fused_forward=on: does not serve this run, because it trains"):
         update(lora_model(), make_groups(), fused_forward="on")
     hooked = tiny_model()
     hooked.model.layers[1].register_forward_hook(lambda *_: None)

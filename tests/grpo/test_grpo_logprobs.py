@@ -9,7 +9,8 @@ from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo import logprobs as logprobs_module
 from mathgrpo.grpo.attention import packed_attention
 from mathgrpo.grpo.logprobs import chunked_logprobs, completion_logprobs, split_model
-from mathgrpo.grpo.pack import Piece, build_micro_batch, step_tokens
+from mathgrpo.grpo.pack import Piece, build_micro_batch
+from mathgrpo.grpo.step_tokens import step_tokens
 
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "gpt2"]
 

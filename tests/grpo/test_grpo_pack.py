@@ -13,8 +13,8 @@ from mathgrpo.grpo.pack import (
     build_micro_batch,
     pieces_with_loss,
     plan_micro_batches,
-    step_tokens,
 )
+from mathgrpo.grpo.step_tokens import step_tokens
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 

@@ -235,7 +235,11 @@ def _rows(spans: Sequence[tuple[int, int]], bucket: Callable[[int], int], trash:
 
 def _to(block: Block, device: torch.device | str) -> Block:
     return Block(
-        *(index.to(device) for index in (block.queries, block.keys, block.values, block.outputs, block.bias)),
-        None if block.prompt_sum is None else block.prompt_sum.to(device),
-        block.shape,
+        queries=block.queries.to(device),
+        keys=block.keys.to(device),
+        values=block.values.to(device),
+        outputs=block.outputs.to(device),
+        bias=block.bias.to(device),
+        prompt_sum=None if block.prompt_sum is None else block.prompt_sum.to(device),
+        shape=block.shape,
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_layout
-from mathgrpo.grpo.loss import completion_weights
+from mathgrpo.grpo.step_tokens import StepTokens
 from mathgrpo.types import RolloutGroup
 
 # Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
@@ -40,26 +40,6 @@ class Piece:
 
     group: int
     completions: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StepTokens:
-    """What the loss needs to know about every completion token of a step, in one flat order (group by group).
-
-    Attributes:
-        offsets: offsets[b][g] is where completion g of group b begins.
-        advantages_M, sampling_logprobs_M: one value a token.
-        weights_M: loss weight, normaliser included; 0 on masked completions.
-        num_tokens: M.
-        num_kept: tokens that are not masked.
-    """
-
-    offsets: tuple[tuple[int, ...], ...]
-    advantages_M: Tensor
-    weights_M: Tensor
-    sampling_logprobs_M: Tensor
-    num_tokens: int
-    num_kept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +65,6 @@ class MicroBatch:
     targets: Tensor
     token_index: Tensor
     num_unique: int
-
-
-def step_tokens(
-    groups: Sequence[RolloutGroup], section: GrpoSection, max_new_tokens: int, device: torch.device | str
-) -> StepTokens:
-    """Return the flat token arrays of a step; the loss normaliser is counted here, once."""
-    completions = [completion for group in groups for completion in group.completions]
-    lengths = [len(completion.ids) for completion in completions]
-    kept = [not (section.mask_truncated and completion.finish_reason == "length") for completion in completions]
-    lengths_R = torch.tensor(lengths)
-    weights_R = completion_weights(section.loss, lengths_R, torch.tensor(kept), max_new_tokens)
-    advantages_R = torch.tensor([value for group in groups for value in group.advantages], dtype=torch.float32)
-    logprobs = [value for completion in completions for value in completion.logprobs]
-    return StepTokens(
-        offsets=_offsets(groups),
-        advantages_M=advantages_R.repeat_interleave(lengths_R).to(device),
-        weights_M=weights_R.repeat_interleave(lengths_R).to(device),
-        sampling_logprobs_M=torch.tensor(logprobs, dtype=torch.float32).to(device),
-        num_tokens=sum(lengths),
-        num_kept=sum(length for length, keep in zip(lengths, kept, strict=True) if keep),
-    )
 
 
 def pieces_with_loss(groups: Sequence[RolloutGroup], section: GrpoSection) -> list[Piece]:
@@ -274,17 +233,6 @@ def _plain_rows(
 
 def _padded(values: list[int], device: torch.device | str) -> Tensor:
     return torch.tensor(values + [0] * (bucket(len(values)) - len(values)), device=device)
-
-
-def _offsets(groups: Sequence[RolloutGroup]) -> tuple[tuple[int, ...], ...]:
-    offsets, total = [], 0
-    for group in groups:
-        starts = []
-        for completion in group.completions:
-            starts.append(total)
-            total += len(completion.ids)
-        offsets.append(tuple(starts))
-    return tuple(offsets)
 
 
 def _row_length(groups: Sequence[RolloutGroup], piece: Piece) -> int:

@@ -12,7 +12,8 @@ from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.attention import packed_attention
 from mathgrpo.grpo.logprobs import decoder_states, split_model
-from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch, step_tokens
+from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch
+from mathgrpo.grpo.step_tokens import step_tokens
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 TOLERANCE = 1e-3

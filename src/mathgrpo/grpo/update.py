@@ -17,25 +17,15 @@ from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_attent
 from mathgrpo.grpo.attention_choice import choose_attention
 from mathgrpo.grpo.forward import Forward, ModuleForward, choose_forward
 from mathgrpo.grpo.fused_forward import FusedForward
-from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
-from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
-from mathgrpo.grpo.memory import is_out_of_memory, release_memory
+from mathgrpo.grpo.gradient import Step, micro_batch_of, step_gradient
+from mathgrpo.grpo.logprobs import split_model
 from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
-from mathgrpo.grpo.pack import (
-    MicroBatch,
-    Piece,
-    StepTokens,
-    build_micro_batch,
-    micro_batch_cost,
-    pieces_with_loss,
-    plan_micro_batches,
-    step_tokens,
-)
+from mathgrpo.grpo.pack import pieces_with_loss, plan_micro_batches
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
+from mathgrpo.grpo.step_tokens import step_tokens
 from mathgrpo.types import RolloutGroup
-
 
 DEFAULT_TOKEN_BUDGET = 8192
 
@@ -72,26 +62,6 @@ class UpdateStats:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Step:
-    """All that the micro-batches of one update share; old_logprobs_M and ref_logprobs_M fill in its first pass."""
-
-    policy: Any
-    groups: Sequence[RolloutGroup]
-    section: GrpoSection
-    temperature: float
-    reference: Reference | None
-    tokens: StepTokens
-    pieces: list[Piece]
-    shared_prompt: bool
-    token_budget: int
-    old_logprobs_M: Tensor
-    ref_logprobs_M: Tensor
-    forward: Forward
-    reference_forward: Forward | None
-    attention: AttentionKernel | None = "sdpa"
-
-
 def policy_update(
     policy: Any,
     optimizer: torch.optim.Optimizer,
@@ -118,9 +88,10 @@ def policy_update(
     _check(groups, section, reference)
     reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
     tokens = step_tokens(groups, section, max_new_tokens, policy.device)
-    step = _Step(
+    step = Step(
         policy, groups, section, temperature, reference, tokens, pieces_with_loss(groups, section), not reason,
-        token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET, torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
+        token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET,
+        torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
         choose_forward(policy, section, shared_prompt=not reason), None,
     )  # fmt: skip
     step.reference_forward = _forward_of_reference(step)
@@ -131,7 +102,7 @@ def policy_update(
     micro_batches: list[int] = [0, 0]
     with update_mode(policy.model), _attention_of(step):
         for index in range(section.updates_per_rollout):
-            totals, micro_batches = _gradient(step, optimizer, first=index == 0)
+            totals, micro_batches = step_gradient(step, optimizer, first=index == 0)
             norm = _fill_and_norm(parameters)
             metrics = _metrics(step, totals, norm, first=index == 0)
             _require_finite(metrics, optimizer, index)
@@ -153,7 +124,7 @@ def policy_update(
     )
 
 
-def _choose_attention(step: _Step) -> tuple[str, ...]:
+def _choose_attention(step: Step) -> tuple[str, ...]:
     """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
     if not isinstance(step.forward, ModuleForward):
         step.attention = None
@@ -162,7 +133,7 @@ def _choose_attention(step: _Step) -> tuple[str, ...]:
     pieces = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=True)[0]
 
     def layout_of(kernel: AttentionKernel) -> tuple[PackedLayout, int]:
-        batch = _micro_batch(step, pieces, kernel)
+        batch = micro_batch_of(step, pieces, kernel)
         assert batch.layout is not None
         return batch.layout, batch.num_unique
 
@@ -171,7 +142,7 @@ def _choose_attention(step: _Step) -> tuple[str, ...]:
     return (choice.reason,) if choice.reason else ()
 
 
-def _forward_of_reference(step: _Step) -> Forward | None:
+def _forward_of_reference(step: Step) -> Forward | None:
     """Return the reference's forward pass, of the same kind as the policy's."""
     if step.reference is None:
         return None
@@ -180,113 +151,7 @@ def _forward_of_reference(step: _Step) -> Forward | None:
     return FusedForward.of(step.reference.model, step.policy.compute_dtype)
 
 
-def _micro_batch(step: _Step, pieces: list[Piece], attention: AttentionKernel | None) -> MicroBatch:
-    return build_micro_batch(
-        step.groups, step.tokens, pieces,
-        shared_prompt=step.shared_prompt, device=step.policy.device, attention=attention,
-    )  # fmt: skip
-
-
-def _gradient(step: _Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Tensor, list[int]]:
-    """Leave the gradient of the whole step in the parameters; return its totals and [micro-batches, tokens].
-
-    Out of memory: the token budget is halved and the step begun again. Micro-batches do not change the gradient.
-    """
-    while True:
-        optimizer.zero_grad(set_to_none=True)
-        failure = ""
-        try:
-            return _accumulate(step, first=first)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or step.token_budget <= 1:
-                raise
-            failure = str(error)
-        # Outside the except block: the traceback held the failed pass's tensors until here.
-        optimizer.zero_grad(set_to_none=True)
-        _halve_budget(step, failure)
-        release_memory()
-
-
-def _halve_budget(step: _Step, failure: str) -> None:
-    """Halve the largest micro-batch; end the run clearly when it can no longer be made smaller."""
-    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
-    if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
-        raise UserError(
-            f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
-            f"({failure.splitlines()[0]}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
-        )
-    # A budget far above what the step holds would take several halvings to change anything.
-    costs = [micro_batch_cost(step.groups, pieces, shared_prompt=step.shared_prompt) for pieces in plan]
-    step.token_budget = max(1, min(step.token_budget, max(costs)) // 2)
-
-
-def _accumulate(step: _Step, *, first: bool) -> tuple[Tensor, list[int]]:
-    """Run forward and backward over all micro-batches; return (totals [6], [micro-batches, tokens])."""
-    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
-    sums = torch.zeros(6, dtype=torch.float64, device=step.policy.device)
-    largest = torch.zeros((), dtype=torch.float64, device=step.policy.device)
-    num_tokens = 0
-    step.forward.refresh()
-    for pieces in plan:
-        batch = _micro_batch(step, pieces, step.attention)
-        batch_sums, batch_largest = _micro_batch_backward(step, batch, first=first)
-        sums += batch_sums
-        largest = torch.maximum(largest, batch_largest)
-        num_tokens += batch.num_unique
-    step.forward.finish()
-    return torch.cat([sums, largest.view(1)]), [len(plan), num_tokens]
-
-
-def _micro_batch_backward(step: _Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor]:
-    """Run a micro-batch forward and backward; return its metric sums [6] and its largest sampling difference.
-
-    The loss is a sum over tokens, so each chunk of logits has its backward pass at once, down to the hidden states,
-    and is gone before the next; the transformer's own backward pass follows when all of them have their gradient.
-    """
-    if first and step.reference is not None and step.reference_forward is not None:
-        ref_logprobs_N = step.reference.ref_logprobs(step.reference_forward, batch, step.temperature)
-        step.ref_logprobs_M.index_copy_(0, batch.token_index, ref_logprobs_N)
-    with step.forward.context():
-        hidden_NF = step.forward.hidden(batch)
-    leaf_NF = hidden_NF.detach().requires_grad_()
-    head, vocab_size = step.forward.head, split_model(step.policy.model)[0].config.get_text_config().vocab_size
-    chunks = []
-    for rows in chunk_rows(len(batch.token_index), vocab_size, leaf_NF.device):
-        with step.forward.context():
-            logits = head(leaf_NF[rows])
-        logprobs_N, entropy_N = token_logprobs(logits, batch.targets[rows], step.temperature)
-        del logits
-        loss, sums, largest = _token_loss(step, batch.token_index[rows], logprobs_N, entropy_N, first=first)
-        torch.autograd.backward(loss)
-        chunks.append((sums, largest))
-    torch.autograd.backward(hidden_NF, leaf_NF.grad)
-    return torch.stack([sums for sums, _ in chunks]).sum(dim=0), torch.stack([largest for _, largest in chunks]).max()
-
-
-def _token_loss(
-    step: _Step, index: Tensor, logprobs_N: Tensor, entropy_N: Tensor, *, first: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return these tokens' share of the loss, their metric sums [6] and their largest sampling difference."""
-    section, tokens = step.section, step.tokens
-    if first:
-        step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
-    advantages_N = tokens.advantages_M[index]
-    ratio_N = torch.exp(logprobs_N - step.old_logprobs_M[index])
-    losses_N = clipped_policy_loss(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
-    kl_N = torch.zeros_like(losses_N)
-    if section.beta > 0.0:
-        kl_N = ratio_N * k3_kl(logprobs_N, step.ref_logprobs_M[index])
-        losses_N = losses_N + section.beta * kl_N
-    loss = (tokens.weights_M[index] * losses_N).sum()
-    with torch.no_grad():
-        low_N, high_N = clip_flags(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
-        difference_N = (logprobs_N - tokens.sampling_logprobs_M[index]).abs()
-        columns = (loss, entropy_N.sum(), kl_N.sum(), low_N.sum(), high_N.sum(), difference_N.sum())
-        sums = torch.stack([column.double() for column in columns])
-    return loss, sums, difference_N.max().detach().double()
-
-
-def _metrics(step: _Step, totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
+def _metrics(step: Step, totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
     """Return the optimizer step's metrics. The one place where the host waits for the device."""
     loss, entropy, kl, low, high, difference, largest, grad_norm = torch.cat([totals, norm.double().view(1)]).tolist()
     counts = (len(step.groups[piece.group].completions[g].ids) for piece in step.pieces for g in piece.completions)
@@ -328,7 +193,7 @@ def _mean_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _attention_of(step: _Step) -> Iterator[None]:
+def _attention_of(step: Step) -> Iterator[None]:
     """Let the policy and a copied reference use packed attention, if prompts are shared."""
     models = [step.policy.model]
     if step.reference is not None and step.reference.model is not step.policy.model:

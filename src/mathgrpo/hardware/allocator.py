@@ -1,8 +1,8 @@
 """Settings of the C library's memory allocator.
 
-glibc hands large blocks (above 32 MiB always) and the top of its heap back to the kernel when they are freed, and fetches fresh zeroed pages for the next ones:
-in a training step, which frees and allocates the same large tensors over and over, these page faults cost a tenth to a
-fifth of the time. Kept in the process, the blocks are used again.
+glibc hands large blocks (above 32 MiB always) and the top of its heap back to the kernel when they are freed, and
+fetches fresh zeroed pages for the next ones: in a training step, which frees and allocates the same large tensors over
+and over, these page faults cost a tenth of the time. Kept in the process, the blocks are used again.
 """
 
 from __future__ import annotations

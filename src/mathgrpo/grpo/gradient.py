@@ -1,0 +1,155 @@
+"""The gradient of one optimizer step: micro-batches forward and backward, chunk by chunk of logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.errors import UserError
+from mathgrpo.grpo.attention import AttentionKernel
+from mathgrpo.grpo.forward import Forward
+from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
+from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
+from mathgrpo.grpo.memory import is_out_of_memory, release_memory
+from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch, micro_batch_cost, plan_micro_batches
+from mathgrpo.grpo.reference import Reference
+from mathgrpo.grpo.step_tokens import StepTokens
+from mathgrpo.types import RolloutGroup
+
+
+@dataclass(slots=True)
+class Step:
+    """All that the micro-batches of one update share.
+
+    Attributes:
+        tokens, pieces: what there is to compute.
+        old_logprobs_M, ref_logprobs_M: fill in the update's first pass.
+        forward, reference_forward: how policy and reference compute.
+        attention: kernel of the modules' packed attention; None with the fused forward pass.
+    """
+
+    policy: Any
+    groups: Sequence[RolloutGroup]
+    section: GrpoSection
+    temperature: float
+    reference: Reference | None
+    tokens: StepTokens
+    pieces: list[Piece]
+    shared_prompt: bool
+    token_budget: int
+    old_logprobs_M: Tensor
+    ref_logprobs_M: Tensor
+    forward: Forward
+    reference_forward: Forward | None
+    attention: AttentionKernel | None = "sdpa"
+
+
+def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Tensor, list[int]]:
+    """Leave the gradient of the whole step in the parameters; return its totals and [micro-batches, tokens].
+
+    Out of memory: the token budget is halved and the step begun again. Micro-batches do not change the gradient.
+    """
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        failure = ""
+        try:
+            return _accumulate(step, first=first)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or step.token_budget <= 1:
+                raise
+            failure = str(error)
+        # Outside the except block: the traceback held the failed pass's tensors until here.
+        optimizer.zero_grad(set_to_none=True)
+        _halve_budget(step, failure)
+        release_memory()
+
+
+def _halve_budget(step: Step, failure: str) -> None:
+    """Halve the largest micro-batch; end the run clearly when it can no longer be made smaller."""
+    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
+    if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
+        raise UserError(
+            f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
+            f"({failure.splitlines()[0]}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
+        )
+    # A budget far above what the step holds would take several halvings to change anything.
+    costs = [micro_batch_cost(step.groups, pieces, shared_prompt=step.shared_prompt) for pieces in plan]
+    step.token_budget = max(1, min(step.token_budget, max(costs)) // 2)
+
+
+def _accumulate(step: Step, *, first: bool) -> tuple[Tensor, list[int]]:
+    """Run forward and backward over all micro-batches; return (totals [6], [micro-batches, tokens])."""
+    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
+    sums = torch.zeros(6, dtype=torch.float64, device=step.policy.device)
+    largest = torch.zeros((), dtype=torch.float64, device=step.policy.device)
+    num_tokens = 0
+    step.forward.refresh()
+    for pieces in plan:
+        batch = micro_batch_of(step, pieces, step.attention)
+        batch_sums, batch_largest = _micro_batch_backward(step, batch, first=first)
+        sums += batch_sums
+        largest = torch.maximum(largest, batch_largest)
+        num_tokens += batch.num_unique
+    step.forward.finish()
+    return torch.cat([sums, largest.view(1)]), [len(plan), num_tokens]
+
+
+def _micro_batch_backward(step: Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor]:
+    """Run a micro-batch forward and backward; return its metric sums [6] and its largest sampling difference.
+
+    The loss is a sum over tokens, so each chunk of logits has its backward pass at once, down to the hidden states,
+    and is gone before the next; the transformer's own backward pass follows when all of them have their gradient.
+    """
+    if first and step.reference is not None and step.reference_forward is not None:
+        ref_logprobs_N = step.reference.ref_logprobs(step.reference_forward, batch, step.temperature)
+        step.ref_logprobs_M.index_copy_(0, batch.token_index, ref_logprobs_N)
+    with step.forward.context():
+        hidden_NF = step.forward.hidden(batch)
+    leaf_NF = hidden_NF.detach().requires_grad_()
+    head, vocab_size = step.forward.head, split_model(step.policy.model)[0].config.get_text_config().vocab_size
+    chunks = []
+    for rows in chunk_rows(len(batch.token_index), vocab_size, leaf_NF.device):
+        with step.forward.context():
+            logits = head(leaf_NF[rows])
+        logprobs_N, entropy_N = token_logprobs(logits, batch.targets[rows], step.temperature)
+        del logits
+        loss, sums, largest = _token_loss(step, batch.token_index[rows], logprobs_N, entropy_N, first=first)
+        torch.autograd.backward(loss)
+        chunks.append((sums, largest))
+    torch.autograd.backward(hidden_NF, leaf_NF.grad)
+    return torch.stack([sums for sums, _ in chunks]).sum(dim=0), torch.stack([largest for _, largest in chunks]).max()
+
+
+def _token_loss(
+    step: Step, index: Tensor, logprobs_N: Tensor, entropy_N: Tensor, *, first: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return these tokens' share of the loss, their metric sums [6] and their largest sampling difference."""
+    section, tokens = step.section, step.tokens
+    if first:
+        step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
+    advantages_N = tokens.advantages_M[index]
+    ratio_N = torch.exp(logprobs_N - step.old_logprobs_M[index])
+    losses_N = clipped_policy_loss(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
+    kl_N = torch.zeros_like(losses_N)
+    if section.beta > 0.0:
+        kl_N = ratio_N * k3_kl(logprobs_N, step.ref_logprobs_M[index])
+        losses_N = losses_N + section.beta * kl_N
+    loss = (tokens.weights_M[index] * losses_N).sum()
+    with torch.no_grad():
+        low_N, high_N = clip_flags(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
+        difference_N = (logprobs_N - tokens.sampling_logprobs_M[index]).abs()
+        columns = (loss, entropy_N.sum(), kl_N.sum(), low_N.sum(), high_N.sum(), difference_N.sum())
+        sums = torch.stack([column.double() for column in columns])
+    return loss, sums, difference_N.max().detach().double()
+
+
+def micro_batch_of(step: Step, pieces: list[Piece], attention: AttentionKernel | None) -> MicroBatch:
+    return build_micro_batch(
+        step.groups, step.tokens, pieces,
+        shared_prompt=step.shared_prompt, device=step.policy.device, attention=attention,
+    )  # fmt: skip
