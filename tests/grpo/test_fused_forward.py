@@ -174,7 +174,8 @@ def test_bfloat16_is_as_near_to_float32_as_the_modules_under_autocast() -> None:
         exact = starter_gradient("float32", "off", groups)
         for how, values in errors.items():
             values.append(((starter_gradient("bfloat16", how, groups) - exact).norm() / exact.norm()).item())
+        # Against float64 both are off by up to 4e-5 here: random text is far from what the starter was trained on.
         float32 = starter_gradient("float32", "on", groups)
-        assert (float32 - exact).norm() / exact.norm() < 3 * SAME
+        assert (float32 - exact).norm() / exact.norm() < 2e-4
     assert sum(errors["on"]) < 1.1 * sum(errors["off"])
     assert max(errors["on"]) < 0.1, "cosine below 0.995"
