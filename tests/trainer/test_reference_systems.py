@@ -68,6 +68,7 @@ def test_system_1_xml_rewards(tmp_path: Path) -> None:
     assert (tmp_path / "outputs" / "Qwen-0.5B-GRPO" / "checkpoint-20" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_system_2_four_bit_adapter_and_trackio(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     pytest.importorskip("trackio")
@@ -87,6 +88,7 @@ def test_system_2_four_bit_adapter_and_trackio(tmp_path: Path) -> None:
     assert sum("train/reward" in line for line in logged) == 4, "the notebook's own run has the trainer's logs"
 
 
+@pytest.mark.slow
 def test_system_3_step_verified_gpt2(tmp_path: Path) -> None:
     """Not a character but the import is changed: three epochs over 64 problems, 256 completions a step."""
     add_model(tmp_path / "vicgalle" / "gpt2-open-instruct-v1", "gpt2")

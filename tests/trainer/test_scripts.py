@@ -42,6 +42,7 @@ def run_script(name: str, folder: Path) -> tuple[list[dict[str, Any]], str]:
     return json.loads(line.removeprefix("REPORT ")), done.stdout
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path: Path) -> None:
     history, _ = run_script("quickstart.py", tmp_path)
     assert [line["step"] for line in history] == [1, 2, 2] and "rewards/accuracy_reward/mean" in history[0]
@@ -57,6 +58,7 @@ def test_reward_functions(tmp_path: Path) -> None:
     assert len(list((tmp_path / "rewards" / "completions").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_gsm8k_with_adapter_evaluation_and_resume(tmp_path: Path) -> None:
     history, output = run_script("gsm8k_lora.py", tmp_path)
     assert [line["step"] for line in history if "loss" in line] == [1, 2, 3, 4]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import mathgrpo
+from mathgrpo.trainer import trl_rewards
 
 CASES = [
     (r"so \boxed{\frac{1}{3}}", r"\frac{1}{3}"), (r"so \boxed{\frac{1}{2}}", r"\frac{1}{3}"),
@@ -29,9 +30,26 @@ def test_a_gold_that_cannot_be_read_does_not_apply() -> None:
     assert rewards == [None] and extra["gold_parsed"] == ["[unparseable]"]
 
 
-@pytest.mark.parametrize("text", [r"\boxed{9^{9^{9^9}}}", "\\boxed{" * 5000, r"\boxed{__import__('os').system('ls')}"])
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{\boxed{5}",
+        "\\boxed{" * 50000 + "4" + "}" * 50000,
+        r"\boxed{9^{9^{9^9}}}",
+        "\\boxed{" * 5000,
+        r"\boxed{__import__('os').system('ls')}",
+    ],
+)
 def test_hostile_answers_are_wrong_and_quick(text: str) -> None:
     assert mathgrpo.accuracy_reward([text], ["4"]) == [0.0]
+
+
+def test_nested_braces_and_boxes_belong_to_the_answer() -> None:
+    final = trl_rewards.final_answer
+    assert final(r"\boxed{\frac{1}{2}} and \boxed {\frac{1}{2}}") == r"\frac{1}{2}"
+    assert final(r"\boxed{\{1, 2\}}") == r"\{1, 2\}" and final(r"\boxed{\boxed{4}}") == r"\boxed{4}"
+    assert final(r"\boxed{4} \boxed{5}") is None and final(r"\boxed{}") is None and final(r"} \boxed{4}") == "4"
 
 
 def test_reasoning_must_end_before_the_answer_counts() -> None:

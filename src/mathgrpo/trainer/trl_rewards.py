@@ -19,8 +19,7 @@ from mathgrpo.rewards.signature import Completions, completion_texts
 
 Reward = Callable[..., list[Any]]
 
-_BOX = re.compile(r"\\boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _FORMULA = re.compile(r"\${1,2}([^$]+)\${1,2}")
 _ANSWER = re.compile(r"answer\b[^$\n]{0,40}\$([^$\n]+)\$", re.IGNORECASE)
 _THINKING = re.compile(r"<think>(?!.*<think>).*?</think>", re.DOTALL)
@@ -132,7 +131,7 @@ def final_answer(text: str) -> str | None:
         >>> final_answer(r"$x$ is \boxed{\frac{1}{2}}."), final_answer("the answer is $3$."), final_answer("$3$")
         ('\\frac{1}{2}', '3', None)
     """
-    boxes = {_until_closing(text, box.end()) for box in _BOX.finditer(text)}
+    boxes = set(_boxed(text))
     if boxes:
         return boxes.pop() if len(boxes) == 1 else None
     formulas = _ANSWER.findall(text)
@@ -144,13 +143,24 @@ def _gold(solution: str) -> str:
     return final_answer(solution) or (formula.group(1) if formula else solution).strip()
 
 
-def _until_closing(text: str, start: int) -> str | None:
-    depth = 1
-    for match in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+def _boxed(text: str) -> list[str | None]:
+    """Return what the boxes of a text hold, None for one that is not closed; a box inside a box is part of it.
+
+    One pass: model text may nest thousands of boxes.
+    """
+    contents: list[str | None] = []
+    start, depth = -1, 0
+    for match in _BRACE.finditer(text):
+        brace = match.group()
+        if start < 0:
+            if len(brace) > 2:
+                start, depth = match.end(), 1
+            continue
+        depth += 1 if brace[-1] == "{" and brace != "\\{" else -1 if brace == "}" else 0
         if depth == 0:
-            return text[start : match.start()].strip() or None
-    return None
+            contents.append(text[start : match.start()].strip() or None)
+            start = -1
+    return contents if start < 0 else [*contents, None]
 
 
 def _graded(answer: str | None, gold: str) -> float | None:
