@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,17 +19,33 @@ if TYPE_CHECKING:
     from mathgrpo.types import Sampling
 
 
+class Keep(StrEnum):
+    """Which traces of problems are written."""
+
+    correct = "correct"
+    all = "all"
+
+
 def solve_command(
     model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
     question: Annotated[
         str, typer.Argument(help="The question; without one, each line of standard input is one.")
     ] = "",
     file: Annotated[Path | None, typer.Option("--file", help="Read questions from this file, one a line.")] = None,
+    problems: Annotated[
+        str, typer.Option(help="Write graded traces for problems instead: generated, a file or folder, or a hub id.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Their split, or file stem in a folder.")] = "train",
+    samples: Annotated[int, typer.Option(help="Completions of each of them.", min=1)] = 8,
+    keep: Annotated[Keep, typer.Option(help="Traces to write: correct or all.")] = Keep.correct,
+    limit: Annotated[int, typer.Option(help="Problems at most, the first ones; default: all.", min=0)] = 0,
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Append question, reasoning, answer and settings to this file.")
     ] = None,
     fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token.", min=0.0, max=5.0)] = 0.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: always the likeliest token; default: 0, for problems 1.", min=0.0, max=5.0)
+    ] = None,
     top_p: Annotated[
         float, typer.Option(help="Smallest probability mass that is sampled from.", min=0.01, max=1.0)
     ] = 1.0,
@@ -42,9 +59,22 @@ def solve_command(
     Examples:
       mathgrpo solve starter "Tom has 12 apples and buys 7 more. How many has he?"
       mathgrpo solve runs/my-run --file questions.txt --jsonl answers.jsonl
+      mathgrpo solve runs/my-run --problems data/gsm8k --samples 8 --keep correct --jsonl traces.jsonl
     """
-    if question and file is not None:
-        raise UserError("--file: a question is given too; give one or the other")
+    if question and (file is not None or problems):
+        raise UserError(f"{'--problems' if problems else '--file'}: a question is given too; give one or the other")
+    if problems:
+        from mathgrpo.cli.solve_problems import TraceRequest, solve_problems
+
+        if file is not None:
+            raise UserError("--file: --problems is given too; give one or the other")
+        request = TraceRequest(
+            model, problems, split=split, samples=samples, keep=keep.value, limit=limit, fmt=fmt, top_p=top_p,
+            temperature=1.0 if temperature is None else temperature, seed=seed, max_new_tokens=max_new_tokens,
+            device=device,
+        )  # fmt: skip
+        solve_problems(request, jsonl)
+        return
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.cli.run_defaults import run_recipe
     from mathgrpo.config.recipe import ModelSection
@@ -56,7 +86,7 @@ def solve_command(
     chosen = get_format(fmt or run_recipe(model).format.name)
     quiet_libraries()
     policy = load_policy(ModelSection(path=model), device, train=False)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
     for text in questions:
         record = answer_question(policy, text, chosen, sampling, show_question=not question)
         if jsonl is not None:
@@ -69,7 +99,7 @@ def answer_question(
     """Return question, reasoning, answer and settings, after the completion has been shown as it was drawn."""
     from dataclasses import asdict, replace
 
-    from mathgrpo.cli.stream import stream_text
+    from mathgrpo.serving.stream import stream_text
     from mathgrpo.formats.chat import encode_prompt
     from mathgrpo.training.progress import printable
     from mathgrpo.types import Problem

@@ -15,7 +15,8 @@ from mathgrpo.evaluation import evaluate, write_evaluation
 from mathgrpo.formats import Format, get_format
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
 from mathgrpo.models.device import compute_dtype
-from mathgrpo.problems import ProblemSets, load_problem_sets
+from mathgrpo.problems import ProblemSets
+from mathgrpo.problems.traces import load_worked_sets
 from mathgrpo.rollout import build_engine
 from mathgrpo.training.checkpoint import save_model
 from mathgrpo.training.interrupt import Interrupted, StopRequests
@@ -37,7 +38,7 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     started = datetime.now().astimezone()
     folder = choose_run_folder(recipe.run, recipe_name, started, resumable=False)
     fmt, device = get_format(recipe.format.name), resolve_device(recipe.run.device)
-    sets = load_problem_sets(recipe.problems)
+    sets = load_worked_sets(recipe.problems)
     _require_solutions(sets.train, recipe)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)

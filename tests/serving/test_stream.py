@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fakes import tiny_model, tiny_tokenizer
-from mathgrpo.cli.stream import stream_text, stream_tokens
+from mathgrpo.serving.stream import stream_text, stream_tokens
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import policy_from

@@ -1,0 +1,1 @@
+"""A trained model at work: streamed answers, graded traces, an OpenAI-compatible server."""
