@@ -1,0 +1,107 @@
+"""What the engine asks of vLLM, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mathgrpo.types import Sampling
+
+
+class ServerLost(Exception):
+    """The connection to vLLM broke: it died, or was never there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Completions of one prompt.
+
+    Attributes:
+        ids: the prompt's token ids.
+        count: completions to draw.
+        seed: of their noise, 0 to 2^63 - 1.
+        stop_ids: token ids that end a completion.
+    """
+
+    ids: tuple[int, ...]
+    count: int
+    seed: int
+    stop_ids: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One completion as vLLM gives it: token ids, with the log-probability each was drawn with."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+class Backend(Protocol):
+    """A running vLLM.
+
+    Attributes:
+        where: "server at ADDRESS" or "in this process", with the version; one line for the run's log.
+    """
+
+    where: str
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+        """Return the completions of every request, in order.
+
+        Raises: ServerLost; UserError for what vLLM refuses.
+        """
+        ...
+
+    def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
+        """Return the plain log-probability of every token of a prompt but the first, given those before it."""
+        ...
+
+    def call(self, method: str, argument: str) -> list[Any]:
+        """Call a method of the worker extension in every worker and return what each returned."""
+        ...
+
+    def forget_prefixes(self) -> None:
+        """Drop cached keys and values, which belong to old weights."""
+        ...
+
+    def sleep(self) -> None:
+        """Move the weights off the device and give its memory back (level 1)."""
+        ...
+
+    def wake(self) -> None:
+        """Undo sleep."""
+        ...
+
+    def restart(self) -> bool:
+        """Start vLLM again after it died; False where it is not ours to start."""
+        ...
+
+    def last_words(self) -> str:
+        """Return the end of its log as one line, "" where there is none."""
+        ...
+
+    def keep_log(self, path: str) -> None:
+        """Write the log to this file from now on, with what it holds so far."""
+        ...
+
+    def close(self) -> None:
+        """End what was started; more than once does no harm."""
+        ...
+
+
+def sampling_fields(request: Request) -> dict[str, Any]:
+    """Return the request as vLLM's sampling parameters, by the names its HTTP interface and SamplingParams share.
+
+    Every parameter that shapes the distribution is set, so that no default of the served model takes part. End tokens
+    are the policy's alone: vLLM's own are ignored and ours given as stop tokens.
+    """
+    sampling = request.sampling
+    return {
+        "n": request.count, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature,
+        "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0,
+        "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": request.seed, "logprobs": 0, "ignore_eos": True,
+        "stop_token_ids": list(request.stop_ids), "min_tokens": 0, "skip_special_tokens": False,
+    }  # fmt: skip

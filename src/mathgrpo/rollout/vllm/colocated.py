@@ -1,0 +1,109 @@
+"""vLLM in this process, where it is installed beside us."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from mathgrpo.config.recipe import VllmSection
+from mathgrpo.errors import UserError
+from mathgrpo.rollout.vllm.backend import Drawn, Request, ServerLost, sampling_fields
+from mathgrpo.rollout.vllm.client import require_logprobs
+from mathgrpo.rollout.vllm.launch import Launch
+from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension
+from mathgrpo.rollout.vllm.versions import require_tested, tested_text
+
+
+def import_vllm(section: VllmSection) -> Any:
+    """Return the vllm module.
+
+    Raises: UserError when it is not installed here, does not import, or its version is outside the tested range.
+    """
+    asked = "rollout.vllm.mode=colocate"
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            f"{asked}: vLLM is not installed in this environment, and vllm {tested_text()} wants a transformers older "
+            'than 5.20; install both here, or use mode "server" with an environment of its own'
+        )
+    try:
+        vllm = importlib.import_module("vllm")
+    except Exception as error:  # a build for another torch fails with whatever its first operator fails with
+        raise UserError(
+            f'{asked}: vLLM does not import here ({type(error).__name__}: {error}); use mode "server"'
+        ) from error
+    require_tested(str(vllm.__version__), section, asked)
+    return vllm
+
+
+class Colocated:
+    """A `Backend`: vLLM's own engine object."""
+
+    def __init__(self, vllm: Any, launch: Launch, section: VllmSection) -> None:
+        if section.arguments:
+            raise UserError("rollout.vllm.arguments: are for a server's command line; leave them out with colocate")
+        self._vllm = vllm
+        rows = {"max_num_seqs": launch.max_rows} if launch.max_rows else {}
+        self._llm = vllm.LLM(
+            model=str(launch.folder / "model"), dtype=launch.dtype, max_model_len=launch.max_context,
+            gpu_memory_utilization=section.gpu_memory_utilization, enable_sleep_mode=section.sleep,
+            logprobs_mode="processed_logprobs", generation_config="vllm",
+            worker_extension_cls=f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}", **rows,
+        )  # fmt: skip
+        self.where = f"vLLM {vllm.__version__} in this process"
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+        """See `Backend`."""
+        settings = [self._vllm.SamplingParams(**sampling_fields(request)) for request in requests]
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": list(request.ids)} for request in requests], settings, use_tqdm=False
+        )
+        rows = [[_drawn(output) for output in sorted(o.outputs, key=lambda row: row.index)] for o in outputs]
+        for row in (row for group in rows for row in group):
+            require_logprobs(row)
+        return rows
+
+    def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
+        """See `Backend`."""
+        settings = self._vllm.SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0)
+        [output] = self._llm.generate([{"prompt_token_ids": list(ids)}], [settings], use_tqdm=False)
+        return [entry[token].logprob for token, entry in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
+
+    def call(self, method: str, argument: str) -> list[Any]:
+        """See `Backend`."""
+        results: list[Any] = self._llm.collective_rpc(method, args=(argument,))
+        return results
+
+    def forget_prefixes(self) -> None:
+        """See `Backend`."""
+        if not self._llm.reset_prefix_cache():
+            raise ServerLost("it did not drop its prefix cache")
+
+    def sleep(self) -> None:
+        """See `Backend`."""
+        self._llm.sleep(level=1)
+
+    def wake(self) -> None:
+        """See `Backend`."""
+        self._llm.wake_up()
+
+    def restart(self) -> bool:
+        """Return False: what broke it is in this process."""
+        return False
+
+    def last_words(self) -> str:
+        """Return "": it logs to this process's own output."""
+        return ""
+
+    def keep_log(self, path: str) -> None:
+        """Do nothing: it logs to this process's own output."""
+
+    def close(self) -> None:
+        """Give up vLLM's engine; its memory goes with the last reference."""
+        self._llm = None
+
+
+def _drawn(output: Any) -> Drawn:
+    ids = list(output.token_ids)
+    return Drawn(ids, [entry[token].logprob for token, entry in zip(ids, output.logprobs, strict=True)])

@@ -1,0 +1,86 @@
+"""Keeps a server no longer than the trainer lives: started as a program of its own, with the standard library alone.
+
+    python guard.py LOG COMMAND...
+
+It starts COMMAND in a session of its own, copies its output to LOG, and ends the whole session when it ends itself,
+when COMMAND does, or when its standard input closes, which happens however the trainer dies. A line "log PATH" on
+standard input moves the log there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from io import FileIO
+from pathlib import Path
+
+_SECONDS_TO_STOP = 10.0
+"""Time a server gets between SIGTERM and SIGKILL."""
+
+
+def main(log: str, command: list[str]) -> int:
+    """Run the command until it ends or standard input closes; return its exit status."""
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, lambda number, _: sys.exit(128 + number))
+    try:
+        _copy(child, Path(log))
+    finally:
+        _end_session(child)
+    return child.returncode
+
+
+def _copy(child: subprocess.Popen[bytes], path: Path) -> None:
+    """Copy the child's output to the log until it ends, or until standard input closes."""
+    assert child.stdout is not None
+    output, orders = child.stdout.fileno(), 0
+    file = path.open("ab", buffering=0)
+    while True:
+        ready, _, _ = select.select([output, orders], [], [], 1.0)
+        if orders in ready:
+            line = os.read(orders, 65536)
+            if not line:
+                return
+            file, path = _moved(file, path, Path(os.fsdecode(line).strip().removeprefix("log ")))
+        if output in ready:
+            text = os.read(output, 65536)
+            if not text:
+                return
+            file.write(text)
+        elif child.poll() is not None:
+            return
+
+
+def _moved(file: FileIO, path: Path, new: Path) -> tuple[FileIO, Path]:
+    """Go on in another log file, with what the first holds so far."""
+    file.close()
+    with new.open("ab", buffering=0) as moved:
+        moved.write(path.read_bytes())
+    path.unlink()
+    return new.open("ab", buffering=0), new
+
+
+def _end_session(child: subprocess.Popen[bytes]) -> None:
+    """End every process of the child's session: asked first, then killed."""
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    _signal_session(child.pid, signal.SIGTERM)
+    while child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _signal_session(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_session(session: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(session, signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,76 @@
+"""Whether vLLM computes what the policy computes: log-probabilities of one prompt, from both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from mathgrpo.models import Policy
+from mathgrpo.rollout.native import resting
+from mathgrpo.rollout.vllm.weights import plain_config
+
+_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
+_TRIAL_TOKENS = 48
+_TRIAL_SHARE = 0.1
+"""How far the trial moves every matrix, as a share of its own spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean and largest |log-probability of vLLM - of the policy| over a prompt's tokens, in nats."""
+
+    mean: float
+    largest: float
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Return the mean difference that rounding in this precision explains, in nats a token."""
+    return _TOLERANCE.get(dtype, _TOLERANCE[torch.bfloat16])
+
+
+def difference(theirs: Sequence[float], ours: Sequence[float]) -> Difference:
+    """Return how far two lists of log-probabilities are apart.
+
+    Example:
+        >>> difference([-1.0, -2.0], [-1.0, -2.5])
+        Difference(mean=0.25, largest=0.5)
+    """
+    gaps = [abs(a - b) for a, b in zip(theirs, ours, strict=True)]
+    return Difference(sum(gaps) / len(gaps), max(gaps))
+
+
+def plain_logprobs(policy: Policy, model: Any, ids: Sequence[int]) -> list[float]:
+    """Return a model's log-probability of every token but the first: one plain forward pass as the policy runs it."""
+    row = torch.tensor([list(ids)], device=policy.device)
+    with resting(model), torch.no_grad(), policy.autocast():
+        logits: Tensor = model(input_ids=row, use_cache=False).logits
+    logprobs = logits[0, :-1].float().log_softmax(-1)
+    gathered: list[float] = logprobs.gather(1, row[0, 1:, None]).squeeze(1).tolist()
+    return gathered
+
+
+def trial_ids(policy: Policy) -> list[int]:
+    """Return a prompt of token ids from all over the vocabulary."""
+    size = policy.causal_lm.get_input_embeddings().weight.shape[0]
+    length = min(_TRIAL_TOKENS, policy.max_context - 1)
+    return [(7919 * i + 3) % size for i in range(length)]
+
+
+def trial_model(policy: Policy, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
+    """Return the weights with every matrix moved by seeded noise, and a model of the policy's kind that has them."""
+    noise = torch.Generator().manual_seed(0)
+    moved = {name: _moved(weight, noise) if weight.ndim > 1 else weight for name, weight in weights.items()}
+    model = AutoModelForCausalLM.from_config(plain_config(policy), dtype=torch.float32)
+    model.load_state_dict(moved, strict=False)
+    model.tie_weights()
+    return moved, model.to(policy.device).eval()
+
+
+def _moved(weight: Tensor, noise: torch.Generator) -> Tensor:
+    step = torch.randn(weight.shape, generator=noise) * weight.float().std() * _TRIAL_SHARE
+    return (weight.float() + step).to(weight.dtype)
