@@ -21,6 +21,11 @@ def _names(recipe: Recipe) -> list[str]:
         lines.append('model.path="": nothing given; use "starter", a model folder, a run folder or a hub id')
     if recipe.model.lora is not None and not recipe.model.lora.target_modules:
         lines.append("model.lora.target_modules=[]: nothing would train; name linear layers, or leave model.lora out")
+    if recipe.model.quantization != "none" and recipe.model.lora is None:
+        lines.append(
+            f"model.quantization={recipe.model.quantization}: 4-bit weights cannot train; give the adapter that does, "
+            "as in --set model.lora.r=16, or use model.quantization=none"
+        )
     return lines
 
 

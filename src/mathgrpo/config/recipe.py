@@ -56,6 +56,10 @@ class ModelSection(Section):
     """Name of the model whose own Python code may run here: the same as path, after you have read that code."""
     lora: LoraSection | None = None
     """Train an adapter instead of all weights."""
+    quantization: Literal["none", "nf4"] = "none"
+    """nf4: keep the layers' matrices in 4 bits (bitsandbytes) under an adapter, as QLoRA does; needs model.lora."""
+    double_quantization: bool = True
+    """With nf4: quantise the blocks' scales too, which saves another 0.4 bits a weight."""
 
 
 class ProblemsSection(Section):
@@ -109,6 +113,9 @@ class RolloutSection(Section):
     """Decode on CUDA as captured graphs with sampling on the device; off: step by step."""
     triton: bool = True
     """Triton kernels inside the graphs; off: torch operations."""
+    dequantize: bool = True
+    """Decode a 4-bit model with its matrices written out in the compute precision; off: as they are, slower, in less
+    memory."""
 
 
 class GrpoSection(Section):

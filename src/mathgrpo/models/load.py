@@ -16,6 +16,7 @@ from mathgrpo.models.device import compute_dtype, resolve_device
 from mathgrpo.models.ends import end_token_ids
 from mathgrpo.models.lora import attach_adapter, load_adapter
 from mathgrpo.models.policy import Policy
+from mathgrpo.models.quantized import is_quantized, prepare_quantized, quantization_config
 from mathgrpo.models.sources import adapter_base, locate_model
 
 UNBOUNDED_CONTEXT = 1 << 30
@@ -26,25 +27,35 @@ def load_policy(section: ModelSection, device: str, *, train: bool) -> Policy:
     """Return the policy a recipe names, on its device, in eval mode.
 
     Weights that train are float32 masters whatever the compute precision: bfloat16 masters round small updates
-    away. Without training they are kept in the compute precision. Only safetensors are read, and code that comes with
-    a model runs only when section.trust_remote_code names that model.
+    away. Without training they are kept in the compute precision. With section.quantization the layers' matrices are
+    4-bit, and what is left of the model is float32. Only safetensors are read, and code that comes with a model runs
+    only when section.trust_remote_code names that model.
 
-    Raises: UserError when there is no such model, it is no decoder-only language model, or its files are damaged.
+    Raises: UserError when there is no such model, it is no decoder-only language model, its files are damaged, or 4-bit
+    weights would have to train.
     """
     device = resolve_device(device)
     dtype = compute_dtype(section.dtype, device)
     trusted = _is_trusted(section)
     location = locate_model(section.path)
     base = adapter_base(location)
+    quantization = quantization_config(section, dtype)
+    _require_adapter(train and quantization is not None, section)
     with _one_line_errors(section.path), offline_if_unreachable(not Path(base or location).is_dir()):
-        model = _load_weights(base or location, section.path, torch.float32 if train else dtype, trusted)
+        kept = torch.float32 if train or quantization is not None else dtype
+        options = {} if quantization is None else {"quantization_config": quantization, "device_map": {"": device}}
+        model = _load_weights(base or location, section.path, kept, trusted, options)
+        quantized = is_quantized(model)
+        _require_adapter(train and quantized, section)
+        if quantized:
+            prepare_quantized(model, dtype)
         if base is not None:
             model = load_adapter(model, location, train=train, section=section.lora)
         tokenizer = _load_tokenizer(location, base, trusted)
     if base is None and section.lora is not None and train:
         model = attach_adapter(model, section.lora)
     _check_vocabulary(model, tokenizer, section.path)
-    model = model.to(device).eval()
+    model = (model if quantized else model.to(device)).eval()
     if not train:
         model.requires_grad_(False)
     return policy_from(model, tokenizer, device=device, dtype=dtype, name=_name(section.path))
@@ -81,7 +92,15 @@ def _is_trusted(section: ModelSection) -> bool:
     return section.trust_remote_code != ""
 
 
-def _load_weights(location: str, path: str, dtype: torch.dtype, trusted: bool) -> Any:
+def _require_adapter(quantized_trains: bool, section: ModelSection) -> None:
+    if quantized_trains and section.lora is None:
+        raise UserError(
+            f"model.path={section.path}: its weights are 4-bit, which cannot train; give the adapter that does, as in "
+            "--set model.lora.r=16"
+        )
+
+
+def _load_weights(location: str, path: str, dtype: torch.dtype, trusted: bool, options: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(location, trust_remote_code=trusted)
@@ -95,6 +114,7 @@ def _load_weights(location: str, path: str, dtype: torch.dtype, trusted: bool) -
             use_safetensors=True,
             trust_remote_code=trusted,
             output_loading_info=True,
+            **options,
         )
     model, info = loaded
     missing = sorted(info["missing_keys"])

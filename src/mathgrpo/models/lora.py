@@ -49,6 +49,28 @@ def load_adapter(model: Any, folder: str, *, train: bool, section: LoraSection |
     return loaded
 
 
+def unlearnt_layers(model: Any) -> tuple[list[str], int]:
+    """Return the adapted layers whose second matrix B is still all zeros, and how many adapted layers there are.
+
+    A fresh adapter has B = 0, so that it changes nothing; after a step that reached it, B is not 0 any more.
+    """
+    second = [(name, parameter) for name, parameter in model.named_parameters() if ".lora_B." in name]
+    zero = [name.partition(".lora_B.")[0] for name, parameter in second if not bool(parameter.any())]
+    return [name.removeprefix("base_model.model.") for name in zero], len(second)
+
+
+def learning_failure(model: Any) -> str:
+    """Return in one line that a trained model's adapter did not learn, "" when it did or there is none."""
+    zero, total = unlearnt_layers(model)
+    if not zero:
+        return ""
+    who = "did not learn" if len(zero) == total else f"did not learn in {len(zero)} of {total} layers"
+    return (
+        f"the adapter {who}: its B matrices are still zero ({zero[0]} for one), so there the model is the one it "
+        "started from; no gradient reached them: look at frac_reward_zero_std, then at optimizer.learning_rate"
+    )
+
+
 def check_targets(model: Any, targets: tuple[str, ...]) -> None:
     """Raise UserError, naming the linear layers there are, unless every target is one of them."""
     present = linear_names(model)

@@ -1,12 +1,37 @@
-"""4-bit models of bitsandbytes: what must be set so that their gradients are right."""
+"""4-bit models of bitsandbytes: how they are made, written out, and kept so that their gradients are right."""
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError
+
+
+def quantization_config(section: ModelSection, dtype: torch.dtype) -> Any:
+    """Return transformers' configuration for a recipe's quantisation, None for "none".
+
+    NF4 and double quantisation: Dettmers et al. 2023, QLoRA, section 3. dtype: precision of the layers' products.
+    Raises: UserError without bitsandbytes.
+    """
+    if section.quantization == "none":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"model.quantization={section.quantization}: needs bitsandbytes, which is not installed; "
+            'run: pip install "mathgrpo[qlora]", or use model.quantization=none'
+        )
+    import transformers
+
+    kind: Any = transformers.BitsAndBytesConfig
+    return kind(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=section.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )  # fmt: skip
 
 
 def is_quantized(model: Any) -> bool:
@@ -17,7 +42,27 @@ def is_quantized(model: Any) -> bool:
 
 def linear4bit_layers(model: Any) -> list[Any]:
     """Return the bitsandbytes 4-bit layers of a model."""
-    return [module for module in model.modules() if type(module).__name__ == "Linear4bit" and _is_bnb(module)]
+    return [module for module in model.modules() if is_linear4bit(module)]
+
+
+def is_linear4bit(module: Any) -> bool:
+    """Return whether a module is bitsandbytes' own 4-bit layer (PEFT's layer around one has the same name)."""
+    return type(module).__name__ == "Linear4bit" and _is_bnb(module)
+
+
+@torch.no_grad()
+def written_out(layer: Any) -> Tensor:
+    """Return the matrix that a 4-bit layer stands for, in the precision it was quantised from, [out, in].
+
+    Raises: UserError when the layer is not quantised yet.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+
+    state = getattr(layer.weight, "quant_state", None)
+    if state is None:
+        raise UserError("model: a 4-bit layer holds no 4-bit weights yet; load the model on its device first")
+    matrix: Tensor = dequantize_4bit(layer.weight.data, state)
+    return matrix
 
 
 def prepare_quantized(model: Any, dtype: torch.dtype) -> None:

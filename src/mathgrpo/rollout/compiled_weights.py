@@ -72,22 +72,22 @@ class PackedModel:
         parts, first = [], 0
         for module in modules:
             parts.append((module, first, self._kernels.columns, 0))
-            first += module.weight.shape[0]
+            first += module.out_features
         return self._pack(parts, first)
 
     def _gate_up(self, gate: Any, up: Any) -> Matrix:
         """Return both layers in one matrix: each panel holds a vector of gate and the same vector of up."""
         lanes = self._kernels.lanes
-        width = -(-gate.weight.shape[0] // lanes) * lanes
+        width = -(-gate.out_features // lanes) * lanes
         return self._pack([(gate, 0, lanes, 0), (up, 0, lanes, lanes)], 2 * width)
 
     def _pack(self, parts: list[tuple[Any, int, int, int]], outputs: int) -> Matrix:
         """Return a matrix of parts (layer, first column, columns of it side by side, lane they start at)."""
         kernels = self._kernels
-        inputs = effective_weight(parts[0][0]).shape[1]
+        inputs = parts[0][0].in_features
         panels = -(-outputs // kernels.columns)
         steps = -(-inputs // kernels.pair)
-        full = outputs == sum(part[0].weight.shape[0] for part in parts) and outputs % kernels.columns == 0
+        full = outputs == sum(part[0].out_features for part in parts) and outputs % kernels.columns == 0
         make = torch.empty if full and inputs % kernels.pair == 0 else torch.zeros  # padding must be 0
         packed = make(panels, steps, kernels.columns, kernels.pair, dtype=kernels.element)
         self._alive.append(packed)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy
+from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.rollout.cached import CachedDecoder
 from mathgrpo.rollout.compiled import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.decoder import Decoder
@@ -22,6 +23,7 @@ from mathgrpo.types import Completion, Prompt, Sampling
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
 """Largest difference of logits, as a share of their spread, that rounding explains."""
+_WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
 
 
 class Engine(Protocol):
@@ -48,27 +50,35 @@ def build_engine(
     *,
     graphs: bool = True,
     triton: bool = True,
+    dequantize: bool = True,
 ) -> Engine:
     """Return the fastest engine that computes what this policy computes.
 
     Each native decoder proves itself on two short prompts of different length: its logits must equal the plain
     forward pass. max_rows bounds the rows decoded at once; 0 decodes all. compiled=False leaves out the decoder that is
     compiled for this CPU. On CUDA graphs=False leaves out captured decoding, and triton=False its Triton kernels.
+    dequantize=False leaves out every decoder that writes a 4-bit model's matrices out.
 
     Raises: UserError for kind "native" when no native decoder serves the architecture.
     """
     if kind == "generate":
         return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
     obstacles: list[str] = []
+    quantized = bool(linear4bit_layers(policy.model))
+    builders = [_compiled, _fused, _cached] if compiled else [_fused, _cached]
+    if quantized and not dequantize:
+        graphs, builders = False, [_cached]
     if graphs and policy.device.startswith("cuda"):
         engine, obstacle = build_graph_engine(policy, max_rows=max_rows, triton=triton)
         if engine is not None:
+            engine.reason += _WRITTEN_OUT if quantized else ""
             return engine
         obstacles.append(obstacle)
-    for build in (_compiled, _fused, _cached) if compiled else (_fused, _cached):
+    for build in builders:
         decoder, obstacle = build(policy)
         if decoder is not None:
-            reason = "; ".join(filter(None, [decoder.name, *obstacles]))
+            how = _WRITTEN_OUT if quantized and build is not _cached else ""
+            reason = "; ".join(filter(None, [decoder.name + how, *obstacles]))
             return NativeEngine(policy, decoder, max_rows=max_rows, reason=reason)
         obstacles.append(obstacle)
     if kind == "native":

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mathgrpo.models.quantized import is_linear4bit, written_out
+
 _SERVED = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM")
 _FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 _ATTENTION_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -72,11 +74,12 @@ def why_not_fused(model: Any) -> str:
 
 
 def _is_plain(module: Any) -> bool:
-    """Whether the layer's output is x W^T + b for a W that can be written down: Linear, or plain LoRA around it."""
-    if type(module) is nn.Linear:
+    """Whether the layer's output is x W^T + b for a W that can be written down: Linear, 4-bit, plain LoRA around it."""
+    if type(module) is nn.Linear or is_linear4bit(module):
         return True
     base = getattr(module, "base_layer", None)
-    if type(base) is not nn.Linear or type(module).__module__ != "peft.tuners.lora.layer":
+    home = "peft.tuners.lora.bnb" if is_linear4bit(base) else "peft.tuners.lora.layer"
+    if not (type(base) is nn.Linear or is_linear4bit(base)) or type(module).__module__ != home:
         return False
     return not any(getattr(module, "lora_variant", {}).values()) and not any(getattr(module, "lora_bias", {}).values())
 
@@ -135,10 +138,11 @@ def _stack(modules: tuple[Any, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def effective_weight(module: Any) -> Tensor:
-    """Return W, or W + scale * B A for every active adapter of a LoRA layer."""
-    if type(module) is nn.Linear:
-        return module.weight
-    weight: Tensor = module.base_layer.weight
+    """Return W, or W + scale * B A for every active adapter of a LoRA layer; a 4-bit W is written out."""
+    base = getattr(module, "base_layer", module)
+    weight: Tensor = written_out(base) if is_linear4bit(base) else base.weight
+    if base is module:
+        return weight
     if module.merged or module.disable_adapters:
         return weight
     for adapter in module.active_adapters:

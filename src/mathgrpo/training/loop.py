@@ -17,6 +17,7 @@ from mathgrpo.evaluation import evaluate, evaluation_names, write_evaluation, wr
 from mathgrpo.grpo import NonFiniteError, UpdateStats, policy_update, with_advantages
 from mathgrpo.grpo.compiled import compiled_parts
 from mathgrpo.grpo.modes import recomputed_layers
+from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.training.batches import counted_seed, problems_of_step
 from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state, save_checkpoint
@@ -128,6 +129,7 @@ def _to_the_end(run: Run) -> None:
         if run.step == 0:
             _evaluate_all(run, "before")
         _all_steps(run)
+        _note(run, list(filter(None, [learning_failure(run.ready.policy.model)])))
         _evaluate_all(run, "after")
         _show_verdict(run)
     except Interrupted as request:

@@ -16,6 +16,7 @@ import torch
 from mathgrpo.config import Recipe
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
+from mathgrpo.models.count import count_parameters, num_weights
 
 # Symbols: d hidden size, f feed-forward size, q and k widths of all query and all key heads, e bytes of a number in the
 # compute precision, V vocabulary.
@@ -26,6 +27,8 @@ RUNTIME_BYTES = 1_000_000_000
 """Libraries, CUDA context and kernels before the first tensor."""
 MAX_BUDGET = {"cpu": 8192, "cuda": 32768}
 """Largest token budget chosen: beyond it nothing is gained. On a CPU small ones run as fast and take less memory."""
+QUANTIZED_BYTES = 0.57
+"""Of a 4-bit weight with its share of a block's scale: half a byte, and 4 bytes for 64 of them."""
 SMALL_BUDGET = 4096
 """Below this budget matrix products get slow; layers are rather computed again in the backward pass."""
 
@@ -37,6 +40,7 @@ class ModelSizes:
     Attributes:
         parameters, trainable: numbers of weights.
         matrices: weights in the layers' matrices, which the compute precision holds a second time.
+        quantized: weights kept in 4 bits.
         layers, hidden, feed_forward, vocabulary: sizes by their usual names.
         query_width, key_width: all query heads together, all key heads together.
     """
@@ -50,6 +54,7 @@ class ModelSizes:
     query_width: int
     key_width: int
     vocabulary: int
+    quantized: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +122,19 @@ def model_sizes(model: Any) -> ModelSizes | None:
     head_dim = getattr(config, "head_dim", None) or hidden // heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     head = base.get_output_embeddings()
-    parameters = list(model.parameters())
+    counts = count_parameters(model)
     linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     return ModelSizes(
-        parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        matrices=sum(m.weight.numel() for m in linears),
+        parameters=counts.total,
+        trainable=counts.trainable,
+        matrices=sum(num_weights(m.weight) for m in linears),
         layers=layers,
         hidden=hidden,
         feed_forward=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden,
         query_width=heads * head_dim,
         key_width=key_heads * head_dim,
         vocabulary=config.vocab_size,
+        quantized=counts.quantized,
     )
 
 
@@ -171,7 +177,7 @@ def sizes_of_folder(folder: str, recipe: Recipe) -> ModelSizes | None:
     sizes = model_sizes(model)
     if sizes is None or recipe.model.lora is None:
         return sizes
-    return replace(sizes, trainable=0)
+    return replace(sizes, trainable=0, quantized=0 if recipe.model.quantization == "none" else sizes.matrices)
 
 
 def require_room(sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, device: int | None, kind: str) -> None:
@@ -255,11 +261,11 @@ def _plan(
 
     def with_budget(budget: int) -> MemoryPlan:
         return MemoryPlan(
-            weights=4 * sizes.parameters,
+            weights=4 * (sizes.parameters - sizes.quantized) + int(QUANTIZED_BYTES * sizes.quantized),
             gradients=4 * sizes.trainable,
             optimizer=8 * sizes.trainable,
             # Float32 needs no second copy in the update; the rollout's is stacked from the weights all the same.
-            copies=compute_bytes * sizes.matrices,
+            copies=compute_bytes * sizes.matrices if recipe.rollout.dequantize or not sizes.quantized else 0,
             reference=compute_bytes * sizes.parameters if full_copy else 0,
             kv_cache=2 * sizes.layers * sizes.key_width * compute_bytes * rows * (longest_prompt + new_tokens),
             activations=int(per_token * budget),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mathgrpo.grpo.compiled import compile_pays
 from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.models.count import count_parameters
 from mathgrpo.training.memory_plan import MemoryPlan, gigabytes, model_sizes, plan_memory, require_fit
-from mathgrpo.training.optimizer import trainable_parameters
 from mathgrpo.training.prepare import Prepared
 
 
@@ -17,6 +17,7 @@ class Plan:
     """Sizes of a run.
 
     Attributes:
+        parameters, trainable, quantized: numbers of weights: all, those that train, those kept in 4 bits.
         tokens_per_step: sampled tokens of a step, if every completion runs to the limit.
         epochs: how often each training problem is met on average.
         evaluation_completions: completions of one evaluation, all problem sets together.
@@ -26,6 +27,7 @@ class Plan:
 
     parameters: int
     trainable: int
+    quantized: int
     completions_per_step: int
     tokens_per_step: int
     steps: int
@@ -52,14 +54,14 @@ def make_plan(run: Prepared) -> Plan:
     Raises: UserError when the device has not the memory for it.
     """
     recipe, sets = run.recipe, run.problems
-    parameters = list(run.policy.model.parameters())
-    trainable = [parameter for _, parameter in trainable_parameters(run.policy.model)]
+    counts = count_parameters(run.policy.model)
     completions = recipe.rollout.prompts_per_step * recipe.rollout.group_size
     every = recipe.training.evaluate_every
     evaluated = len(sets.heldout) + len(sets.heldout_templates)
     return Plan(
-        parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in trainable),
+        parameters=counts.total,
+        trainable=counts.trainable,
+        quantized=counts.quantized,
         completions_per_step=completions,
         tokens_per_step=completions * recipe.rollout.max_new_tokens,
         steps=recipe.training.steps,
@@ -77,6 +79,7 @@ def plan_lines(run: Prepared, plan: Plan, folder: Path) -> list[str]:
     """Return the plan for a reader, one line a subject."""
     recipe, sets, rollout = run.recipe, run.problems, run.recipe.rollout
     share = "all train" if plan.trainable == plan.parameters else f"{plan.trainable:,} train (LoRA)"
+    share += f", {plan.quantized:,} in 4-bit" if plan.quantized else ""
     precision = str(run.policy.compute_dtype).removeprefix("torch.")
     samples = f" and {recipe.evaluation.samples} samples" if recipe.evaluation.samples else ""
     every = f", every {recipe.training.evaluate_every} steps" if recipe.training.evaluate_every else ""

@@ -92,8 +92,9 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
     wanted = recipe.rollout
     engine = build_engine(
-        policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton
-    )
+        policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton,
+        dequantize=wanted.dequantize,
+    )  # fmt: skip
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
     return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, precision)
 

@@ -84,9 +84,9 @@ def _allocate_layer(layer: Any, dtype: torch.dtype) -> FusedLayer:
 
 
 def _allocate_matrix(modules: tuple[Any, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    weights = [_base(module).weight for module in modules]
-    rows = sum(w.shape[0] for w in weights)
-    weight = weights[0].new_empty((rows, weights[0].shape[1]), dtype=dtype)
+    layers = [_base(module) for module in modules]  # 4-bit weights do not have the shape of the matrix
+    rows = sum(layer.out_features for layer in layers)
+    weight = layers[0].weight.new_empty((rows, layers[0].in_features), dtype=dtype)
     if all(_base(module).bias is None for module in modules):
         return weight, None
     return weight, weight.new_zeros(rows)
