@@ -10,13 +10,13 @@ Source: softmax attention's backward as in FlashAttention (arXiv 2205.14135, sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mathgrpo.grpo.pack import Spans
+from mathgrpo.grpo.pack import Spans, bucket
 
 # Shape legend: T packed rows, R sequences of C rows in a block, L keys of each, K key heads with E query heads each,
 # W = K * (E + 2) heads of queries, keys and values together, D head size.
@@ -62,11 +62,12 @@ def build_blocks(
     spans: Spans,
     num_rows: int,
     heads: tuple[int, int],
-    bucket: Callable[[int], int],
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> Blocks:
     """Return the blocks of a packed row whose last row is padding; all padding in blocks points there.
+
+    The number of sequences in a block is padded too: CPU libraries keep a compiled product for every shape they meet.
 
     heads: (key heads, query heads of each).
     """
@@ -76,10 +77,11 @@ def build_blocks(
         if completion[1]:
             classes.setdefault(max(16, 1 << (completion[1] - 1).bit_length()), []).append(completion)
     trash = num_rows - 1
-    prompt_rows = _rows(prompts, bucket, trash)
+    prompt_rows = _rows(prompts, trash)
     made = [_block(prompt_rows, None, [], heads, num_rows, dtype)]
     for _, members in sorted(classes.items()):
-        own = _rows([(start, length) for start, length, _ in members], bucket, trash)
+        members += [(0, 0, 0)] * (bucket(len(members), 8) - len(members))
+        own = _rows([(start, length) for start, length, _ in members], trash)
         made.append(_block(own, prompt_rows, [prompt for _, _, prompt in members], heads, num_rows, dtype))
     output_rows = _places([block.outputs for block in made], num_rows * heads[0] * heads[1])
     gradients = [index for block in made for index in (block.queries, *_own_rows(block, heads[0]))]
@@ -225,7 +227,7 @@ def _places(indices: Sequence[Tensor], size: int) -> Tensor:
     return places
 
 
-def _rows(spans: Sequence[tuple[int, int]], bucket: Callable[[int], int], trash: int) -> Tensor:
+def _rows(spans: Sequence[tuple[int, int]], trash: int) -> Tensor:
     """Return the packed rows of each span, padded to the bucket of the longest with the trash row."""
     starts = torch.tensor([start for start, _ in spans])[:, None]
     lengths = torch.tensor([length for _, length in spans])[:, None]

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mathgrpo.grpo.fused_attention import build_blocks, probability_elements
 from mathgrpo.grpo.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
-from mathgrpo.grpo.pack import MicroBatch, bucket
+from mathgrpo.grpo.pack import MicroBatch
 from mathgrpo.rollout.fused_weights import why_not_fused
 
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -136,7 +136,7 @@ class FusedForward:
         key_heads = self.model.config.num_key_value_heads
         heads = (key_heads, self.model.config.num_attention_heads // key_heads)
         assert batch.spans is not None
-        blocks = build_blocks(batch.spans, len(x), heads, bucket, x.device, self.dtype)
+        blocks = build_blocks(batch.spans, len(x), heads, x.device, self.dtype)
         cos, sin = self.model.model.rotary_emb(x[:1, None], batch.position_ids)
         half = attention.head_dim // 2
         signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
