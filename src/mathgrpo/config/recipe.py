@@ -90,9 +90,39 @@ class FormatSection(Section):
     """Response format the prompt asks for and the parser reads; think_leaky shows the solution in the prompt."""
 
 
+class VllmSection(Section):
+    mode: Literal["server", "colocate"] = "server"
+    """server: in an environment of its own, over HTTP; colocate: in this process, where vLLM is installed beside us."""
+    python: str = ""
+    """The python of vLLM's environment; empty: the environment variable MATHGRPO_VLLM_PYTHON."""
+    url: str = ""
+    """http://HOST:PORT of a server that runs already; empty: one is started on this machine, and ended with the run."""
+    exchange: str = ""
+    """Folder that weights are handed over in; a server elsewhere must see it by the same path. Empty: in memory."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of the server's command line, such as "--enforce-eager"."""
+    max_model_len: int = Field(0, ge=0)
+    """Longest sequence vLLM keeps room for, prompt and completion; 0: the model's context."""
+    gpu_memory_utilization: float = Field(0.3, gt=0.0, le=1.0)
+    """Share of the device's memory that vLLM may take (TRL: vllm_gpu_memory_utilization); not on a CPU."""
+    sleep: bool = False
+    """Give vLLM's device memory back during the update (TRL: vllm_enable_sleep_mode); not on a CPU."""
+    trial: bool = True
+    """Before step 0, push weights that nobody trained, and compare log-probabilities."""
+    probe_tolerance: float = Field(0.0, ge=0.0)
+    """Mean difference of log-probabilities, in nats, above which vLLM counts as wrong; 0: by the precision."""
+    start_timeout_s: float = Field(600.0, gt=0.0)
+    """Seconds a server may take to be ready."""
+    timeout_s: float = Field(3600.0, gt=0.0)
+    """Seconds one answer may take; a rollout is one."""
+    any_version: bool = False
+    """Go on with a version of vLLM outside the tested range."""
+
+
 class RolloutSection(Section):
-    engine: Literal["auto", "native", "generate"] = "auto"
-    """auto: native where it serves the architecture, else transformers' generate, and the run says so."""
+    engine: Literal["auto", "native", "generate", "vllm"] = "auto"
+    """auto: native where it serves the architecture, else transformers' generate, and the run says so. vllm: see
+    docs/vllm.md."""
     prompts_per_step: int = Field(16, ge=1)
     """Problems in one step."""
     group_size: int = Field(8, ge=2)
@@ -116,6 +146,11 @@ class RolloutSection(Section):
     dequantize: bool = True
     """Decode a 4-bit model with its matrices written out in the compute precision; off: as they are, slower, in less
     memory."""
+    vllm: VllmSection = VllmSection()
+    """Settings of engine "vllm"."""
+    dequantize: bool = True
+    """Decode a 4-bit model with its matrices written out in the compute precision; off: as they are, slower, in less
+    memory."""
 
 
 class GrpoSection(Section):
@@ -129,6 +164,11 @@ class GrpoSection(Section):
     """Weight of the k3 KL to the reference; 0 needs no reference."""
     updates_per_rollout: int = Field(1, ge=1)
     """Optimizer steps on the same rollouts (TRL: num_iterations)."""
+    importance: Literal["auto", "on", "off"] = "auto"
+    """Weight every token's loss by min(importance_cap, trainer's / sampler's probability) (TRL: token_truncate). auto:
+    on with rollout.engine=vllm, whose probabilities are not quite the trainer's; off with the engines here."""
+    importance_cap: float = Field(3.0, gt=0.0)
+    """Largest such weight (TRL: vllm_importance_sampling_clip_max)."""
     mask_truncated: bool = False
     """Completions cut at max_new_tokens add no loss (TRL: mask_truncated_completions)."""
     skip_zero_advantage: bool = True

@@ -14,7 +14,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.grpo.attention import AttentionKernel
 from mathgrpo.grpo.forward import Forward
 from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
-from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, k3_kl
+from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, importance_weights, k3_kl
 from mathgrpo.grpo.memory import is_out_of_memory, release_memory
 from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch, micro_batch_cost, plan_micro_batches
 from mathgrpo.grpo.reference import Reference
@@ -83,10 +83,10 @@ def _halve_budget(step: Step, failure: str) -> None:
 
 
 def _accumulate(step: Step, *, first: bool) -> tuple[Tensor, list[int]]:
-    """Run forward and backward over all micro-batches; return (totals [6], [micro-batches, tokens])."""
+    """Run forward and backward over all micro-batches; return (totals [10], [micro-batches, tokens])."""
     plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
-    sums = torch.zeros(6, dtype=torch.float64, device=step.policy.device)
-    largest = torch.zeros((), dtype=torch.float64, device=step.policy.device)
+    sums = torch.zeros(8, dtype=torch.float64, device=step.policy.device)
+    largest = torch.zeros(2, dtype=torch.float64, device=step.policy.device)
     num_tokens = 0
     step.forward.refresh()
     for pieces in plan:
@@ -96,11 +96,12 @@ def _accumulate(step: Step, *, first: bool) -> tuple[Tensor, list[int]]:
         largest = torch.maximum(largest, batch_largest)
         num_tokens += batch.num_unique
     step.forward.finish()
-    return torch.cat([sums, largest.view(1)]), [len(plan), num_tokens]
+    return torch.cat([sums, largest]), [len(plan), num_tokens]
 
 
 def _micro_batch_backward(step: Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor]:
-    """Run a micro-batch forward and backward; return its metric sums [6] and its largest sampling difference.
+    """Run a micro-batch forward and backward; return its metric sums [8], and its largest sampling difference and
+    importance weight [2].
 
     The loss is a sum over tokens, so each chunk of logits has its backward pass at once, down to the hidden states,
     and is gone before the next; the transformer's own backward pass follows when all of them have their gradient.
@@ -122,19 +123,26 @@ def _micro_batch_backward(step: Step, batch: MicroBatch, *, first: bool) -> tupl
         torch.autograd.backward(loss)
         chunks.append((sums, largest))
     torch.autograd.backward(hidden_NF, leaf_NF.grad)
-    return torch.stack([sums for sums, _ in chunks]).sum(dim=0), torch.stack([largest for _, largest in chunks]).max()
+    largest = torch.stack([largest for _, largest in chunks]).amax(dim=0)
+    return torch.stack([sums for sums, _ in chunks]).sum(dim=0), largest
 
 
 def _token_loss(
     step: Step, index: Tensor, logprobs_N: Tensor, entropy_N: Tensor, *, first: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return these tokens' share of the loss, their metric sums [6] and their largest sampling difference."""
+    """Return these tokens' share of the loss, their metric sums [8] and largest [2], each in a fixed order."""
     section, tokens = step.section, step.tokens
     if first:
         step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
     advantages_N = tokens.advantages_M[index]
     ratio_N = torch.exp(logprobs_N - step.old_logprobs_M[index])
     losses_N = clipped_policy_loss(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
+    importance_N = torch.ones_like(ratio_N)
+    if section.importance == "on":
+        importance_N = importance_weights(
+            step.old_logprobs_M[index], tokens.sampling_logprobs_M[index], section.importance_cap
+        )
+        losses_N = losses_N * importance_N
     kl_N = torch.zeros_like(losses_N)
     if section.beta > 0.0:
         kl_N = ratio_N * k3_kl(logprobs_N, step.ref_logprobs_M[index])
@@ -143,9 +151,14 @@ def _token_loss(
     with torch.no_grad():
         low_N, high_N = clip_flags(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
         difference_N = (logprobs_N - tokens.sampling_logprobs_M[index]).abs()
-        columns = (loss, entropy_N.sum(), kl_N.sum(), low_N.sum(), high_N.sum(), difference_N.sum())
+        capped_N = importance_N >= section.importance_cap
+        columns = (
+            loss, entropy_N.sum(), kl_N.sum(), low_N.sum(), high_N.sum(), difference_N.sum(),
+            importance_N.sum(), capped_N.sum(),
+        )  # fmt: skip
         sums = torch.stack([column.double() for column in columns])
-    return loss, sums, difference_N.max().detach().double()
+        largest = torch.stack([difference_N.max(), importance_N.max()]).double()
+    return loss, sums, largest
 
 
 def micro_batch_of(step: Step, pieces: list[Piece], attention: AttentionKernel | None) -> MicroBatch:

@@ -64,6 +64,20 @@ def clipped_policy_loss(ratio_N: Tensor, advantages_N: Tensor, epsilon_low: floa
     return -torch.minimum(ratio_N * advantages_N, clipped * advantages_N)
 
 
+def importance_weights(old_logprobs_N: Tensor, sampling_logprobs_N: Tensor, cap: float) -> Tensor:
+    """Return min(cap, p_trainer / p_sampler) per token: what a sampler with other numerics needs to be on-policy.
+
+    old_logprobs_N: the trainer's own, of the policy that sampled; constants of the loss.
+    Source: truncated importance sampling, Yao et al. 2025 (https://fengyao.notion.site/off-policy-rl); TRL 1.16's
+        vllm_importance_sampling_mode="token_truncate". As there it multiplies the policy loss, not the KL term.
+
+    Example:
+        >>> importance_weights(torch.tensor([-1.0, 0.0]), torch.tensor([-1.0, -2.0]), 3.0).tolist()
+        [1.0, 3.0]
+    """
+    return torch.exp(old_logprobs_N - sampling_logprobs_N).clamp(max=cap)
+
+
 def k3_kl(token_logprobs_N: Tensor, ref_logprobs_N: Tensor) -> Tensor:
     """Return the k3 estimate of KL(policy || reference) per token, exp(d) - d - 1 with d = ref - policy.
 

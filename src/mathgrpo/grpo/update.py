@@ -40,7 +40,8 @@ class UpdateStats:
 
     Attributes:
         metrics: loss, grad_norm, entropy, kl (with beta > 0), clip_ratio/low and /high,
-            sampling/logprob_difference/mean and /max, weights_moved. Means over the update's optimizer steps; a metric
+            sampling/logprob_difference/mean and /max, weights_moved; with importance weights their mean and max, and
+            importance/capped, the share of tokens at the cap. Means over the update's optimizer steps; a metric
             of which no token was computed is absent. entropy, kl and the sampling difference are means over the
             completion tokens computed, clip ratios over all that are not masked.
         tokens: input tokens computed in one optimizer step, padding not counted.
@@ -153,7 +154,8 @@ def _forward_of_reference(step: Step) -> Forward | None:
 
 def _metrics(step: Step, totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
     """Return the optimizer step's metrics. The one place where the host waits for the device."""
-    loss, entropy, kl, low, high, difference, largest, grad_norm = torch.cat([totals, norm.double().view(1)]).tolist()
+    numbers: list[float] = torch.cat([totals, norm.double().view(1)]).tolist()
+    loss, entropy, kl, low, high, difference, importance, capped, largest, heaviest, grad_norm = numbers
     counts = (len(step.groups[piece.group].completions[g].ids) for piece in step.pieces for g in piece.completions)
     computed, kept = sum(counts), max(1, step.tokens.num_kept)
     metrics = {"loss": loss, "grad_norm": grad_norm, "clip_ratio/low": low / kept, "clip_ratio/high": high / kept}
@@ -164,6 +166,9 @@ def _metrics(step: Step, totals: Tensor, norm: Tensor, *, first: bool) -> dict[s
         if first:
             metrics["sampling/logprob_difference/mean"] = difference / computed
             metrics["sampling/logprob_difference/max"] = largest
+        if step.section.importance == "on":
+            metrics["importance/mean"], metrics["importance/max"] = importance / computed, heaviest
+            metrics["importance/capped"] = capped / computed
     return metrics
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
@@ -30,7 +31,7 @@ class Engine(Protocol):
     """Draws completions from the policy as it is at the moment of the call.
 
     Attributes:
-        name: "native" or "generate".
+        name: "native", "generate" or "vllm".
         reason: how it decodes, or why it is the fallback; one line for the run's log.
     """
 
@@ -44,13 +45,14 @@ class Engine(Protocol):
 
 def build_engine(
     policy: Policy,
-    kind: Literal["auto", "native", "generate"] = "auto",
+    kind: Literal["auto", "native", "generate", "vllm"] = "auto",
     max_rows: int = 0,
     compiled: bool = True,
     *,
     graphs: bool = True,
     triton: bool = True,
     dequantize: bool = True,
+    vllm: VllmSection | None = None,
 ) -> Engine:
     """Return the fastest engine that computes what this policy computes.
 
@@ -59,8 +61,14 @@ def build_engine(
     compiled for this CPU. On CUDA graphs=False leaves out captured decoding, and triton=False its Triton kernels.
     dequantize=False leaves out every decoder that writes a 4-bit model's matrices out.
 
-    Raises: UserError for kind "native" when no native decoder serves the architecture.
+    vllm holds the settings of kind "vllm", which is never chosen by itself.
+
+    Raises: UserError for kind "native" when no native decoder serves the architecture; for "vllm" when it cannot run.
     """
+    if kind == "vllm":
+        from mathgrpo.rollout.vllm import build_vllm_engine
+
+        return build_vllm_engine(policy, vllm or VllmSection(), max_rows)
     if kind == "generate":
         return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
     obstacles: list[str] = []

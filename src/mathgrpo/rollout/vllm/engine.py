@@ -152,8 +152,8 @@ class VllmEngine:
         if not found.mean <= limit:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
-                f"are {found.mean:.2g} off on average, {found.largest:.2g} at most, so it does not compute what the policy "
-                'does; use rollout.engine="auto" for this model'
+                f"are {found.mean:.2g} off on average, {found.largest:.2g} at most, so it does not compute what the "
+                'policy does; use rollout.engine="auto" for this model'
             )
         return found
 

@@ -70,16 +70,21 @@ def _moved(file: FileIO, path: Path, new: Path) -> tuple[FileIO, Path]:
 def _end_session(child: subprocess.Popen[bytes]) -> None:
     """End every process of the child's session: asked first, then killed."""
     deadline = time.monotonic() + _SECONDS_TO_STOP
-    _signal_session(child.pid, signal.SIGTERM)
-    while child.poll() is None and time.monotonic() < deadline:
+    alive = _signal_session(child.pid, signal.SIGTERM)
+    while alive and time.monotonic() < deadline:
         time.sleep(0.05)
+        child.poll()  # reaps it, or its session would never be empty
+        alive = _signal_session(child.pid, 0)
     _signal_session(child.pid, signal.SIGKILL)
     child.wait()
 
 
-def _signal_session(session: int, signum: int) -> None:
+def _signal_session(session: int, signum: int) -> bool:
+    """Send a signal to every process of the session; False when there is none."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(session, signum)
+        return True
+    return False
 
 
 if __name__ == "__main__":
