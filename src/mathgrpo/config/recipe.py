@@ -143,9 +143,6 @@ class RolloutSection(Section):
     """Decode on CUDA as captured graphs with sampling on the device; off: step by step."""
     triton: bool = True
     """Triton kernels inside the graphs; off: torch operations."""
-    dequantize: bool = True
-    """Decode a 4-bit model with its matrices written out in the compute precision; off: as they are, slower, in less
-    memory."""
     vllm: VllmSection = VllmSection()
     """Settings of engine "vllm"."""
     dequantize: bool = True
