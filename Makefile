@@ -8,9 +8,10 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 LINT_STAMP := $(VENV)/.installed-lint
 ARGS ?=
+ROUNDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-accuracy bench-gpu check fmt starter clean
+.PHONY: help setup demo test test-all bench bench-accuracy bench-gpu fuzz check fmt starter clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +52,12 @@ bench-accuracy: $(TEST_STAMP)  ## wall-clock to 80 % held-out accuracy, against 
 
 bench-gpu: $(TEST_STAMP)  ## the same on a CUDA device, with a 0.5 B model
 	$(BIN)/python -m benchmarks --device cuda $(ARGS)
+
+fuzz: $(TEST_STAMP)  ## the property tests again and again, each round on new random inputs (ROUNDS=20)
+	@for round in $$(seq $(ROUNDS)); do \
+	  seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "round $$round of $(ROUNDS), --hypothesis-seed=$$seed"; \
+	  $(BIN)/python -m pytest -n 2 -m "hypothesis and not gpu" --hypothesis-seed=$$seed $(ARGS) || exit 1; \
+	done
 
 check: $(LINT_STAMP)  ## linters, types, import order; changes nothing
 	$(BIN)/ruff check .
