@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fakes import tiny_model, tiny_tokenizer
-from mathgrpo.serving.stream import stream_text, stream_tokens
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import policy_from
 from mathgrpo.rollout import build_engine
+from mathgrpo.serving.stream import stream_text, stream_tokens
 from mathgrpo.types import Problem, Sampling
 
 

@@ -99,8 +99,8 @@ def answer_question(
     """Return question, reasoning, answer and settings, after the completion has been shown as it was drawn."""
     from dataclasses import asdict, replace
 
-    from mathgrpo.serving.stream import stream_text
     from mathgrpo.formats.chat import encode_prompt
+    from mathgrpo.serving.stream import stream_text
     from mathgrpo.training.progress import printable
     from mathgrpo.types import Problem
 

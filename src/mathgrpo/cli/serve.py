@@ -1,0 +1,57 @@
+"""mathgrpo serve."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+DEFAULT_NEW_TOKENS = 512
+
+
+def serve_command(
+    model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need MATHGRPO_API_KEY.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
+    fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serve a model as the OpenAI API does: chat completions and completions, streamed or whole.
+
+    \b
+    Examples:
+      mathgrpo serve runs/my-run
+      mathgrpo serve starter --port 0
+    """
+    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.serving.server import API_KEY, address, allowed_hosts, open_socket, require_libraries, run_server
+
+    require_libraries()
+    chosen = get_format(fmt or run_recipe(model).format.name)
+    from mathgrpo.models.sources import locate_model
+
+    locate_model(model)
+    listening = open_socket(host, port)
+
+    import time
+
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.models import load_policy
+    from mathgrpo.serving.app import Service, build_app
+    from mathgrpo.serving.worker import Worker
+
+    quiet_libraries()
+    policy = load_policy(ModelSection(path=model), device, train=False)
+    worker = Worker(policy)
+    service = Service(
+        policy, chosen, worker, max_new_tokens=DEFAULT_NEW_TOKENS, hosts=allowed_hosts(host),
+        api_key=os.environ.get(API_KEY, ""), started=int(time.time()),
+    )  # fmt: skip
+    print(f'serving "{policy.name}" at {address(listening)} (format {chosen.name}); Ctrl-C stops', flush=True)
+    run_server(build_app(service), listening, worker.close)
+    print("stopped")

@@ -1,0 +1,47 @@
+"""A real server on a free port, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import uvicorn
+
+from fakes import tiny_model, tiny_tokenizer
+from mathgrpo.formats import get_format
+from mathgrpo.models import Policy, policy_from
+from mathgrpo.serving.app import Service, build_app
+from mathgrpo.serving.server import address, allowed_hosts, open_socket
+from mathgrpo.serving.worker import Worker
+
+
+def tiny_policy(**tokenizer: Any) -> Policy:
+    return policy_from(tiny_model(), tiny_tokenizer(**tokenizer), device="cpu", dtype=torch.float32, name="tiny")
+
+
+@contextmanager
+def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml") -> Iterator[str]:
+    """Serve a policy while entered; the value is the base address."""
+    listening = open_socket("127.0.0.1", 0)
+    worker = Worker(policy)
+    service = Service(
+        policy, get_format(fmt), worker, max_new_tokens=24, hosts=allowed_hosts("127.0.0.1"), api_key=api_key, started=1
+    )
+    server = uvicorn.Server(uvicorn.Config(build_app(service), log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
+    thread.start()
+    try:
+        for _ in range(1000):
+            if server.started:
+                break
+            time.sleep(0.01)
+        assert server.started
+        yield address(listening)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
