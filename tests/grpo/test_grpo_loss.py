@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, completion_weights, k3_kl
+from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, completion_weights, importance_weights, k3_kl
 
 LENGTHS = torch.tensor([2, 4, 2])
 ALL = torch.tensor([True, True, True])
@@ -75,3 +75,10 @@ def test_k3_times_ratio_has_the_gradient_of_the_reverse_kl() -> None:
     (without_ratio,) = torch.autograd.grad((probs * k3_kl(logprobs, ref)).sum(), logits)
     torch.testing.assert_close(ours, exact)
     assert (without_ratio - exact).abs().max() > 1e-2
+
+
+def test_importance_weights_by_hand() -> None:
+    """p_trainer / p_sampler = e^(old - sampling), cut at the cap from above only."""
+    old, sampling = torch.tensor([-1.0, -1.0, -3.0, 0.0]), torch.tensor([-1.0, -1.5, -1.0, -2.0])
+    expected = [1.0, math.exp(0.5), math.exp(-2.0), 3.0]
+    assert importance_weights(old, sampling, 3.0).tolist() == pytest.approx(expected)
