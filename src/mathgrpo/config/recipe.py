@@ -31,6 +31,8 @@ class RunSection(Section):
     """CPU threads for torch; 0: as many as there are physical cores."""
     reuse_memory: bool = True
     """Freed memory stays with the process for its next tensors (glibc, CPU), instead of going back page by page."""
+    peer_timeout_s: float = Field(1800.0, gt=0.0)
+    """With several processes: seconds one waits for another before the run ends with an error."""
     roofline: bool = True
     """Measure the machine (0.4 s in its first three runs, then kept) so that a run says what share of it a step uses."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.distributed import SINGLE, World
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_attention
 from mathgrpo.grpo.attention_choice import choose_attention
@@ -21,9 +22,10 @@ from mathgrpo.grpo.gradient import Step, micro_batch_of, step_gradient
 from mathgrpo.grpo.logprobs import split_model
 from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
-from mathgrpo.grpo.pack import pieces_with_loss, plan_micro_batches
+from mathgrpo.grpo.pack import Piece, pieces_with_loss, plan_micro_batches
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
+from mathgrpo.grpo.shares import divided, summed_step
 from mathgrpo.grpo.step_tokens import step_tokens
 from mathgrpo.types import RolloutGroup
 
@@ -74,6 +76,7 @@ def policy_update(
     max_grad_norm: float,
     reference: Reference | None = None,
     token_budget: int | None = None,
+    world: World = SINGLE,
 ) -> UpdateStats:
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
@@ -84,13 +87,17 @@ def policy_update(
     policy: its model, device and autocast() are used. The model is in evaluation mode here, except adapter dropout.
     token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving. With neither, it is
         DEFAULT_TOKEN_BUDGET.
+    world: processes that take this step together, all with the same groups: each computes its part of them, the
+        gradients are added up, and every process takes the same optimizer step.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
     """
     _check(groups, section, reference)
     reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
     tokens = step_tokens(groups, section, max_new_tokens, policy.device)
+    pieces = pieces_with_loss(groups, section)
+    own = divided(groups, pieces, world.size, shared_prompt=not reason)[world.rank] if world.size > 1 else pieces
     step = Step(
-        policy, groups, section, temperature, reference, tokens, pieces_with_loss(groups, section), not reason,
+        policy, groups, section, temperature, reference, tokens, own, not reason,
         token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET,
         torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
         choose_forward(policy, section, shared_prompt=not reason), None,
@@ -104,8 +111,10 @@ def policy_update(
     with update_mode(policy.model), _attention_of(step):
         for index in range(section.updates_per_rollout):
             totals, micro_batches = step_gradient(step, optimizer, first=index == 0)
+            world.sum_gradients(parameters)
+            totals, micro_batches, step.token_budget = summed_step(world, totals, micro_batches, step.token_budget)
             norm = _fill_and_norm(parameters)
-            metrics = _metrics(step, totals, norm, first=index == 0)
+            metrics = _metrics(step, pieces, totals, norm, first=index == 0)
             _require_finite(metrics, optimizer, index)
             torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
             optimizer.step()
@@ -118,7 +127,7 @@ def policy_update(
         tokens=micro_batches[1],
         completion_tokens=tokens.num_tokens,
         micro_batches=micro_batches[0],
-        skipped_groups=len(groups) - len({piece.group for piece in step.pieces}),
+        skipped_groups=len(groups) - len({piece.group for piece in pieces}),
         token_budget=step.token_budget,
         layout="plain" if reason else "shared",
         notes=notes,
@@ -152,11 +161,14 @@ def _forward_of_reference(step: Step) -> Forward | None:
     return FusedForward.of(step.reference.model, step.policy.compute_dtype)
 
 
-def _metrics(step: Step, totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
-    """Return the optimizer step's metrics. The one place where the host waits for the device."""
+def _metrics(step: Step, pieces: Sequence[Piece], totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
+    """Return the optimizer step's metrics. The one place where the host waits for the device.
+
+    pieces: those of all processes.
+    """
     numbers: list[float] = torch.cat([totals, norm.double().view(1)]).tolist()
     loss, entropy, kl, low, high, difference, importance, capped, largest, heaviest, grad_norm = numbers
-    counts = (len(step.groups[piece.group].completions[g].ids) for piece in step.pieces for g in piece.completions)
+    counts = (len(step.groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions)
     computed, kept = sum(counts), max(1, step.tokens.num_kept)
     metrics = {"loss": loss, "grad_norm": grad_norm, "clip_ratio/low": low / kept, "clip_ratio/high": high / kept}
     if computed:

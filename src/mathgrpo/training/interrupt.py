@@ -7,6 +7,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+from mathgrpo.distributed import SINGLE, World
+
 SHOW_CURSOR = b"\x1b[?25h"
 """The live display hides the terminal's cursor."""
 
@@ -24,16 +26,21 @@ class Interrupted(Exception):
         self.exit_code = 128 + signum
 
 
+class StopWanted(Exception):
+    """Somebody was asked to stop: leave what can be left, and come to `StopRequests.check`."""
+
+
 class StopRequests:
     """Catches SIGINT and SIGTERM while it is entered.
 
-    The first is kept for `check`; the second ends the process at once.
+    The first is kept for `check`; the second ends the process at once. Several processes stop together, at the same
+    `check`, whichever of them was asked.
 
     Outside the main thread, where Python allows no handlers, nothing is caught.
     """
 
-    def __init__(self) -> None:
-        self._received = 0
+    def __init__(self, world: World = SINGLE) -> None:
+        self._received, self._world = 0, world
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequests:
@@ -56,12 +63,23 @@ class StopRequests:
         return self._received
 
     def check(self) -> None:
-        """Return if nobody has asked to stop.
+        """Return if nobody has asked to stop. Collective: all processes come here.
 
         Raises: Interrupted otherwise.
         """
+        received = max(self._world.gather(self._received))
+        if received:
+            raise Interrupted(received)
+
+    def heed(self) -> None:
+        """Return if nobody has asked to stop, as far as this process knows. It may be called at any time.
+
+        Raises: StopWanted otherwise; the other processes learn of it.
+        """
         if self._received:
-            raise Interrupted(self._received)
+            self._world.ask_to_stop()
+        if self._received or self._world.stop_is_wanted():
+            raise StopWanted
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         # os.write, because a handler may have interrupted a print half-way.
@@ -69,4 +87,5 @@ class StopRequests:
             os.write(2, SHOW_CURSOR if os.isatty(2) else b"")
             os._exit(128 + signum)
         self._received = signum
-        os.write(2, b"\nstopping cleanly, this can take one step; once more leaves at once\n")
+        if self._world.is_main:
+            os.write(2, b"\nstopping cleanly, this can take one step; once more leaves at once\n")

@@ -7,39 +7,44 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mathgrpo.config import Recipe
+from mathgrpo.distributed import FollowMain, World, join_world
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation import evaluate, evaluation_names, write_evaluation, write_verdict
+from mathgrpo.evaluation import evaluate, evaluation_names
+from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.grpo import NonFiniteError, UpdateStats, policy_update, with_advantages
 from mathgrpo.grpo.compiled import compiled_parts
 from mathgrpo.grpo.modes import recomputed_layers
+from mathgrpo.models import resolve_device
 from mathgrpo.models.lora import learning_failure
-from mathgrpo.rollout.groups import reward_groups, sample_groups
+from mathgrpo.rollout.outside import close_engine, engine_metrics, keep_log, make_room
 from mathgrpo.training.batches import counted_seed, problems_of_step
-from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state, save_checkpoint
+from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
 from mathgrpo.training.interrupt import Interrupted, StopRequests
-from mathgrpo.training.metrics import batch_lines, rollout_lines, rollout_metrics
+from mathgrpo.training.metrics import rollout_metrics
 from mathgrpo.training.optimizer import set_learning_rate
 from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
-from mathgrpo.training.progress import Pace, Progress, clock, make_progress
+from mathgrpo.training.progress import Pace, Progress, SilentProgress, clock, make_progress
+from mathgrpo.training.record import RunRecord
 from mathgrpo.training.resume import reopen, require_unfinished
-from mathgrpo.training.run_folder import (
-    METRICS,
-    ROLLOUTS,
-    append_lines,
-    choose_run_folder,
-    create_run_folder,
-    write_info,
-)
-from mathgrpo.training.run_info import finished_info, start_info, verdict_text
+from mathgrpo.training.run_folder import choose_run_folder, create_run_folder
+from mathgrpo.training.run_info import start_info
 from mathgrpo.training.schedule import learning_rate_at
 from mathgrpo.training.speed import Speedometer, StepTimes, build_speedometer, speed_metrics
-from mathgrpo.training.trackers import Trackers, open_trackers, require_trackers
+from mathgrpo.training.together import (
+    evaluate_together,
+    require_same_weights,
+    reward_together,
+    sample_together,
+    speed_of_all,
+    update_seed_purpose,
+    world_lines,
+)
+from mathgrpo.training.trackers import open_trackers, require_trackers
 from mathgrpo.training.trackers.tracker import TrackedRun
 from mathgrpo.types import Problem, RolloutGroup, Sampling
 
@@ -50,9 +55,7 @@ class Run:
 
     ready: Prepared
     speedometer: Speedometer
-    trackers: Trackers
-    folder: Path
-    info: dict[str, Any]
+    record: RunRecord
     stop: StopRequests
     progress: Progress
     pace: Pace
@@ -76,51 +79,51 @@ def train(
     Raises: UserError for whatever is wrong, mostly before step 0; Interrupted after Ctrl-C or SIGTERM, when the run
     can be resumed.
     """
+    with join_world(resolve_device(recipe.run.device), recipe.run.peer_timeout_s) as world:
+        shown = (progress or make_progress()) if world.is_main else SilentProgress()
+        return _train(recipe, recipe_name, resume, command, shown, world)
+
+
+def _train(
+    recipe: Recipe, recipe_name: str, resume: Path | None, command: Sequence[str], progress: Progress, world: World
+) -> Path:
     now = datetime.now().astimezone()
-    folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, now)
-    saved = checkpoints(folder)
+    folder = resume or world.from_main(lambda: choose_run_folder(recipe.run, recipe_name, now))
+    saved = world.from_main(lambda: checkpoints(folder))
     state = load_state(saved[-1]) if saved else TrainingState(0, 0)
     if resume is not None:
         require_unfinished(folder, state.step, recipe.training.steps)
     require_trackers(recipe.training.trackers)
-    ready = prepare(recipe, saved[-1] if saved else None)
+    ready = prepare(recipe, saved[-1] if saved else None, world)
     if saved:
         load_optimizer(saved[-1], ready.policy, ready.optimizer)
-    progress = progress or make_progress()
-    info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes) | {"engine": ready.engine.name}
-    speedometer = build_speedometer(ready.policy, recipe)
-    info |= speedometer.info
+    require_same_weights(world, ready.optimizer, state.step)  # and nobody loads any more while the machine is measured
+    speedometer = world.gather(build_speedometer(ready.policy, recipe) if world.is_main else None)[0]
+    assert speedometer is not None
+    info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes)
+    info |= {"engine": ready.engine.name, "processes": world.size} | speedometer.info
     plan = make_plan(ready)
-    for line in (*plan_lines(ready, plan, folder), speedometer.line):
+    for line in (*plan_lines(ready, plan, folder), *world_lines(world, ready.policy.device), speedometer.line):
         progress.say(line)
-    if resume is None:
+    if world.is_main and resume is None:
         create_run_folder(folder, ready.recipe, info)
-    else:
+    elif world.is_main:
         info = reopen(folder, ready.recipe, info, state.step)
         progress.say(f"resuming after step {state.step} of {recipe.training.steps}")
+    keep_log(ready.engine, folder)
     tracked = TrackedRun(
         recipe.training.tracker_project, folder, info["start_time"], recipe.model_dump(mode="json"), state.step
     )
-    trackers = open_trackers(recipe.training.trackers, tracked, progress.say)
-    with StopRequests() as stop, progress:
+    trackers = open_trackers(recipe.training.trackers if world.is_main else (), tracked, progress.say)
+    record = RunRecord(folder, info, trackers, writes=world.is_main)
+    with StopRequests(world) as stop, progress:
         run = Run(
-            ready, speedometer, trackers, folder, info, stop, progress, Pace(), state.step,
+            ready, speedometer, record, stop, progress, Pace(), state.step,
             token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute, compiled=plan.compiled,
         )  # fmt: skip
+        world.on_failure(lambda: _end(run, "failed"))
         _to_the_end(run)
     return folder
-
-
-def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = None) -> list[str]:
-    """Return the plan of a run for a reader, after every check that comes before step 0. Nothing is written.
-
-    Raises: UserError for whatever is wrong.
-    """
-    folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, datetime.now().astimezone())
-    saved = checkpoints(folder)
-    require_trackers(recipe.training.trackers)
-    ready = prepare(recipe, saved[-1] if saved else None)
-    return plan_lines(ready, make_plan(ready), folder)
 
 
 def _to_the_end(run: Run) -> None:
@@ -129,13 +132,15 @@ def _to_the_end(run: Run) -> None:
         if run.step == 0:
             _evaluate_all(run, "before")
         _all_steps(run)
-        _note(run, list(filter(None, [learning_failure(run.ready.policy.model)])))
+        run.record.notes(list(filter(None, [learning_failure(run.ready.policy.model)])), run.progress.say)
         _evaluate_all(run, "after")
-        _show_verdict(run)
+        for line in run.record.verdict():
+            run.progress.say(line)
     except Interrupted as request:
         _save(run)
         _end(run, "interrupted")
-        message = f"stopped after step {run.step} of {_steps(run)}; resume with: mathgrpo train --resume {run.folder}"
+        how = f"mathgrpo train --resume {run.record.folder}"
+        message = f"stopped after step {run.step} of {_steps(run)}; resume with: {how}"
         raise Interrupted(request.signum, message) from None
     except BaseException:
         # The error itself matters more than a disk that is too full to note it down.
@@ -147,8 +152,8 @@ def _to_the_end(run: Run) -> None:
 
 def _end(run: Run, status: str) -> None:
     """Note how the run ended, in run.json and with its trackers."""
-    write_info(run.folder, finished_info(run.info, status, run.step))
-    run.trackers.close(status)
+    run.record.end(status, run.step)
+    close_engine(run.ready.engine)
 
 
 def _all_steps(run: Run) -> None:
@@ -166,32 +171,31 @@ def _all_steps(run: Run) -> None:
 
 def _one_step(run: Run) -> None:
     """Take one step: problems, rollout, reward, advantage, update; then log it."""
-    ready, recipe, started = run.ready, run.ready.recipe, clock()
+    ready, recipe, world, started = run.ready, run.ready.recipe, run.ready.world, clock()
     problems = problems_of_step(ready.problems.train, run.step, recipe.rollout.prompts_per_step, recipe.run.seed)
     run.progress.doing("rollout")
-    drawn = sample_groups(
-        ready.engine, ready.policy, problems, ready.fmt, recipe.rollout.group_size, _sampling(recipe, run.step)
-    )
+    sampling = _sampling(recipe, run.step)
+    drawn = sample_together(world, ready.engine, ready.policy, problems, ready.fmt, recipe.rollout.group_size, sampling)
+    rollout = engine_metrics(ready.engine)
+    make_room(ready.engine)
     rolled_out = clock()
     run.progress.doing("reward")
-    groups = with_advantages(reward_groups(drawn, ready.fmt, ready.suite), recipe.grpo.advantage_scale)
+    groups = with_advantages(reward_together(world, drawn, ready.fmt, ready.suite), recipe.grpo.advantage_scale)
     rewarded = clock()
     run.stop.check()  # nothing has changed yet: the step can be abandoned and taken again after a resume
     run.progress.doing("update")
     learning_rate = learning_rate_at(run.step, recipe.training.steps, recipe.optimizer)
     stats = _update(run, groups, learning_rate)
     updated = clock()
+    require_same_weights(world, ready.optimizer, run.step + 1)
 
     run.step, run.token_budget = run.step + 1, stats.token_budget
     times = StepTimes(rolled_out - started, rewarded - rolled_out, updated - rewarded)
-    speed = speed_metrics(run.speedometer, groups, recipe.grpo, times)
+    speed = speed_of_all(world, speed_metrics(run.speedometer, groups, recipe.grpo, times))
     metrics = {"step": run.step, **rollout_metrics(groups, ready.fmt), **stats.metrics}
-    metrics |= {"learning_rate": learning_rate, **speed}
-    append_lines(run.folder / METRICS, [metrics])
-    lines = rollout_lines(run.step, groups[: recipe.training.log_groups])
-    append_lines(run.folder / ROLLOUTS, lines)
-    run.trackers.step(metrics, lines)
-    _note(run, stats.notes)
+    metrics |= {"learning_rate": learning_rate, **speed, **rollout}
+    run.record.step(metrics, groups[: recipe.training.log_groups])
+    run.record.notes(stats.notes, run.progress.say)
     run.pace.step(clock() - started)
     run.progress.step(metrics, _steps(run), run.pace.seconds_left(_steps(run) - run.step, _evaluations_left(run)))
 
@@ -212,17 +216,18 @@ def _update(run: Run, groups: Sequence[RolloutGroup], learning_rate: float) -> U
     """
     ready, recipe = run.ready, run.ready.recipe
     set_learning_rate(ready.optimizer, learning_rate)
-    torch.manual_seed(counted_seed(recipe.run.seed, "update", run.step))  # adapter dropout is all that draws from it
+    torch.manual_seed(counted_seed(recipe.run.seed, update_seed_purpose(ready.world), run.step))  # for dropout
     try:
         with recomputed_layers(ready.policy.model, run.recompute), compiled_parts(ready.policy.model, run.compiled):
             return policy_update(
                 ready.policy, ready.optimizer, groups, recipe.grpo, temperature=recipe.rollout.temperature,
                 max_new_tokens=recipe.rollout.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
-                reference=ready.reference, token_budget=run.token_budget,
+                reference=ready.reference, token_budget=run.token_budget, world=ready.world,
             )  # fmt: skip
     except NonFiniteError as error:
-        batch = run.folder / f"failed-step-{run.step + 1}.jsonl"
-        append_lines(batch, batch_lines(run.step + 1, groups))
+        if not ready.world.is_main:
+            raise FollowMain(str(error)) from error
+        batch = run.record.failed_batch(run.step + 1, groups)
         saved = _save(run)
         raise UserError(
             f"step {run.step + 1}: {error}; the last good weights are in {saved}, the batch in {batch}; "
@@ -234,8 +239,9 @@ def _evaluate_all(run: Run, name: str) -> None:
     """Evaluate the policy as it is on every held-out set, unless that is on disk already."""
     sets = run.ready.problems
     started, did = clock(), False
+    there = run.ready.world.from_main(lambda: evaluation_names(run.record.folder))
     for full_name, problems in ((name, sets.heldout), (f"{name}-templates", sets.heldout_templates)):
-        if problems and full_name not in evaluation_names(run.folder):
+        if problems and full_name not in there:
             _evaluate(run, full_name, problems)
             did = True
     if did:
@@ -243,22 +249,24 @@ def _evaluate_all(run: Run, name: str) -> None:
 
 
 def _evaluate(run: Run, name: str, problems: Sequence[Problem]) -> None:
-    ready, section = run.ready, run.ready.recipe.evaluation
-    what = "evaluation " + name
+    ready, section, what = run.ready, run.ready.recipe.evaluation, "evaluation " + name
+    everything = len(problems) * (1 + section.samples)
 
     def on_progress(done: int, total: int) -> None:
-        run.stop.check()
-        run.progress.doing(what, done, total)
+        run.stop.heed()
+        run.progress.doing(what, done * everything // total, everything)  # the other processes are about as far
 
-    on_progress(0, len(problems) * (1 + section.samples))
-    evaluation = evaluate(
-        ready.engine, ready.policy, problems, ready.fmt, max_new_tokens=ready.evaluation_tokens,
-        samples=section.samples, temperature=section.temperature, top_p=section.top_p,
-        seed=ready.recipe.run.seed, on_progress=on_progress,
-    )  # fmt: skip
-    write_evaluation(evaluation, run.folder, name)
+    def of_share(share: Sequence[Problem]) -> Evaluation:
+        on_progress(0, everything)
+        return evaluate(
+            ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
+            samples=section.samples, temperature=section.temperature, top_p=section.top_p,
+            seed=ready.recipe.run.seed, on_progress=on_progress,
+        )  # fmt: skip
+
+    evaluation = evaluate_together(ready.world, run.stop, problems, of_share)
+    run.record.evaluation(run.step, name, evaluation)
     summary = evaluation.summary()
-    run.trackers.evaluation(run.step, name, summary)
     sampled = f", sampled {100 * summary['sampled/accuracy']:.1f} %" if "sampled/accuracy" in summary else ""
     run.progress.say(
         f"{what}: accuracy {100 * summary['accuracy']:.1f} %{sampled}, in format {100 * summary['format_rate']:.0f} %, "
@@ -266,28 +274,10 @@ def _evaluate(run: Run, name: str, problems: Sequence[Problem]) -> None:
     )
 
 
-def _show_verdict(run: Run) -> None:
-    for line in verdict_text(write_verdict(run.folder)):
-        run.progress.say(line)
-
-
 def _save(run: Run) -> Path | None:
     """Return the checkpoint of the run as it is now; None before the first step, which needs none."""
-    if run.step == 0:
-        return None
-    state = TrainingState(run.step, run.token_budget)
-    keep = run.ready.recipe.training.keep_checkpoints
-    return save_checkpoint(run.folder, run.ready.policy, run.ready.optimizer, state, keep)
-
-
-def _note(run: Run, notes: Sequence[str]) -> None:
-    """Put new notes into run.json and on the screen."""
-    new = [note for note in notes if note not in run.info["notes"]]
-    if new:
-        run.info["notes"] = [*run.info["notes"], *new]
-        write_info(run.folder, run.info)
-        for note in new:
-            run.progress.say(f"note: {note}")
+    state, keep = TrainingState(run.step, run.token_budget), run.ready.recipe.training.keep_checkpoints
+    return run.record.checkpoint(run.ready.policy, run.ready.optimizer, state, keep)
 
 
 def _steps(run: Run) -> int:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mathgrpo.grpo.compiled import compile_pays
-from mathgrpo.hardware.memory import device_bytes
 from mathgrpo.models.count import count_parameters
 from mathgrpo.training.memory_plan import MemoryPlan, gigabytes, model_sizes, plan_memory, require_fit
 from mathgrpo.training.prepare import Prepared
+from mathgrpo.training.together import own_bytes, own_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ def _memory(run: Prepared) -> MemoryPlan | None:
         return None
     kind = policy.device.split(":")[0]
     memory = plan_memory(
-        sizes, run.recipe, compute_bytes=policy.compute_dtype.itemsize, longest_prompt=run.longest_prompt,
-        device=device_bytes(policy.device), kind=kind,
+        sizes, own_part(run.world, run.recipe), compute_bytes=policy.compute_dtype.itemsize,
+        longest_prompt=run.longest_prompt, device=own_bytes(run.world, policy.device), kind=kind,
     )  # fmt: skip
     require_fit(memory, run.recipe.model.path)
     return memory

@@ -12,12 +12,12 @@ from mathgrpo.answers.gold_check import require_golds
 from mathgrpo.config import Recipe
 from mathgrpo.config.load import require_possible
 from mathgrpo.config.recipe import RolloutSection
+from mathgrpo.distributed import SINGLE, World
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.grpo import Reference, build_reference
 from mathgrpo.hardware.allocator import keep_freed_memory
-from mathgrpo.hardware.memory import device_bytes
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.device import compute_dtype
@@ -27,6 +27,7 @@ from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.training.memory_plan import require_room, sizes_of_folder
 from mathgrpo.training.optimizer import build_optimizer
+from mathgrpo.training.together import own_bytes, own_part, require_shareable
 from mathgrpo.types import Problem
 
 LEAKY_NOTE = "the format shows every solution and answer in the prompt: accuracy here measures copying, not reasoning"
@@ -41,6 +42,7 @@ class Prepared:
         longest_prompt: tokens of the longest prompt of all problem sets.
         precision: why the precision is what it is, where it was measured.
         reference: the policy before training, None without a KL term.
+        world: the processes that run it together.
     """
 
     recipe: Recipe
@@ -53,6 +55,7 @@ class Prepared:
     reference: Reference | None
     longest_prompt: int
     precision: str = ""
+    world: World = SINGLE
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -66,17 +69,18 @@ class Prepared:
         return self.recipe.evaluation.max_new_tokens or self.recipe.rollout.max_new_tokens
 
 
-def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
+def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGLE) -> Prepared:
     """Return a run ready to start, with the weights of a checkpoint if one is given.
 
     Raises: UserError for whatever is wrong with the recipe, its problems or its model.
     """
     require_possible(recipe)
+    require_shareable(recipe, world.size)
     fmt = get_format(recipe.format.name)
     suite = build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
     device = resolve_device(recipe.run.device)
     location = locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
-    _require_room(recipe, location, device)
+    _require_room(recipe, location, device, world)
     problems = load_problem_sets(recipe.problems)
     require_enough(problems.train, recipe.rollout)
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
@@ -84,7 +88,8 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
-    recipe, precision = settle_precision(recipe, device)
+    recipe = settle_importance(recipe)
+    recipe, precision = world.from_main(lambda: settle_precision(recipe, device))  # a measurement may differ
     if recipe.run.reuse_memory and device == "cpu":
         keep_freed_memory()
     policy, reference = _models(recipe, device, checkpoint)
@@ -93,10 +98,10 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None) -> Prepared:
     wanted = recipe.rollout
     engine = build_engine(
         policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton,
-        dequantize=wanted.dequantize,
+        dequantize=wanted.dequantize, vllm=wanted.vllm,
     )  # fmt: skip
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
-    return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, precision)
+    return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, precision, world)
 
 
 def settle_precision(recipe: Recipe, device: str) -> tuple[Recipe, str]:
@@ -111,13 +116,20 @@ def settle_precision(recipe: Recipe, device: str) -> tuple[Recipe, str]:
     return recipe.model_copy(update={"model": model}), decided.reason
 
 
-def _require_room(recipe: Recipe, location: str, device: str) -> None:
+def settle_importance(recipe: Recipe) -> Recipe:
+    """Return the recipe with importance weights on where "auto" means that: a sampler with numerics of its own."""
+    if recipe.rollout.engine != "vllm" or recipe.grpo.importance != "auto":
+        return recipe
+    return recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"importance": "on"})})
+
+
+def _require_room(recipe: Recipe, location: str, device: str, world: World) -> None:
     """Raise UserError when the model is too large for the device, before its weights are read."""
     sizes = sizes_of_folder(location, recipe)
     if sizes is not None:
         require_room(
-            sizes, recipe, compute_bytes=compute_dtype(recipe.model.dtype, device).itemsize,
-            device=device_bytes(device), kind=device.split(":")[0],
+            sizes, own_part(world, recipe), compute_bytes=compute_dtype(recipe.model.dtype, device).itemsize,
+            device=own_bytes(world, device), kind=device.split(":")[0],
         )  # fmt: skip
 
 

@@ -111,6 +111,27 @@ class TextProgress:
                 self.say(line)
 
 
+class SilentProgress:
+    """Nothing at all: what every process but the main one shows."""
+
+    def __enter__(self) -> SilentProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show nothing."""
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Show nothing."""
+
+
 class LiveProgress:
     """A display that stays in place at the bottom of a terminal."""
 

@@ -14,7 +14,10 @@ from mathgrpo.evaluation import evaluation_names
 from mathgrpo.evaluation.files import EVALUATION_FOLDER, write_atomically
 from mathgrpo.training.run_folder import CONFIG, METRICS, ROLLOUTS, forget_after, open_run_folder, read_info, write_info
 
-MAY_CHANGE = ("training.", "run.threads", "run.device", "run.roofline", "grpo.token_budget", "rollout.max_rows")
+MAY_CHANGE = (
+    "training.", "run.threads", "run.device", "run.roofline", "run.peer_timeout_s", "grpo.token_budget",
+    "rollout.max_rows",
+)  # fmt: skip
 """What can be set on a resumed run: nothing that would make its first half another run than its second."""
 
 

@@ -1,0 +1,173 @@
+"""What the processes of a run exchange: objects on the host, gradients on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from mathgrpo.distributed.errors import PeerLost
+
+T = TypeVar("T")
+
+BUCKET_ELEMENTS = 1 << 24
+"""Gradient elements summed in one all-reduce (64 MB): large enough for the wire, small beside the gradient itself."""
+
+
+class World:
+    """The processes of a run as one of them sees them. This one is alone.
+
+    Every operation but `share` and `stop_is_wanted` is collective: all processes must come to it, in the same order.
+    """
+
+    rank = 0
+    size = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run folder and speaks to the user: the one of rank 0."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this process's part of a list that all processes have: every size-th item from rank on."""
+        return items[self.rank :: self.size] if self.size > 1 else items
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every process, by rank."""
+        return [value]
+
+    def gather_shares(self, share: Sequence[T]) -> list[T]:
+        """Return the list whose `share` each process hands in, in its order."""
+        return interleaved(self.gather(list(share)))
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Return what the main process makes; the others make nothing."""
+        return make()
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the processes, bit for bit the same in each."""
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace every parameter's gradient by its sum over the processes, added up in float32.
+
+        A parameter that has a gradient in none of them stays without one.
+        """
+
+    def ask_to_stop(self) -> None:
+        """Tell the other processes that this one was asked to stop."""
+
+    def stop_is_wanted(self) -> bool:
+        """Return whether another process was asked to stop. Each may look whenever it likes."""
+        return False
+
+    def on_failure(self, leave_in_order: Callable[[], None]) -> None:
+        """Name what is to be done here before this process is ended because another one has failed."""
+
+
+SINGLE = World()
+"""A run of one process."""
+
+
+class ProcessWorld(World):
+    """A world of several processes joined by torch.distributed: gloo for the host, gloo or NCCL for the device."""
+
+    def __init__(self, rank: int, size: int, control: Any, store: Any) -> None:
+        """control: a gloo process group for objects. store: where stop requests are kept."""
+        self.rank, self.size, self._control, self._store = rank, size, control, store
+        self.leave_in_order: Callable[[], None] = lambda: None
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every process, by rank."""
+        values: list[Any] = [None] * self.size
+        with collective():
+            torch.distributed.all_gather_object(values, value, group=self._control)
+        return values
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Return what the main process makes; the others make nothing."""
+        values = [make() if self.is_main else None]
+        with collective():
+            torch.distributed.broadcast_object_list(values, src=0, group=self._control)
+        return values[0]  # type: ignore[return-value]
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the processes, bit for bit the same in each."""
+        with collective():
+            torch.distributed.all_reduce(tensor)
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace every parameter's gradient by its sum over the processes, added up in float32."""
+        masks = self.gather(bytes(parameter.grad is not None for parameter in parameters))
+        owned = [p for p, *has in zip(parameters, *masks, strict=True) if any(has)]
+        for bucket in buckets(owned):
+            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+            flat = torch.cat([gradient.detach().float().flatten() for gradient in gradients])
+            self.sum_(flat)
+            parts = flat.split([gradient.numel() for gradient in gradients])
+            for parameter, gradient, part in zip(bucket, gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+                parameter.grad = gradient
+
+    def ask_to_stop(self) -> None:
+        """Tell the other processes that this one was asked to stop."""
+        with collective():
+            self._store.set("stop", "1")
+
+    def stop_is_wanted(self) -> bool:
+        """Return whether another process was asked to stop."""
+        with collective():
+            return bool(self._store.check(["stop"]))
+
+    def on_failure(self, leave_in_order: Callable[[], None]) -> None:
+        """Name what is to be done here before this process is ended because another one has failed."""
+        self.leave_in_order = leave_in_order
+
+
+def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:
+    """Return the list that was dealt out to processes in turn.
+
+    Example:
+        >>> interleaved([["a", "c", "e"], ["b", "d"]])
+        ['a', 'b', 'c', 'd', 'e']
+    """
+    size, total = len(shares), sum(map(len, shares))
+    return [shares[i % size][i // size] for i in range(total)]
+
+
+def buckets(parameters: Sequence[Tensor], elements: int = BUCKET_ELEMENTS) -> Iterator[list[Tensor]]:
+    """Yield parameters of one device together, of at most so many elements unless one alone has more."""
+    bucket: list[Tensor] = []
+    used = 0
+    for parameter in parameters:
+        if bucket and (used + parameter.numel() > elements or parameter.device != bucket[0].device):
+            yield bucket
+            bucket, used = [], 0
+        bucket.append(parameter)
+        used += parameter.numel()
+    if bucket:
+        yield bucket
+
+
+def weights_checksum(parameters: Sequence[Tensor]) -> int:
+    """Return a checksum of all bits of the weights, the same for the same weights in whatever order they are added.
+
+    Integers add up exactly, so that processes can compare it; one read of the weights.
+    """
+    views = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [p.detach().contiguous().view(views[p.element_size()]).sum(dtype=torch.int64) for p in parameters]
+    return sum((i + 1) * int(value) for i, value in enumerate(torch.stack(sums).tolist())) if sums else 0
+
+
+@contextmanager
+def collective() -> Iterator[None]:
+    """Turn a failure of torch.distributed into PeerLost.
+
+    Raises: PeerLost.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # DistError, NCCL's and gloo's failures and timeouts are all RuntimeErrors
+        raise PeerLost(str(error).partition("\n")[0]) from error

@@ -1,0 +1,134 @@
+"""The parts of a run that its processes share out between them, and what they must agree on.
+
+A step is the same step whatever the number of processes: its prompts are dealt out in turn for rollout and rewards, and
+every process then has all groups, so that advantages, normalisers and metrics are computed as one process would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import torch
+
+from mathgrpo.config import Recipe
+from mathgrpo.distributed import World
+from mathgrpo.distributed.world import interleaved, weights_checksum
+from mathgrpo.errors import UserError
+from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.formats import Format
+from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.models import Policy
+from mathgrpo.rewards import RewardSuite
+from mathgrpo.rollout import Engine
+from mathgrpo.rollout.groups import reward_groups, sample_groups
+from mathgrpo.training.interrupt import StopRequests, StopWanted
+from mathgrpo.types import Problem, RolloutGroup, Sampling
+
+
+def require_shareable(recipe: Recipe, size: int) -> None:
+    """Return when a recipe can be run by so many processes.
+
+    Raises: UserError otherwise.
+    """
+    if size > 1 and recipe.rollout.engine == "vllm":
+        raise UserError(
+            f'rollout.engine=vllm: not with {size} processes, which would each start one; use "auto", or one process'
+        )
+    if recipe.rollout.prompts_per_step < size:
+        raise UserError(
+            f"rollout.prompts_per_step={recipe.rollout.prompts_per_step}: fewer than the {size} processes, so that "
+            f"some would have nothing to do; use at least {size}, or fewer processes"
+        )
+
+
+def sample_together(
+    world: World, engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int,
+    sampling: Sampling,
+) -> list[RolloutGroup]:  # fmt: skip
+    """Return one group of completions for each problem; each process draws those of its share.
+
+    The noise is counted, so that a completion is the same whichever process draws it.
+    """
+    return world.gather_shares(sample_groups(engine, policy, world.share(problems), fmt, group_size, sampling))
+
+
+def reward_together(
+    world: World, groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuite
+) -> list[RolloutGroup]:
+    """Return the groups with their rewards; each process calls the reward functions once, with its share."""
+    return world.gather_shares(reward_groups(world.share(groups), fmt, suite))
+
+
+def evaluate_together(
+    world: World, stop: StopRequests, problems: Sequence[Problem],
+    evaluate_share: Callable[[Sequence[Problem]], Evaluation],
+) -> Evaluation:  # fmt: skip
+    """Return the evaluation of all problems, each process making that of its share.
+
+    evaluate_share: may raise StopWanted as soon as a stop is wanted anywhere.
+    Raises: Interrupted, in all processes, when one of them was asked to stop.
+    """
+    share, made = world.share(problems), None
+    with suppress(StopWanted):
+        made = evaluate_share(share) if share else None
+    stop.check()
+    found = world.gather(made)
+    assert found[0] is not None
+    records = interleaved([part.records if part is not None else () for part in found])
+    return Evaluation(tuple(records), found[0].settings)
+
+
+def require_same_weights(world: World, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Return when the weights that train are the same in all processes, bit for bit.
+
+    Raises: UserError otherwise.
+    """
+    if world.size == 1:
+        return
+    checksums = world.gather(weights_checksum([p for group in optimizer.param_groups for p in group["params"]]))
+    others = [rank for rank, checksum in enumerate(checksums) if checksum != checksums[0]]
+    if others:
+        raise UserError(
+            f"after step {step}: the weights of process {others[0]} are no longer those of process 0, which a fault of "
+            "the machine or of this program must have done; continue from the last checkpoint with --resume RUN"
+        )
+
+
+def update_seed_purpose(world: World) -> str:
+    """Return the purpose under which the update's randomness is counted: dropout differs between processes."""
+    return "update" if world.is_main else f"update of process {world.rank}"
+
+
+def speed_of_all(world: World, speed: Mapping[str, float]) -> dict[str, float]:
+    """Return a step's speed with its shares taken of all devices together, and the memory of the process with most."""
+    if world.size == 1:
+        return dict(speed)
+    of_one = ("mfu/", "roofline/rollout", "rows_per_decode_step")
+    kept = {"roofline/rollout_memory"}  # a share of a time, whoever took it
+    shares = {
+        name: value / world.size if name.startswith(of_one) and name not in kept else value
+        for name, value in speed.items()
+    }
+    memory = world.gather({name: value for name, value in speed.items() if name.startswith("memory/")})
+    return shares | {name: max(part.get(name, 0.0) for part in memory) for name in memory[0]}
+
+
+def own_part(world: World, recipe: Recipe) -> Recipe:
+    """Return the recipe with the prompts that the busiest process has of a step: what its memory is planned by."""
+    prompts = -(-recipe.rollout.prompts_per_step // world.size)
+    return recipe.model_copy(update={"rollout": recipe.rollout.model_copy(update={"prompts_per_step": prompts})})
+
+
+def own_bytes(world: World, device: str) -> int | None:
+    """Return what a process may take of its device: all of a GPU, its part of main memory; None where not known."""
+    whole = device_bytes(device)
+    return whole if whole is None or device.startswith("cuda") else whole // world.size
+
+
+def world_lines(world: World, device: str) -> list[str]:
+    """Return what a reader should know of the processes; nothing for one."""
+    if world.size == 1:
+        return []
+    by = "one CUDA device each, gradients by NCCL" if device.startswith("cuda") else "on this CPU, gradients by gloo"
+    return [f"processes   {world.size}, {by}; each draws its share of the prompts, the step is the same"]
