@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
-from mathgrpo.config import Recipe
-from mathgrpo.config.recipe import LoraSection
+from docs.recipe_settings import SETTINGS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([\w.]+)` \| ([^|]+) \| ([^|]+) \|([^|]*)\|$", PAGE, re.MULTILINE)
 
 
-def defaults(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting's full name and default; a section that is off counts as one setting, and has its own."""
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from defaults(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def value_of(cell: str) -> Any:
     """Return the default that a cell states, read as TOML; None for a section that is off."""
     return None if cell == "none" else tomllib.loads(f"value = {cell.strip('`')}")["value"]
-
-
-SETTINGS = dict(defaults(Recipe())) | dict(defaults(LoraSection(), "model.lora."))
 
 
 def test_every_setting_is_on_the_page_once_and_nothing_else() -> None:

@@ -1,0 +1,73 @@
+"""What docs/data.md says of sources, splits and formats is what happens."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mathgrpo.cli.app import app
+from mathgrpo.config.recipe import ProblemsSection
+from mathgrpo.formats import FORMATS
+from mathgrpo.problems.sources import load_problem_sets
+from mathgrpo.problems.table import READERS
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+(ROWS,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_rows_are_problems_and_pass_the_check(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(ROWS, encoding="utf-8")
+    sets = load_problem_sets(ProblemsSection(source=str(path), heldout_size=1))
+    problems = {problem.answer: problem for problem in (*sets.train, *sets.heldout)}
+    assert set(problems) == {"19", "12"}
+    assert problems["12"].solution == "4 * 3 = 12 pounds." and problems["19"].solution is None
+    result = CliRunner().invoke(app, ["check-data", str(path)])
+    assert result.exit_code == 0 and "2 rows: 2 pass, 0 fail" in result.output
+
+
+@pytest.mark.parametrize(
+    "gold", re.findall(r"`([^`]+)`", PAGE.split("Gold answers are", 1)[1].split(", compared by", 1)[0])
+)
+def test_the_golds_named_pass_the_check(gold: str, tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps({"question": "How much?", "answer": gold}))
+    assert CliRunner().invoke(app, ["check-data", str(path)]).exit_code == 0
+
+
+def test_a_gold_that_cannot_be_graded_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps({"question": "How much?", "answer": "1,20"}))
+    result = CliRunner().invoke(app, ["check-data", str(path)])
+    assert result.exit_code == 1 and "row 1" in result.output
+
+
+def test_every_format_and_every_kind_of_file_is_named() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ", PAGE.split("## Formats", 1)[1], re.MULTILINE)
+    assert sorted(rows) == sorted(FORMATS)
+    assert all(f"{suffix}`" in PAGE or f'{suffix}"`' in PAGE for suffix in READERS)
+
+
+def test_the_held_out_problems_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    rows = [json.dumps({"question": f"What is {i} + 1?", "answer": str(i + 1)}) for i in range(20)]
+    chosen = []
+    for name, lines in (("one", rows), ("two", rows[::-1])):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "\n".join([*lines, lines[0].upper().replace("QUESTION", "question").replace("ANSWER", "answer")])
+        )
+        sets = load_problem_sets(ProblemsSection(source=str(tmp_path / f"{name}.jsonl"), heldout_size=5))
+        assert any("1 repeated" in note for note in sets.notes), "case and spacing make no new problem"
+        assert not {p.id for p in sets.train} & {p.id for p in sets.heldout}
+        chosen.append({problem.id for problem in sets.heldout})
+    assert chosen[0] == chosen[1] and len(chosen[0]) == 5
+
+
+def test_the_prompt_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(code, "data.md", "exec"), {"__name__": "example"})  # noqa: S102  our own documentation
+    shown = capsys.readouterr().out
+    assert "What is 2 + 2?" in shown and "<reasoning>" in shown
