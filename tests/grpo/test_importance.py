@@ -17,7 +17,7 @@ from mathgrpo.types import RolloutGroup
 
 @torch.no_grad()
 def with_sampler(model: Any, groups: list[RolloutGroup], shift: Any) -> list[RolloutGroup]:
-    """Return the groups as if drawn by a sampler whose log-probability of token i of a completion is off by shift(i)."""
+    """Return the groups as if drawn by a sampler whose log-probability of a completion's token i is off by shift(i)."""
     changed = []
     for group in groups:
         completions = []

@@ -64,7 +64,9 @@ def test_a_server_that_keeps_old_weights_is_found_out(standin: StandIn) -> None:
     """It says it took every byte and computes with the old ones: the probe sees it, at the start or later."""
     standin.stale = True
     with serving(standin) as url:
-        with pytest.raises(UserError, match=r"probe_tolerance.*a trial of new weights.*does not compute what the policy"):
+        with pytest.raises(
+            UserError, match=r"probe_tolerance.*a trial of new weights.*does not compute what the policy"
+        ):
             build_vllm_engine(tiny_policy(seed=3), VllmSection(url=url))
         engine = build_vllm_engine(tiny_policy(seed=3), VllmSection(url=url, trial=False))
         with pytest.raises(UserError, match="the pushed weights"):
@@ -103,7 +105,10 @@ def test_it_sleeps_during_the_update_and_wakes_for_the_rollout(standin: StandIn)
 
 def test_what_the_server_refuses_is_said_in_its_words(standin: StandIn) -> None:
     standin.policy = SimpleNamespace(max_context=4, eos_ids=standin.policy.eos_ids)
-    with serving(standin) as url, pytest.raises(UserError, match=r"refused \(400\): maximum context length is 4 tokens"):
+    with (
+        serving(standin) as url,
+        pytest.raises(UserError, match=r"refused \(400\): maximum context length is 4 tokens"),
+    ):
         build_vllm_engine(tiny_policy(), VllmSection(url=url, trial=False)).generate([PROMPT], 1, SAMPLING)
 
 
@@ -211,7 +216,8 @@ def test_the_guard_ends_the_server_and_its_children_when_the_trainer_dies(tmp_pa
     )
     trainer = (
         "import subprocess, sys, time\n"
-        f"command = [sys.executable, '-I', {guard.__file__!r}, {str(tmp_path / 'log')!r}, sys.executable, '-c', {server!r}]\n"
+        f"guard = [sys.executable, '-I', {guard.__file__!r}, {str(tmp_path / 'log')!r}]\n"
+        f"command = [*guard, sys.executable, '-c', {server!r}]\n"
         "process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)\n"
         "time.sleep(600)\n"
     )

@@ -1,7 +1,7 @@
 """A stand-in for a vLLM server: the routes the engine uses, over a small model that it really samples from.
 
-    python vllm_standin.py -I -c ...                                        what an environment is asked: its version
-    python vllm_standin.py -m vllm.entrypoints.openai.api_server OPTIONS    serve OPTIONS' model
+python vllm_standin.py -I -c ...                                        what an environment is asked: its version
+python vllm_standin.py -m vllm.entrypoints.openai.api_server OPTIONS    serve OPTIONS' model
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import threading
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,9 @@ class StandIn:
         sampling = Sampling(
             body["max_tokens"], body["temperature"], body["top_p"], max(0, body["top_k"]), body["min_p"], body["seed"]
         )
-        [rows] = NativeEngine(self.policy, CachedDecoder(self.policy)).generate([Prompt(tuple(ids), 0)], body["n"], sampling)
+        [rows] = NativeEngine(self.policy, CachedDecoder(self.policy)).generate(
+            [Prompt(tuple(ids), 0)], body["n"], sampling
+        )
         return 200, {
             "choices": [
                 {"index": i, "token_ids": list(row.ids), "logprobs": {"token_logprobs": list(row.logprobs)}}

@@ -40,13 +40,12 @@ class Drawn:
 
 
 class Backend(Protocol):
-    """A running vLLM.
+    """A running vLLM."""
 
-    Attributes:
-        where: "server at ADDRESS" or "in this process", with the version; one line for the run's log.
-    """
-
-    where: str
+    @property
+    def where(self) -> str:
+        """Return "server at ADDRESS" or "in this process" with the version: one line for the run's log."""
+        ...
 
     def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         """Return the completions of every request, in order.

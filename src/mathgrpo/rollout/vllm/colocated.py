@@ -11,7 +11,7 @@ from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
 from mathgrpo.rollout.vllm.backend import Drawn, Request, ServerLost, sampling_fields
 from mathgrpo.rollout.vllm.client import require_logprobs
-from mathgrpo.rollout.vllm.launch import Launch
+from mathgrpo.rollout.vllm.launch import CPU_BATCH_TOKENS, Launch
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension
 from mathgrpo.rollout.vllm.versions import require_tested, tested_text
 
@@ -44,12 +44,15 @@ class Colocated:
         if section.arguments:
             raise UserError("rollout.vllm.arguments: are for a server's command line; leave them out with colocate")
         self._vllm = vllm
-        rows = {"max_num_seqs": launch.max_rows} if launch.max_rows else {}
+        more: dict[str, Any] = {"max_num_seqs": launch.max_rows} if launch.max_rows else {}
+        if launch.device == "cpu":  # see `server_command`
+            tokens = max(launch.max_context, CPU_BATCH_TOKENS)
+            more |= {"enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
         self._llm = vllm.LLM(
             model=str(launch.folder / "model"), dtype=launch.dtype, max_model_len=launch.max_context,
             gpu_memory_utilization=section.gpu_memory_utilization, enable_sleep_mode=section.sleep,
             logprobs_mode="processed_logprobs", generation_config="vllm",
-            worker_extension_cls=f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}", **rows,
+            worker_extension_cls=f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}", **more,
         )  # fmt: skip
         self.where = f"vLLM {vllm.__version__} in this process"
 

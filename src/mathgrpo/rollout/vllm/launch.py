@@ -17,6 +17,9 @@ EXTENSION = "mathgrpo_vllm_worker.WeightsExtension"
 CPU_CACHE_GB = 2
 """Memory for keys and values of a CPU build, which has no device memory to take a share of."""
 
+CPU_BATCH_TOKENS = 8192
+"""Prompt tokens that a CPU build computes together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -55,6 +58,10 @@ def server_command(launch: Launch, section: VllmSection, port: int) -> list[str]
         command += ["--max-num-seqs", str(launch.max_rows)]
     if launch.device != "cpu":
         command += ["--gpu-memory-utilization", str(section.gpu_memory_utilization)]
+    else:
+        # A CPU build of vLLM 0.32 dies of a seeded request whose prompt is computed in parts.
+        tokens = max(launch.max_context, CPU_BATCH_TOKENS)
+        command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(tokens)]
     if section.sleep:
         command.append("--enable-sleep-mode")
     return [*command, *section.arguments]

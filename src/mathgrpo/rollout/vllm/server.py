@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -21,7 +22,8 @@ from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.launch import Launch, server_command, server_environment
 
 _GUARD = Path(__file__).with_name("guard.py")
-_LOG_LINES = 6
+_LOG_LINES, _LAST_LINES, _LOG_WIDTH = 300, 3, 160
+_CAUSE = re.compile(r"\w(Error|Exception): \S")
 _RESTARTS = 1
 
 
@@ -32,7 +34,11 @@ class OwnServer:
         self._launch, self._section, self._restarts_left = launch, section, _RESTARTS
         self._log = launch.folder / "vllm.log"
         self._process, self._client = self._start()
-        self.where = f"server of our own at {self._client.url}"
+
+    @property
+    def where(self) -> str:
+        """See `Backend`."""
+        return f"server of our own at {self._client.url}"
 
     def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         """See `Backend`."""
@@ -68,10 +74,12 @@ class OwnServer:
         return True
 
     def last_words(self) -> str:
-        """Return the last lines of the log, joined by " | "."""
+        """Return the first error among the last lines of the log, and how it ends, joined by " | "."""
         with suppress(OSError):
-            lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-            return " | ".join(line[-240:] for line in lines[-_LOG_LINES:])
+            text = self._log.read_text(errors="replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip()][-_LOG_LINES:]
+            causes = [line for line in lines[:-_LAST_LINES] if _CAUSE.search(line)][:1]
+            return " | ".join(line[-_LOG_WIDTH:] for line in causes + lines[-_LAST_LINES:])
         return ""
 
     def keep_log(self, path: str) -> None:
