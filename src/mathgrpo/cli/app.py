@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli import check_data, demo, evaluate, export, publish, report, score, serve, sft, solve, train
+from mathgrpo.cli import check_data, demo, env, evaluate, export, publish, report, score, serve, sft, solve, sweep, train
 from mathgrpo.errors import UserError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("train")(train.train_command)
 app.command("sft")(sft.sft_command)
 app.command("eval")(evaluate.eval_command)
 app.command("solve")(solve.solve_command)
+app.command("sweep")(sweep.sweep_command)
 app.command("serve")(serve.serve_command)
 app.command("report")(report.report_command)
 app.command("score")(score.score_command)
@@ -31,6 +32,7 @@ app.command("check-data")(check_data.check_data_command)
 app.command("export")(export.export_command)
 app.command("publish")(publish.publish_command)
 app.command("demo")(demo.demo_command)
+app.command("env")(env.env_command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,102 @@
+"""mathgrpo env."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+
+def env_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe, by path or bare name: its model is counted.")] = "",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show versions, device, memory, and which engines and adapters would work here: for a bug report.
+
+    \b
+    Examples:
+      mathgrpo env
+      mathgrpo env qwen2.5-0.5b-xml --set model.path=MODEL_FOLDER --json
+    """
+    from mathgrpo.cli.environment import environment, of_recipe
+    from mathgrpo.errors import UserError
+
+    if overrides and not recipe:
+        raise UserError("--set: there is no recipe to change; name one, such as demo")
+    loaded = None
+    if recipe:
+        from mathgrpo.config import load_recipe
+
+        loaded = load_recipe(recipe, overrides or [])
+    found = (of_recipe(loaded) if loaded is not None else None), environment()
+    report = found[1] | ({"recipe": found[0]} if found[0] is not None else {})
+    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else "\n".join(report_lines(report)))
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the report for a reader, as it can be pasted into an issue."""
+    installed = [f"{name} {version}" for name, version in report["versions"].items() if version]
+    absent = [name for name, version in report["versions"].items() if not version]
+    lines = [
+        *_field("versions", ", ".join(installed)),
+        *_field("not installed", ", ".join(absent) or "nothing"),
+        *_field("system", f"{report['system']['platform']}, {report['system']['cores']} cores"),
+        *_field("processor", report["system"]["processor"]),
+        *_field("device", _device(report["device"])),
+        *_field("memory", _memory(report["memory"])),
+        *_field("settings", ", ".join(f"{name}={value}" for name, value in report["settings"].items()) or "none"),
+        *_field("cache", report["cache"]),
+    ]
+    for title in ("engines", "adapters", "extras"):
+        lines += ["", f"{title}:", *_verdicts(report[title])]
+    if "recipe" in report:
+        lines += ["", *_recipe(report["recipe"])]
+    return lines
+
+
+def _field(name: str, value: str) -> list[str]:
+    """Return a name and its value, in lines of at most 100 columns, broken at commas."""
+    parts = value.split(", ")
+    rows, row = [], ""
+    for part in parts:
+        joined = f"{row}, {part}" if row else part
+        if row and len(joined) > 84:
+            rows.append(row + ",")
+            joined = part
+        row = joined
+    return [f"{name if i == 0 else '':<15}{text}" for i, text in enumerate([*rows, row])]
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    if "devices" not in device:
+        return f"cpu, {device['threads']} threads; {device['no_cuda']}"
+    each = ", ".join(f"{d['name']} ({d['memory_gb']} GB, compute {d['capability']})" for d in device["devices"])
+    return f"cuda {device['cuda']}, {each}, {device['threads']} CPU threads"
+
+
+def _memory(memory: Mapping[str, float]) -> str:
+    words = {
+        "main_gb": "main {} GB", "main_free_gb": "{} GB of it free", "disk_here_free_gb": "disk {} GB free here",
+        "disk_cache_free_gb": "{} GB free for the cache",
+    }  # fmt: skip
+    return ", ".join(text.format(memory[name]) for name, text in words.items() if name in memory)
+
+
+def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    width = max(len(verdict["name"]) for verdict in verdicts) + 2
+    return [f"  {'yes' if v['works'] else 'no ':<5}{v['name']:<{width}}{v['why']}" for v in verdicts]
+
+
+def _recipe(recipe: Mapping[str, Any]) -> list[str]:
+    share = 100 * recipe["trainable"] / max(recipe["total"], 1)
+    return [
+        *_field("model", f"{recipe['model']}, {recipe['architecture']}"),
+        *_field("parameters", f"{recipe['total']:,} in all, {recipe['trainable']:,} train ({share:.2g} %), "
+                              f"{recipe['quantized']:,} in 4 bits"),
+        *_field("served by", recipe["served"]),
+    ]  # fmt: skip

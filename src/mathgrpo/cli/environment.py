@@ -1,0 +1,239 @@
+"""What this machine offers, gathered without loading a model; nothing in it says who is asking."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mathgrpo.config import Recipe
+
+PACKAGES = (
+    "mathgrpo", "torch", "transformers", "tokenizers", "safetensors", "peft", "bitsandbytes", "triton", "vllm",
+    "datasets", "math-verify", "reasoning-gym", "numpy", "pydantic", "typer", "starlette", "uvicorn", "optuna",
+    "trackio", "wandb", "tensorboard",
+)  # fmt: skip
+SETTINGS = (
+    "MATHGRPO_CPU_DTYPE", "CC", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "HF_HUB_OFFLINE",
+    "TOKENIZERS_PARALLELISM", "TRITON_INTERPRET",
+)  # fmt: skip
+"""Environment variables that change what happens, and whose values are nobody's secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether something would work here. why: the reason when not, what it is when it does."""
+
+    name: str
+    works: bool
+    why: str
+
+
+def environment() -> dict[str, Any]:
+    """Return the machine in the order a bug report wants it: versions, device, memory, settings, what works."""
+    return {
+        "versions": versions(),
+        "system": {"platform": shortened(platform.platform()), "processor": processor(), "cores": os.cpu_count()},
+        "device": device(),
+        "memory": memory(),
+        "settings": {name: shortened(os.environ[name]) for name in SETTINGS if name in os.environ},
+        "cache": shortened(str(_cache_folder())),
+        "engines": [asdict(verdict) for verdict in engines(_has_cuda())],
+        "adapters": [asdict(verdict) for verdict in adapters()],
+        "extras": [asdict(verdict) for verdict in extras()],
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Return Python's and each package's version, None for what is not installed. Nothing is imported."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    if found["mathgrpo"] is None:
+        found["mathgrpo"] = "a checkout that is not installed"
+    return found
+
+
+def device() -> dict[str, Any]:
+    """Return what run.device=auto would take, and what CUDA says of itself."""
+    import torch
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = (
+            "this PyTorch is a CPU build"
+            if built is None
+            else f"this PyTorch is built for CUDA {built}, no device seen"
+        )
+        return {"name": "cpu", "threads": torch.get_num_threads(), "no_cuda": why}
+    properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return {
+        "name": "cuda",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+        "devices": [
+            {
+                "name": each.name,
+                "capability": f"{each.major}.{each.minor}",
+                "memory_gb": round(each.total_memory / 1e9, 1),
+            }
+            for each in properties
+        ],
+    }
+
+
+def memory() -> dict[str, float]:
+    """Return gigabytes (10^9 bytes): main memory this process may use, what of it is free, free space on the disks."""
+    from mathgrpo.hardware.memory import device_bytes
+
+    found = {"main_gb": device_bytes("cpu"), "main_free_gb": _available_bytes()}
+    for name, folder in (("disk_here_free_gb", Path()), ("disk_cache_free_gb", _existing(_cache_folder()))):
+        with suppress(OSError):
+            found[name] = shutil.disk_usage(folder).free
+    return {name: round(value / 1e9, 1) for name, value in found.items() if value}
+
+
+def engines(has_cuda: bool) -> list[Verdict]:
+    """Return the rollout engines, fastest first, as far as a machine without a model tells."""
+    compiler = c_compiler()
+    triton, no_cuda = find_spec("triton") is not None, "needs a CUDA device"
+    compiled = "CPU only; this machine decodes on CUDA" if has_cuda else f"Qwen2, Qwen3, Llama; built with {compiler}"
+    return [
+        Verdict("native, CUDA graphs", has_cuda, "Qwen2, Qwen3, Llama" if has_cuda else no_cuda),
+        Verdict(
+            "native, Triton kernels", has_cuda and triton,
+            no_cuda if not has_cuda else "Qwen2, Qwen3, Llama" if triton else "triton is not installed",
+        ),
+        Verdict(
+            "native, compiled", bool(compiler) and not has_cuda,
+            compiled if compiler else f"no C compiler ({os.environ.get('CC') or 'cc, gcc or clang'})",
+        ),
+        Verdict("native, fused", True, "Qwen2, Qwen3, Llama, in torch operations"),
+        Verdict("native, cached", True, "any causal language model that keeps keys and values"),
+        Verdict("generate", True, "any causal language model, through transformers; slow"),
+        _vllm(),
+    ]  # fmt: skip
+
+
+def adapters() -> list[Verdict]:
+    """Return how a model can be trained without training all of its weights."""
+    bitsandbytes = find_spec("bitsandbytes") is not None
+    missing = 'bitsandbytes is not installed; run: pip install "mathgrpo[qlora]"'
+    return [
+        Verdict("lora", find_spec("peft") is not None, "model.lora"),
+        Verdict("nf4", bitsandbytes, 'model.quantization = "nf4" under model.lora' if bitsandbytes else missing),
+    ]
+
+
+def extras() -> list[Verdict]:
+    """Return what the optional parts of the package are for, and which are installed."""
+    needed = {
+        "data": ("datasets", "problems from the hub and Parquet files"), "serve": ("uvicorn", "mathgrpo serve"),
+        "sweep": ("optuna", "mathgrpo sweep"), "trackio": ("trackio", "training.trackers"),
+        "wandb": ("wandb", "training.trackers"), "tensorboard": ("tensorboard", "training.trackers"),
+    }  # fmt: skip
+    return [
+        Verdict(name, there, what if there else f'{what}; run: pip install "mathgrpo[{name}]"')
+        for name, (module, what) in needed.items()
+        for there in [find_spec(module) is not None]
+    ]
+
+
+def of_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the parameters of a recipe's model, counted without reading a weight, and whether the fast engines know it.
+
+    Raises: UserError when there is no such model.
+    """
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.models.outline import hollow_model, outline
+    from mathgrpo.rollout.fused_weights import why_not_fused
+
+    quiet_libraries()
+    obstacle = why_not_fused(hollow_model(recipe.model))
+    return {
+        "model": shortened(recipe.model.path),
+        **asdict(outline(recipe.model)),
+        "served": "every native engine that works here" if not obstacle else f"native, cached, or generate: {obstacle}",
+    }
+
+
+def c_compiler() -> str:
+    """Return the name of the C compiler that the compiled decoder is built with, "" without one."""
+    wanted = os.environ.get("CC", "")
+    names = (wanted,) if wanted else ("cc", "gcc", "clang")
+    return next((name for name in names if name.split() and shutil.which(name.split()[0])), "")
+
+
+def processor() -> str:
+    """Return the processor's name and what decides how fast it multiplies."""
+    from mathgrpo.hardware.roofline import cpu_name
+
+    flags: set[str] = set()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                flags = set(line.split(":", 1)[1].split())
+                break
+    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if flag in flags]
+    return f"{cpu_name()} ({', '.join(known)})" if known else cpu_name()
+
+
+def shortened(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return a text with the user's home folder as ~, and their name taken out wherever else it stands.
+
+    Example:
+        >>> shortened("/home/ada/models", {"HOME": "/home/ada", "USER": "ada"})
+        '~/models'
+    """
+    home = environment.get("HOME") or environment.get("USERPROFILE") or ""
+    if len(home) > 1:
+        text = text.replace(home, "~")
+    name = environment.get("USER") or environment.get("USERNAME") or ""
+    parts = [part if part != name or not name else "USER" for part in text.split("/")]
+    return "/".join(parts)
+
+
+def _vllm() -> Verdict:
+    python = os.environ.get("MATHGRPO_VLLM_PYTHON", "")
+    if python:
+        there = Path(python).expanduser().is_file()
+        return Verdict("vllm", there, f"MATHGRPO_VLLM_PYTHON names {'one' if there else 'no file'}")
+    beside = find_spec("vllm") is not None
+    hint = "not installed beside mathgrpo, and MATHGRPO_VLLM_PYTHON names no environment with it"
+    return Verdict("vllm", beside, 'rollout.vllm.mode = "colocate"' if beside else hint)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _cache_folder() -> Path:
+    from mathgrpo.cache import cache_folder
+
+    return cache_folder()
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next((each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir()), Path())
+
+
+def _available_bytes() -> int:
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,75 @@
+"""A model's shape from its config alone: parameters counted and kinds told before a weight is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mathgrpo.config.recipe import ModelSection
+from mathgrpo.errors import UserError
+from mathgrpo.models.count import num_weights
+from mathgrpo.models.lora import attach_adapter
+from mathgrpo.models.sources import adapter_base, locate_model
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a recipe's model is made of.
+
+    Attributes:
+        architecture: its class in transformers.
+        total: parameters, a fresh adapter's included; tied weights count once.
+        trainable: those the optimizer would change.
+        quantized: those kept in 4 bits.
+    """
+
+    architecture: str
+    total: int
+    trainable: int
+    quantized: int
+
+
+def outline(section: ModelSection) -> Outline:
+    """Return the outline of the model a recipe names. Its code, where it brings any, is not run.
+
+    Raises: UserError when its config is not on this machine, or the adapter does not fit it.
+    """
+    model: Any = hollow_model(section)
+    architecture = type(model).__name__
+    quantized = 0
+    if section.quantization != "none":
+        head = model.get_output_embeddings()
+        linears = (module for module in model.modules() if isinstance(module, nn.Linear) and module is not head)
+        quantized = sum(module.weight.numel() for module in linears)
+    if section.lora is not None:
+        with torch.device("meta"):
+            model = attach_adapter(model, section.lora)
+    parameters = list(model.parameters())
+    return Outline(
+        architecture,
+        total=sum(num_weights(each) for each in parameters),
+        trainable=sum(num_weights(each) for each in parameters if each.requires_grad),
+        quantized=quantized,
+    )
+
+
+def hollow_model(section: ModelSection) -> Any:
+    """Return the model without weights: on the "meta" device, where tensors have shapes and no content."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    location = locate_model(section.path)
+    base = adapter_base(location) or location
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=not Path(base).is_dir(), trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"model.path={section.path}: its shape cannot be told on this machine ({reason}); give a model folder, or "
+            "download it first"
+        ) from None
