@@ -17,7 +17,7 @@ import pytest
 from fakes import tiny_model, tiny_tokenizer
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-COMMANDS = ("train", "sft", "eval", "solve", "report", "score", "check-data", "demo")
+COMMANDS = ("train", "sft", "eval", "solve", "report", "score", "check-data", "demo", "export", "publish")
 HEAVY = ("torch", "transformers", "datasets", "peft", "pydantic", "rich", "plotly", "sympy")
 
 

@@ -1,0 +1,44 @@
+"""mathgrpo export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def export_command(
+    run: Annotated[str, typer.Argument(help="A run folder, a checkpoint in one, or a model folder.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Where; default: RUN/export/FORMAT.")
+    ] = None,
+    kind: Annotated[
+        Literal["merged", "adapter", "zip", "gguf"], typer.Option("--format", help="merged, adapter, zip or gguf.")
+    ] = "merged",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Precision of merged weights; auto: what the run computed in."),
+    ] = "auto",
+    check: Annotated[int, typer.Option(metavar="N", help="Held-out problems to solve again; 0: none.", min=0)] = 25,
+    converter: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="llama.cpp's convert_hf_to_gguf.py, for gguf.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")] = "auto",
+) -> None:
+    """Write a trained model for other programs, and score it again.
+
+    \b
+    Examples:
+      mathgrpo export runs/my-run
+      mathgrpo export runs/my-run --format zip --dtype bfloat16
+    """
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.publishing import export_run
+
+    quiet_libraries()
+    export = export_run(
+        run, to, kind=kind, dtype=dtype, check=check, converter=converter, device=device,
+        say=lambda line: print(f"{line} …", flush=True),
+    )  # fmt: skip
+    print("\n".join(export.lines))

@@ -1,0 +1,50 @@
+"""mathgrpo publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def publish_command(
+    run: Annotated[str, typer.Argument(help="A run folder, or a checkpoint in one.")],
+    repo: Annotated[str, typer.Argument(help="NAME or OWNER/NAME on the model hub.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may see it.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every file and the card; upload nothing, need no network.")
+    ] = False,
+    kind: Annotated[Literal["merged", "adapter"], typer.Option("--format", help="merged or adapter.")] = "merged",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of merged weights.")
+    ] = "auto",
+    license_id: Annotated[
+        str, typer.Option("--license", help="Licence id for the card, such as apache-2.0; default: the starter's.")
+    ] = "",
+    check: Annotated[int, typer.Option(metavar="N", help="Held-out problems to solve again; 0: none.", min=0)] = 25,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")] = "auto",
+) -> None:
+    """Upload a trained model with a card made from its run; log in first with: hf auth login.
+
+    \b
+    Examples:
+      mathgrpo publish runs/my-run my-model --dry-run
+      mathgrpo publish runs/my-run my-name/my-model --public --license apache-2.0
+    """
+    import tempfile
+
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.publishing.publish import require_login, stage, staged_lines, upload
+
+    quiet_libraries()
+    if not dry_run:
+        require_login()
+    with tempfile.TemporaryDirectory(prefix="mathgrpo-publish-") as scratch:
+        staged = stage(
+            run, repo, Path(scratch) / "model", kind=kind, dtype=dtype, check=check, license_id=license_id,
+            device=device, say=lambda line: print(f"{line} …", flush=True),
+        )  # fmt: skip
+        print("\n".join(staged.export.lines[1:]))
+        print("\n".join(staged_lines(staged, private=private)))
+        print("dry run: nothing was uploaded" if dry_run else f"published   {upload(staged, private=private)}")

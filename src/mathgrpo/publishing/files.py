@@ -1,0 +1,163 @@
+"""The files of an export: written whole, fingerprinted, packed, and never more than was meant."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathgrpo.errors import UserError
+
+ALLOWED = (
+    "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
+    "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+    "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "chat_template.jinja", "chat_template.json", "export.json", "README.md", "curves.png",
+)  # fmt: skip
+"""Names of files that may be exported. Optimizer state, rollouts, metrics and logs are none of them."""
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_CHUNK = 1 << 22
+
+
+def require_allowed(folder: Path) -> list[Path]:
+    """Return the files of a folder that is to leave this machine, by name.
+
+    Raises: UserError when there is one that an export never has: it is not left out in silence.
+    """
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    strange = [path for path in files if path.parent != folder or path.is_symlink() or not _is_allowed(path.name)]
+    if strange:
+        raise UserError(
+            f"{strange[0]}: is no file of an exported model, so nothing is packed or uploaded; remove it and try again"
+        )
+    return files
+
+
+def _is_allowed(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in ALLOWED)
+
+
+def sizes_and_hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return name -> {"bytes", "sha256"} of the files of a folder, by name."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def fingerprints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return name -> hash of a tensor's precision, shape and bytes."""
+    return {name: _fingerprint(tensor) for name, tensor in tensors.items()}
+
+
+def _fingerprint(tensor: torch.Tensor) -> str:
+    values = tensor.detach().cpu().contiguous()
+    found = hashlib.sha256(f"{values.dtype}{tuple(values.shape)}".encode())
+    found.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def require_intact(folder: Path, expected: Mapping[str, str]) -> int:
+    """Return how many tensors the safetensors files of a folder hold, each equal bit for bit to what was to be written.
+
+    expected: `fingerprints` of the model in memory; tied tensors are written once, under one of their names.
+    Raises: UserError when one differs or is missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    written: dict[str, str] = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+                    written[name] = _fingerprint(file.get_tensor(name))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"export: {path.name} cannot be read back ({error}); nothing was exported") from error
+    meant = set(expected.values())  # some architectures write their tensors under other names than they hold them
+    wrong = [name for name, value in written.items() if expected.get(name, value) != value or value not in meant]
+    missing = meant - set(written.values())
+    if wrong or missing:
+        names = wrong or [name for name, value in expected.items() if value in missing]
+        raise UserError(
+            f"export: {names[0]} is not on disk as it is in memory ({len(names)} tensor(s) of {len(expected)}); "
+            "nothing was exported; check the disk and try again"
+        )
+    return len(written)
+
+
+def forget_places(folder: Path) -> None:
+    """Take out of the configuration files where on this machine the model lay, which is of no use elsewhere."""
+    for name in ("config.json", "adapter_config.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        values = json.loads(path.read_text(encoding="utf-8"))
+        places = ("_name_or_path", "name_or_path")
+        kept = {k: v for k, v in values.items() if not (k in places and isinstance(v, str) and Path(v).is_absolute())}
+        if kept != values:
+            path.write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_zip(folder: Path, target: Path, root: str) -> None:
+    """Write the files of a folder as one zip below a folder `root`: the same bytes for the same files, always.
+
+    Raises: UserError for a file that no export has.
+    """
+    files = require_allowed(folder)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # weights do not compress
+        for path in files:
+            entry = zipfile.ZipInfo(f"{root}/{path.name}", _EPOCH)
+            entry.external_attr = 0o644 << 16
+            with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as into:
+                shutil.copyfileobj(source, into, _CHUNK)
+    with zipfile.ZipFile(target) as archive:
+        bad = archive.testzip()
+    if bad is not None:
+        raise UserError(f"export: {bad} in {target.name} cannot be read back; check the disk and try again")
+
+
+def written_whole(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder that appears under its name only when it is complete.
+
+    Raises: UserError when the target holds something already, or the disk is full.
+    """
+    require_free(target)
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        if target.is_dir():
+            target.rmdir()
+        temporary.rename(target)
+    except OSError as error:
+        reason = error.strerror or str(error).partition("\n")[0]
+        raise UserError(f"--to {target}: cannot be written ({reason}); free the disk or choose another") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_free(target: Path) -> None:
+    """Return when nothing is in the way of an export.
+
+    Raises: UserError otherwise.
+    """
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise UserError(f"--to {target}: exists already; remove it or choose another folder")

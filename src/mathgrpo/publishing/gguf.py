@@ -1,0 +1,66 @@
+"""GGUF by llama.cpp's own converter, which is on no package index: the user names the copy that is there."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from mathgrpo.errors import UserError
+
+OUT_TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+"""Precision -> the converter's --outtype."""
+
+
+def command(converter: Path, model: Path, target: Path, dtype: torch.dtype) -> list[str]:
+    """Return the command line that converts a folder of merged weights."""
+    return [sys.executable, str(converter), str(model), "--outfile", str(target), "--outtype", OUT_TYPES[dtype]]
+
+
+def require_converter(converter: Path | None, model: str) -> Path:
+    """Return the converter's path.
+
+    Raises: UserError with the exact commands when there is none.
+    """
+    if converter is not None and converter.is_file():
+        return converter.resolve()
+    given = "none is given" if converter is None else f"{converter} is no file"
+    raise UserError(
+        f"--format gguf: needs llama.cpp's convert_hf_to_gguf.py, which is on no package index, and {given}; "
+        f"get llama.cpp, then: mathgrpo export {model} --format gguf --converter llama.cpp/convert_hf_to_gguf.py"
+    )
+
+
+def convert(converter: Path, model: Path, target: Path, dtype: torch.dtype) -> int:
+    """Run the converter and return the number of tensors in the GGUF file it wrote.
+
+    Raises: UserError with the converter's last line when it fails or writes no GGUF file with tensors.
+    """
+    done = subprocess.run(command(converter, model, target, dtype), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(
+            f"--converter {converter}: failed ({lines[-1][:300]}); update llama.cpp, or use --format merged"
+        )
+    try:
+        return read_tensor_count(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--converter {converter}: wrote no usable GGUF file ({error}); update llama.cpp") from error
+
+
+def read_tensor_count(path: Path) -> int:
+    """Return the tensor count of a GGUF file: magic, uint32 version, uint64 tensors, uint64 metadata, little-endian.
+
+    Source: the GGUF specification of ggml, docs/gguf.md. Raises: ValueError when it is none, or has no tensor.
+    """
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or head[:4] != b"GGUF":
+        raise ValueError("it does not begin as GGUF")
+    version, tensors, _ = struct.unpack("<IQQ", head[4:])
+    if version < 2 or tensors == 0:
+        raise ValueError(f"version {version} with {tensors} tensors")
+    return int(tensors)

@@ -1,0 +1,111 @@
+"""Whether an export is the model it was made from: log-probabilities of the same texts, and held-out accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.errors import UserError
+from mathgrpo.evaluation import compare, evaluate
+from mathgrpo.evaluation.compare import Comparison
+from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.formats import Format
+from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.models import Policy
+from mathgrpo.rollout import build_engine
+from mathgrpo.types import Problem
+
+NUM_PROBES = 8
+PROBE_TOKENS = 64
+"""Completion tokens scored of one probe, at most."""
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
+"""Mean difference of token log-probabilities, in nats, that rounding weights to a precision explains."""
+FALLBACK = (("Tom has 3 apples and buys 4 more. How many has he?", "7"), ("What is 6 times 7?", "42"))
+"""Probes of a model that no evaluation is known of: question and answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A prompt and a completion of it as token ids."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two models' log-probabilities of the same tokens are apart, in nats."""
+
+    mean: float
+    largest: float
+    tokens: int
+
+
+def make_probes(tokenizer: Any, fmt: Format, evaluation: Evaluation | None) -> list[Probe]:
+    """Return texts to score: the model's own completions of held-out problems, or written ones where none are known."""
+    if evaluation is not None:
+        pairs = [(Problem(r.question, r.gold), r.greedy.text) for r in evaluation.records[:NUM_PROBES]]
+    else:
+        pairs = [(Problem(q, a), fmt.write(f"The answer is {a}.", a)) for q, a in FALLBACK]
+    probes = []
+    for problem, text in pairs:
+        completion = tokenizer(text, add_special_tokens=False)["input_ids"][:PROBE_TOKENS]
+        if completion:
+            probes.append(Probe(encode_prompt(tokenizer, problem, fmt).ids, tuple(completion)))
+    return probes
+
+
+@torch.no_grad()
+def score(model: Any, probes: Sequence[Probe]) -> Tensor:
+    """Return log p(token | all before it) of every completion token of every probe, float32 [tokens].
+
+    One plain forward pass a probe, outside autocast: the weights' own precision decides.
+    """
+    device = model.get_input_embeddings().weight.device
+    found = []
+    for probe in probes:
+        ids = torch.tensor([[*probe.prompt, *probe.completion]], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(probe.prompt) - 1 : -1].float()
+        targets = torch.tensor(probe.completion, device=device)
+        found.append(torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0].cpu())
+    return torch.cat(found)
+
+
+def require_same_scores(original: Tensor, exported: Tensor, dtype: torch.dtype) -> Difference:
+    """Return how far the scores of an export are from those of its original.
+
+    dtype: what the exported weights were rounded to.
+    Raises: UserError when rounding does not explain it, or a score is not finite.
+    """
+    gap = (original - exported).abs()
+    found = Difference(float(gap.mean()), float(gap.max()), len(gap))
+    if not found.mean <= TOLERANCE[dtype]:
+        raise UserError(
+            f"export: the exported model is not the trained one: log-probabilities of the same {found.tokens} tokens "
+            f"differ by {found.mean:.3g} nats on average, rounding to {str(dtype).removeprefix('torch.')} explains "
+            f"{TOLERANCE[dtype]:g}; nothing was exported; use --dtype float32 to see whether it is the rounding"
+        )
+    return found
+
+
+def require_same_accuracy(policy: Policy, evaluation: Evaluation, fmt: Format, problems: int) -> Comparison:
+    """Return the exported model's accuracy on the run's first held-out problems, paired with the run's own answers.
+
+    Raises: UserError when it is significantly lower (exact McNemar test, p < 0.05).
+    """
+    records = evaluation.records[:problems]
+    wanted = [Problem(record.question, record.gold, template=record.template) for record in records]
+    settings = evaluation.settings
+    again = evaluate(build_engine(policy), policy, wanted, fmt, max_new_tokens=settings.max_new_tokens)
+    comparison = compare(Evaluation(records, settings), again)
+    if comparison.significant and comparison.difference < 0:
+        raise UserError(
+            f"export: the exported model solves {100 * comparison.after:.1f} % of {comparison.problems} held-out "
+            f"problems, the run's model {100 * comparison.before:.1f} %: broken on the way; nothing was exported; "
+            "use --dtype float32, or --check 0 to export it all the same"
+        )
+    return comparison

@@ -1,0 +1,171 @@
+"""From a run to a hub repository: staged and shown whole, then uploaded file by file as shown, private by default."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.hub import is_reachable
+from mathgrpo.publishing.card import chosen_license, model_card
+from mathgrpo.publishing.curves import draw_curves
+from mathgrpo.publishing.export import Export, Kind, export_run
+from mathgrpo.publishing.files import require_allowed
+from mathgrpo.publishing.source import Source, find_source
+from mathgrpo.report.load import load_run
+
+SECRETS = re.compile(rb"hf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
+READABLE = (".json", ".md", ".jinja", ".txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What would go up: files by name, and the card.
+
+    Attributes:
+        export: the model that was exported to be published, with its checks.
+        notes: what whoever publishes should know first.
+    """
+
+    repo: str
+    folder: Path
+    files: tuple[Path, ...]
+    card: str
+    export: Export
+    notes: tuple[str, ...]
+
+
+def stage(
+    run: str, repo: str, folder: Path, *, kind: Kind = "merged", dtype: str = "auto", check: int, license_id: str = "",
+    device: str = "auto", say: Callable[[str], None] = lambda line: None,
+) -> Staged:  # fmt: skip
+    """Put exactly what is to go up into a folder: the checked export, the card, the curves. Needs no network.
+
+    Raises: UserError for a wrong name, no run, a broken export, or a file that must not leave this machine.
+    """
+    _require_name(repo)
+    source = find_source(run)
+    if source.run is None:
+        raise UserError(f"{run}: belongs to no run, and the card is made from one; give a run folder or a checkpoint")
+    _require_shareable_base(source, kind)
+    data = load_run(source.run)
+    export = export_run(run, folder, kind=kind, dtype=dtype, check=check, device=device, say=say)
+    has_curves = draw_curves(data, folder / "curves.png")
+    card = model_card(source, data, repo, license_id, has_curves=has_curves, kind=kind)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = tuple(require_allowed(folder))
+    require_no_secret(files)
+    return Staged(repo, folder, files, card, export, tuple(_notes(source, license_id)))
+
+
+def staged_lines(staged: Staged, *, private: bool) -> list[str]:
+    """Return what would go up, for a reader: every file with its size, then the card."""
+    total = sum(path.stat().st_size for path in staged.files)
+    lines = [f"repository  {staged.repo} ({'private' if private else 'public'})"]
+    lines += [f"  {path.stat().st_size:>14,} bytes  {path.name}" for path in staged.files]
+    lines += [f"  {total:>14,} bytes  in {len(staged.files)} files"]
+    lines += [f"note        {note}" for note in staged.notes]
+    return [*lines, "", staged.card]
+
+
+def require_login() -> None:
+    """Return when the hub answers and knows who is asking.
+
+    Raises: UserError otherwise, before anything is exported.
+    """
+    if not is_reachable():
+        raise UserError(
+            "publish: the model hub does not answer; see what would go up with --dry-run, or keep it with: "
+            "mathgrpo export RUN --format zip"
+        )
+    import huggingface_hub
+
+    if huggingface_hub.get_token() is None:
+        raise UserError("publish: nobody is logged in to the model hub; run: hf auth login")
+
+
+def upload(staged: Staged, *, private: bool) -> str:
+    """Upload the staged files and return the repository's address.
+
+    The login is the hub library's own; it is neither asked for, kept nor shown here.
+    Raises: UserError when the hub refuses, or the repository is public and a private one was wanted.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api: Any = huggingface_hub.HfApi()
+    try:
+        repository = str(api.create_repo(staged.repo, private=private, exist_ok=True).repo_id)
+        if private and not api.repo_info(repository).private:
+            raise UserError(
+                f"publish: {repository} exists already and is public; give --public if it may be seen by all, "
+                "or another name"
+            )
+        names = [path.name for path in require_allowed(staged.folder)]
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=staged.folder, allow_patterns=names,
+            commit_message=f"{staged.export.record['name']}, step {staged.export.record['step']}",
+        )  # fmt: skip
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = without_secrets(str(error).strip().partition("\n")[0])
+        raise UserError(f"publish: {staged.repo} was refused ({reason}); check the name, then: hf auth login") from None
+    return without_secrets(str(commit.commit_url))
+
+
+def require_no_secret(files: tuple[Path, ...]) -> None:
+    """Return when no file holds what looks like a token or a key.
+
+    Raises: UserError that names the file, never what is in it.
+    """
+    known = [os.environ[name].encode() for name in SECRET_VARIABLES if len(os.environ.get(name, "")) >= 8]
+    for path in files:
+        if path.suffix not in READABLE or path.name in ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"):
+            continue
+        content = path.read_bytes()
+        if SECRETS.search(content) or any(secret in content for secret in known):
+            raise UserError(
+                f"publish: {path.name} holds what looks like a token or a key; take it out of the recipe or the run's "
+                "notes; nothing was uploaded"
+            )
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with whatever looks like a token or a key blotted out."""
+    for name in SECRET_VARIABLES:
+        if len(secret := os.environ.get(name, "")) >= 8:
+            text = text.replace(secret, "***")
+    return SECRETS.sub(b"***", text.encode()).decode()
+
+
+def _require_name(repo: str) -> None:
+    from huggingface_hub import utils
+    from huggingface_hub.errors import HFValidationError
+
+    checks: Any = utils
+    try:
+        checks.validate_repo_id(repo)
+    except HFValidationError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"REPO={repo}: no repository name ({reason}); give NAME or OWNER/NAME") from error
+
+
+def _require_shareable_base(source: Source, kind: str) -> None:
+    if kind == "adapter" and source.base is not None and Path(source.base).exists():
+        raise UserError(
+            "--format adapter: its base model is a folder on this machine, which nobody else has; publish the merged "
+            "model: --format merged"
+        )
+
+
+def _notes(source: Source, license_id: str) -> list[str]:
+    notes = []
+    if not chosen_license(source, license_id):
+        notes.append("the card names no licence; say which with --license, such as --license apache-2.0")
+    if source.info.get("status") not in (None, "finished"):
+        notes.append(f"the run is not finished ({source.info['status']}); this is its step {source.step}")
+    return notes

@@ -1,0 +1,101 @@
+"""What is exported: a run's last checkpoint, one of its checkpoints, or any model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.config import Recipe
+from mathgrpo.config.load import read_toml, validated
+from mathgrpo.errors import UserError
+from mathgrpo.evaluation import evaluation_names, read_evaluation
+from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.models.sources import adapter_base, locate_model
+from mathgrpo.training.run_folder import CONFIG, read_info
+
+COMMON = ("problems", "format", "rollout")
+"""Sections of a recipe that runs of every kind have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A trained model and what its run says about it.
+
+    Attributes:
+        location: folder or hub id that holds the weights, or the adapter.
+        name: what the export is called.
+        base: the model an adapter was trained on; None when all weights were trained.
+        run: the run folder; None for a model that belongs to none.
+        recipe: the run's, else the defaults.
+        info: the run's run.json, else {}.
+        step: the checkpoint's step; None without a run.
+        evaluation: the run's own evaluation of exactly these weights; None when it made none.
+    """
+
+    location: str
+    name: str
+    base: str | None
+    run: Path | None
+    recipe: Recipe
+    info: Mapping[str, Any]
+    step: int | None
+    evaluation: Evaluation | None
+
+
+def find_source(model: str) -> Source:
+    """Return what a run folder, a checkpoint in one, a model folder or a hub id stands for.
+
+    Raises: UserError when there is no model.
+    """
+    location = locate_model(model)
+    base = adapter_base(location)
+    run = _run_of(Path(model).expanduser())
+    if run is None:
+        folder = Path(location)
+        name = folder.resolve().name if folder.is_dir() else model.rpartition("/")[2]
+        return Source(location, name, base, None, Recipe(), {}, None, None)
+    info, step = read_info(run), _step_of(Path(location))
+    suffix = "" if step is None or step == info.get("steps_done") else f"-step-{step}"
+    return Source(
+        location=location,
+        name=f"{run.resolve().name}{suffix}",
+        base=base,
+        run=run,
+        recipe=recipe_of_run(run),
+        info=info,
+        step=step,
+        evaluation=_evaluation(run, step, info),
+    )
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    """Return the recipe of a run of any kind; what its kind does not have is at its default.
+
+    Raises: UserError when it cannot be read.
+    """
+    data = read_toml(run / CONFIG)
+    try:
+        return validated(Recipe, data)
+    except UserError:  # a supervised run has other sections
+        return validated(Recipe, {name: data[name] for name in COMMON if name in data})
+
+
+def _run_of(folder: Path) -> Path | None:
+    """Return the run folder that a folder is, or whose checkpoint it is."""
+    if not folder.is_dir():
+        return None
+    candidates = (folder, *folder.resolve().parents[:2])
+    return next((run for run in candidates if (run / CONFIG).is_file() and (run / "checkpoints").is_dir()), None)
+
+
+def _step_of(checkpoint: Path) -> int | None:
+    digits = checkpoint.name.removeprefix("step-")
+    return int(digits) if checkpoint.name.startswith("step-") and digits.isdigit() else None
+
+
+def _evaluation(run: Path, step: int | None, info: Mapping[str, Any]) -> Evaluation | None:
+    """Return the run's evaluation of the weights of a step: "after" is that of the last one."""
+    name = "after" if step is not None and step == info.get("steps_done") else f"step-{step}"
+    return read_evaluation(run, name) if name in evaluation_names(run) else None

@@ -1,0 +1,267 @@
+"""What goes up, what never does, and what the card says; a recording hub takes the hub's place."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mathgrpo.errors import UserError
+from mathgrpo.publishing import publish, stage
+from mathgrpo.publishing.card import data_name, public_recipe, without_folders
+from mathgrpo.publishing.publish import staged_lines, upload
+from mathgrpo.publishing.source import find_source, recipe_of_run
+from publishing.published import trained_run
+
+TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+
+
+class RecordingHub:
+    """Takes the calls of HfApi, keeps them, and copies what it is given: the real signatures, checked on the way."""
+
+    def __init__(self, folder: Path, *, exists_public: bool = False, refuse: str = "") -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self._folder, self._public, self._refuse = folder, exists_public, refuse
+
+    def __call__(self, *arguments: Any, **options: Any) -> RecordingHub:
+        assert not arguments and not options, "a token must never be handed over by us"
+        return self
+
+    def _take(self, name: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        import inspect
+
+        from huggingface_hub.hf_api import HfApi
+
+        bound = inspect.signature(getattr(HfApi, name)).bind(None, *arguments, **options).arguments
+        given = {key: value for key, value in bound.items() if key != "self"}
+        self.calls.append((name, given))
+        return given
+
+    def create_repo(self, *arguments: Any, **options: Any) -> Any:
+        if self._refuse:
+            raise ValueError(f"403 for {self._refuse}")
+        given = self._take("create_repo", *arguments, **options)
+        self._public = self._public or not given["private"]
+        return SimpleNamespace(repo_id=f"ana/{given['repo_id']}")
+
+    def repo_info(self, *arguments: Any, **options: Any) -> Any:
+        self._take("repo_info", *arguments, **options)
+        return SimpleNamespace(private=not self._public)
+
+    def upload_folder(self, *arguments: Any, **options: Any) -> Any:
+        from huggingface_hub.utils import filter_repo_objects
+
+        given = self._take("upload_folder", *arguments, **options)
+        source = Path(given["folder_path"])
+        names = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
+        for name in filter_repo_objects(names, allow_patterns=given["allow_patterns"]):
+            shutil.copy(source / name, self._folder / name)
+        return SimpleNamespace(commit_url="https://hub/ana/small/commit/1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_run(tmp_path_factory.mktemp("run"), lora=True)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingHub:
+    (tmp_path / "hub").mkdir()
+    made = RecordingHub(tmp_path / "hub")
+    plug_in(made, monkeypatch)
+    return made
+
+
+def plug_in(hub: RecordingHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", hub)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
+    monkeypatch.setattr(publish, "is_reachable", lambda: True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    from mathgrpo.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["mathgrpo", "publish", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_what_goes_up_is_what_the_dry_run_shows(
+    run: Path, tmp_path: Path, hub: RecordingHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, run, "small", "--dry-run", "--check", 4, "--license", "mit") == 0
+    shown = capsys.readouterr().out
+    assert hub.calls == [] and "dry run: nothing was uploaded" in shown and "small (private)" in shown
+    assert command(monkeypatch, run, "small", "--check", 4, "--license", "mit") == 0
+    said = capsys.readouterr().out
+    assert "published   https://hub/ana/small/commit/1" in said
+    uploaded = {path.name: path.stat().st_size for path in (tmp_path / "hub").iterdir()}
+    rows = [line.split() for line in shown.splitlines() if " bytes  " in line and not line.endswith(" files")]
+    listed = {name: int(size.replace(",", "")) for size, _, name in rows}
+    assert uploaded.keys() == listed.keys() and {"README.md", "curves.png", "model.safetensors"} <= uploaded.keys()
+    changing = {"export.json"}  # holds the time
+    assert all(uploaded[name] == listed[name] for name in uploaded.keys() - changing)
+    assert (tmp_path / "hub" / "README.md").read_text() in shown + "\n"
+    assert [name for name, _ in hub.calls] == ["create_repo", "repo_info", "upload_folder"]
+    assert hub.calls[0][1]["private"] is True and hub.calls[2][1]["repo_id"] == "ana/small"
+
+
+def test_no_state_rollouts_or_logs_go_up_and_no_place_or_token_is_in_a_file(
+    run: Path, tmp_path: Path, hub: RecordingHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, run, "small", "--check", 0) == 0
+    names = {path.name for path in (tmp_path / "hub").iterdir()}
+    assert not names & {"optimizer.safetensors", "training_state.json", "rollouts.jsonl", "metrics.jsonl", "run.json",
+                        "config.toml", "adapter_model.safetensors"}  # fmt: skip
+    captured = capsys.readouterr()
+    everything = [path.read_bytes() for path in (tmp_path / "hub").iterdir()]
+    everything += [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    for content in [*everything, captured.out.encode(), captured.err.encode()]:
+        assert TOKEN.encode() not in content
+    for path in (tmp_path / "hub").iterdir():
+        assert str(run.parents[1]).encode() not in path.read_bytes(), f"{path.name} says where the run lies"
+    assert all(TOKEN not in repr(call) for call in hub.calls)
+
+
+def test_a_public_repository_is_not_taken_for_a_private_one(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hub").mkdir()
+    hub = RecordingHub(tmp_path / "hub", exists_public=True)
+    plug_in(hub, monkeypatch)
+    assert command(monkeypatch, run, "small", "--check", 0) == 2
+    assert "exists already and is public; give --public" in capsys.readouterr().err
+    assert not list((tmp_path / "hub").iterdir())
+    assert command(monkeypatch, run, "small", "--check", 0, "--public") == 0
+    assert list((tmp_path / "hub").iterdir())
+
+
+def test_a_refusal_is_one_line_without_the_token(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plug_in(RecordingHub(tmp_path, refuse=f"token {TOKEN}"), monkeypatch)
+    assert command(monkeypatch, run, "small", "--check", 0) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "was refused (403 for token ***)" in error and TOKEN not in error
+
+
+def test_offline_and_logged_out_are_one_line_before_any_work(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(publish, "is_reachable", lambda: False)
+    monkeypatch.setattr(publish, "export_run", None)
+    assert command(monkeypatch, run, "small") == 2
+    assert "the model hub does not answer; see what would go up with --dry-run" in capsys.readouterr().err
+    monkeypatch.setattr(publish, "is_reachable", lambda: True)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert command(monkeypatch, run, "small") == 2
+    assert "nobody is logged in to the model hub; run: hf auth login" in capsys.readouterr().err
+
+
+def test_a_token_in_the_recipe_stops_everything(run: Path, tmp_path: Path, hub: RecordingHub) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "runs" / "copy"))
+    info = json.loads((copy / "run.json").read_text())
+    info["notes"].append(f"adapter pushed with {TOKEN}")
+    (copy / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"README.md holds what looks like a token") as caught:
+        stage(str(copy), "small", tmp_path / "staged", check=0)
+    assert TOKEN not in str(caught.value) and hub.calls == []
+
+
+def test_the_card_says_what_the_run_found(run: Path, tmp_path: Path) -> None:
+    import yaml
+
+    staged = stage(str(run), "ana/small", tmp_path / "staged", check=0, license_id="mit")
+    verdict = json.loads((run / "verdict.json").read_text())["heldout"]
+    assert verdict["line"] in staged.card and "95 % interval" in staged.card
+    assert "![Curves of the run](curves.png)" in staged.card
+    assert (tmp_path / "staged" / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    metadata = yaml.safe_load(staged.card.split("---")[1])
+    assert metadata["license"] == "mit" and metadata["library_name"] == "transformers"
+    [result] = metadata["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == round(100 * verdict["comparison"]["after"], 2)
+    gain = result["metrics"][0]["args"]["gain"] if "args" in result["metrics"][0] else None
+    assert gain == [round(100 * verdict["comparison"][key], 2) for key in ("low", "high")]
+    assert "base_model" not in metadata and "datasets" not in metadata  # folders on this machine
+    assert "No significant change on held-out problems" in staged.card
+    assert 'from_pretrained("ana/small")' in staged.card and "boxed" in staged.card
+
+
+def test_the_cards_python_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = stage(str(run), "ana/small", tmp_path / "ana" / "small", check=0)
+    (tmp_path / "ana" / "small" / "README.md").unlink()
+    code = staged.card.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "card", "exec"), {})  # noqa: S102 (the code is ours)
+
+
+def test_the_recipe_on_the_card_is_the_runs_without_this_machine(run: Path, tmp_path: Path) -> None:
+    from mathgrpo.config.load import recipe_from_toml
+    from mathgrpo.config.recipe import Recipe
+
+    recipe = recipe_of_run(run)
+    text = public_recipe(recipe)
+    assert str(run.parents[1]) not in text and "output_dir" not in text
+    (tmp_path / "card.toml").write_text(text)
+    again = recipe_from_toml(Recipe, tmp_path / "card.toml")
+    assert again.grpo == recipe.grpo and again.optimizer == recipe.optimizer and again.run.seed == recipe.run.seed
+    assert again.rewards == {"my.py:vowels": 1.0} and again.problems.source == "problems.jsonl"
+    assert data_name(recipe) == "problems.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/ana/x/model", "model"), ("~/data/a.jsonl", "a.jsonl"), ("runs/x", "runs/x"), ("C:\\ana\\m", "m"),
+        ("--set model.path=/home/ana/m --dry-run", "--set model.path=m --dry-run"), ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B"),
+        ("../here/there", "there"), ("3 + 4 / 2", "3 + 4 / 2"),
+    ],
+)  # fmt: skip
+def test_local_paths_become_their_last_part(text: str, expected: str) -> None:
+    assert without_folders(text) == expected
+
+
+def test_an_adapter_over_a_local_folder_is_not_published(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its base model is a folder on this machine"):
+        stage(str(run), "small", tmp_path / "staged", kind="adapter", check=0)
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b/c", "-x", "x--y", "é"])
+def test_a_wrong_name_is_told_before_any_work(name: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no repository name"):
+        stage(str(run), name, tmp_path / "staged", check=0)
+
+
+def test_a_model_without_a_run_has_no_card(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="belongs to no run"):
+        stage(str(run.parents[1] / "model"), "small", tmp_path / "staged", check=0)
+
+
+def test_without_a_licence_the_card_claims_none_and_the_notes_say_so(run: Path, tmp_path: Path) -> None:
+    staged = stage(str(run), "small", tmp_path / "staged", check=0)
+    assert "license:" not in staged.card.split("---")[1] and "No licence is named" in staged.card
+    assert any("--license" in line for line in staged_lines(staged, private=True))
+
+
+def test_a_strange_file_stops_an_upload(run: Path, tmp_path: Path, hub: RecordingHub) -> None:
+    staged = stage(str(run), "small", tmp_path / "staged", check=0)
+    (tmp_path / "staged" / "rollouts.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"rollouts.jsonl: is no file of an exported model"):
+        upload(staged, private=True)
+    assert "upload_folder" not in [name for name, _ in hub.calls]
+
+
+def test_a_checkpoint_in_the_middle_is_named_by_its_step(run: Path) -> None:
+    found = find_source(str(run / "checkpoints" / "step-2"))
+    assert (found.name, found.step, found.run is not None) == ("small-step-2", 2, True)
