@@ -35,6 +35,8 @@ class RunSection(Section):
     """With several processes: seconds one waits for another before the run ends with an error."""
     roofline: bool = True
     """Measure the machine (0.4 s in its first three runs, then kept) so that a run says what share of it a step uses."""
+    notes: tuple[str, ...] = ()
+    """Lines that are shown with the plan and stay with the run; --tiny writes here what it changed."""
 
 
 class LoraSection(Section):

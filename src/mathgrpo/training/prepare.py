@@ -61,7 +61,8 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run should know about how it was set up, one line each."""
         more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision)
-        return (*self.problems.notes, *filter(None, more), f"rollout engine {self.engine.name}: {self.engine.reason}")
+        given = (*self.recipe.run.notes, *self.problems.notes)
+        return (*given, *filter(None, more), f"rollout engine {self.engine.name}: {self.engine.reason}")
 
     @property
     def evaluation_tokens(self) -> int:
