@@ -19,7 +19,7 @@ import torch
 
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
 from mathgrpo.grpo import policy_update, with_advantages
-from mathgrpo.hardware.allocator import keep_freed_memory
+from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.memory import memory_metrics
 from mathgrpo.models import Policy, load_policy
 from mathgrpo.rollout import Engine, build_engine
@@ -37,6 +37,7 @@ LONGEST = 48
 def resident_by_step(steps: int, dtype: str, seed: int = 0) -> list[float]:
     """Return the resident memory in gigabytes after every one of so many rollouts and updates of varying shapes."""
     keep_freed_memory()
+    bound_kernel_caches()
     draw = random.Random(seed)
     policy = load_policy(ModelSection.model_validate({"dtype": dtype}), "cpu", train=True)
     engine = build_engine(policy, "auto", 0)
@@ -47,6 +48,8 @@ def resident_by_step(steps: int, dtype: str, seed: int = 0) -> list[float]:
         groups = sampled_groups(policy, engine, draw, step)
         policy_update(policy, optimizer, groups, section, temperature=1.0, max_new_tokens=LONGEST, max_grad_norm=1.0)
         resident.append(memory_metrics("cpu")["memory/resident_gb"])
+        if (step + 1) % 50 == 0:
+            print(f"step {step + 1}: {resident[-1]:.3f} GB", file=sys.stderr, flush=True)
     return resident
 
 

@@ -1,13 +1,17 @@
-"""Settings of the C library's memory allocator.
+"""Settings of the libraries that hold a CPU process's memory: the C library's allocator, oneDNN's kernel caches.
 
 glibc hands large blocks (above 32 MiB always) and the top of its heap back to the kernel when they are freed, and
 fetches fresh zeroed pages for the next ones: in a training step, which frees and allocates the same large tensors over
 and over, these page faults cost a tenth of the time. Kept in the process, the blocks are used again.
+
+oneDNN, which multiplies 16-bit matrices, compiles a kernel for every shape and keeps 1,024 of them, twice: by itself
+and in torch's layer above it. A kernel takes about half a megabyte, so steps of ever new lengths fill a gigabyte.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import suppress
 
@@ -33,3 +37,17 @@ def keep_freed_memory() -> bool:
         settings = ((M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, TOP_PAD))
         return all(library.mallopt(name, value) == 1 for name, value in settings)
     return False
+
+
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables that size oneDNN's cache and torch's; read once, at the first product."""
+KEPT_KERNELS = 64
+"""Kernels kept in each: what the layers of one training step share. Measured: with 1,024 a step is 5 % faster, with 16 a
+quarter slower; 75 steps of new shapes make the process grow by 0.7 GB with 1,024, by nothing after the 25th with 32.
+"""
+
+
+def bound_kernel_caches() -> None:
+    """Let oneDNN keep few kernels, unless the environment says how many; call before the first 16-bit product."""
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KEPT_KERNELS))

@@ -17,7 +17,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.grpo import Reference, build_reference
-from mathgrpo.hardware.allocator import keep_freed_memory
+from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.device import compute_dtype
@@ -90,6 +90,7 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGL
         torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
     recipe = settle_importance(recipe)
+    bound_kernel_caches()
     recipe, precision = world.from_main(lambda: settle_precision(recipe, device))  # a measurement may differ
     if recipe.run.reuse_memory and device == "cpu":
         keep_freed_memory()
