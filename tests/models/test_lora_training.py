@@ -217,6 +217,23 @@ def test_4bit_weights_are_counted_by_what_they_stand_for(folder: Path) -> None:
 
 
 @needs_bitsandbytes
+def test_the_memory_plan_knows_4bit_weights_before_and_after_they_are_loaded(folder: Path) -> None:
+    from mathgrpo.training.memory_plan import model_sizes, plan_memory, sizes_of_folder
+
+    recipe, model = recipe_of(folder, "nf4"), adapted(folder, "nf4").model
+    ahead, loaded = sizes_of_folder(str(folder / "model"), recipe), model_sizes(model)
+    assert ahead is not None and loaded is not None and ahead.quantized == loaded.quantized == 73_728
+    plan = plan_memory(loaded, recipe, compute_bytes=4, longest_prompt=20, device=None, kind="cpu")
+    stored = count_parameters(model).stored_bytes
+    assert 0.97 * stored < plan.weights < 1.05 * stored
+    kept = plan_memory(
+        loaded, recipe_of(folder, "nf4", rollout={"dequantize": False}), compute_bytes=4, longest_prompt=20,
+        device=None, kind="cpu",
+    )  # fmt: skip
+    assert plan.copies > 0 and kept.copies == 0
+
+
+@needs_bitsandbytes
 def test_the_plan_shows_what_trains_and_what_is_4bit_and_how_rollouts_are_decoded(folder: Path) -> None:
     lines = "\n".join(plan_lines_of(recipe_of(folder, "nf4"), "tiny"))
     assert "89,024 parameters, 8,192 train (LoRA), 73,728 in 4-bit" in lines

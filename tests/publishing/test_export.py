@@ -237,7 +237,10 @@ def test_a_4bit_run_is_merged_into_the_full_precision_base(tmp_path: Path) -> No
     a, b = (adapter[f"base_model.model.{name}.lora_{x}.weight"] for x in "AB")
     torch.testing.assert_close(tensors[f"{name}.weight"], base[f"{name}.weight"] + 2.0 * b @ a, atol=1e-6, rtol=1e-6)
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
-    assert any("4-bit" in note for note in done.record["notes"])
+    apart = done.record["checks"]["distance_from_4bit"]
+    assert apart["mean"] > 10 * done.record["checks"]["logprobs"]["mean"] and apart["mean"] > 1e-3
+    [note] = [note for note in done.record["notes"] if "4-bit" in note]
+    assert f"{apart['mean']:.2g} nats apart" in note
 
 
 CONVERTER = """
@@ -278,6 +281,20 @@ def test_a_strange_file_is_named_not_left_out(full: Path, tmp_path: Path) -> Non
     (tmp_path / "out" / "optimizer.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match=r"optimizer.safetensors: is no file of an exported model"):
         require_allowed(tmp_path / "out")
+
+
+def test_a_supervised_run_is_a_source_too(full: Path, tmp_path: Path) -> None:
+    from mathgrpo.config import recipe_to_toml
+    from mathgrpo.config.sft_recipe import SftRecipe
+
+    run = tmp_path / "sft"
+    shutil.copytree(full / "checkpoints" / "step-3", run / "checkpoints" / "step-3")
+    (run / "config.toml").write_text(recipe_to_toml(SftRecipe()))
+    found = find_source(str(run))
+    assert found.recipe.format.name == SftRecipe().format.name and found.evaluation is None
+    done = export_run(str(run), tmp_path / "out")
+    assert "has no evaluation of these weights" in done.record["checks"]["accuracy"]
+    assert done.record["checks"]["logprobs"]["tokens"] > 10
 
 
 def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ OUT_TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 
 
 def command(converter: Path, model: Path, target: Path, dtype: torch.dtype) -> list[str]:
-    """Return the command line that converts a folder of merged weights."""
-    return [sys.executable, str(converter), str(model), "--outfile", str(target), "--outtype", OUT_TYPES[dtype]]
+    """Return the command line that converts a folder of merged weights; the file's stem is the model's name in it."""
+    return [
+        sys.executable, str(converter), str(model), "--model-name", target.stem, "--outfile", str(target),
+        "--outtype", OUT_TYPES[dtype],
+    ]  # fmt: skip
 
 
 def require_converter(converter: Path | None, model: str) -> Path:

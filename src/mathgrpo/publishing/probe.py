@@ -75,14 +75,19 @@ def score(model: Any, probes: Sequence[Probe]) -> Tensor:
     return torch.cat(found)
 
 
+def difference(one: Tensor, other: Tensor) -> Difference:
+    """Return how far two models' scores of the same probes are apart."""
+    gap = (one - other).abs()
+    return Difference(float(gap.mean()), float(gap.max()), len(gap))
+
+
 def require_same_scores(original: Tensor, exported: Tensor, dtype: torch.dtype) -> Difference:
     """Return how far the scores of an export are from those of its original.
 
     dtype: what the exported weights were rounded to.
     Raises: UserError when rounding does not explain it, or a score is not finite.
     """
-    gap = (original - exported).abs()
-    found = Difference(float(gap.mean()), float(gap.max()), len(gap))
+    found = difference(original, exported)
     if not found.mean <= TOLERANCE[dtype]:
         raise UserError(
             f"export: the exported model is not the trained one: log-probabilities of the same {found.tokens} tokens "
