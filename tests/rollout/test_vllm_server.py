@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import os
 import re
@@ -26,8 +27,10 @@ from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine, guard
 from mathgrpo.rollout.vllm.backend import Drawn, ServerLost
 from mathgrpo.rollout.vllm.client import Client, require_logprobs
 from mathgrpo.rollout.vllm.launch import SERVED
+from mathgrpo.rollout.vllm.probe import difference, plain_logprobs, trial_ids, trial_limit, trial_model
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension, weights_digest
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
+from mathgrpo.rollout.vllm.weights import served_weights
 from mathgrpo.types import Prompt, Sampling
 from rollout.test_vllm_engine import expected_logprobs, prompts_of, saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
@@ -72,6 +75,28 @@ def test_a_server_that_keeps_old_weights_is_found_out(standin: StandIn) -> None:
         with pytest.raises(UserError, match="the pushed weights"):
             engine.generate([PROMPT], 2, SAMPLING)
         assert "/v1/completions" in standin.calls and standin.calls[-1] == "/v1/completions"
+
+
+def test_the_trial_finds_any_one_matrix_that_stays_behind(standin: StandIn) -> None:
+    policy = tiny_policy()
+    weights = served_weights(policy)
+    matrices = [name for name, weight in weights.items() if weight.ndim > 1]
+    assert len(matrices) == 15
+    with serving(standin) as url:
+        engine = build_vllm_engine(policy, VllmSection(url=url))
+        for standin.behind in matrices:
+            standin.model.load_state_dict(weights, strict=False)
+            with pytest.raises(UserError, match="a trial of new weights"):
+                engine.trial()
+
+
+def test_rounding_alone_passes_the_trial_in_bfloat16() -> None:
+    policy = dataclasses.replace(tiny_policy(), compute_dtype=torch.bfloat16)
+    _, model = trial_model(policy, served_weights(policy))
+    ids = trial_ids(policy)
+    exact = plain_logprobs(dataclasses.replace(policy, compute_dtype=torch.float32), model, ids)
+    rounding = difference(plain_logprobs(policy, model, ids), exact).mean
+    assert 0.0 < rounding < trial_limit(policy, model, ids) == pytest.approx(max(0.15, 3 * rounding))
 
 
 def test_a_server_that_took_other_bytes_is_found_out(standin: StandIn) -> None:

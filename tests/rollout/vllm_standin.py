@@ -24,6 +24,7 @@ class StandIn:
 
     Attributes:
         stale: take no new weights, but answer as if.
+        behind: the name of a weight to keep as it is, whatever is pushed.
         digest: what to answer instead of the digest of the weights taken.
         calls: routes asked for, in order.
     """
@@ -38,7 +39,7 @@ class StandIn:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         self.policy = policy_from(self.model, tokenizer, device="cpu", dtype=torch.float32, name="stand-in")
         self.version, self.logprobs_mode = version, logprobs_mode
-        self.stale, self.digest, self.calls = False, "", list[str]()
+        self.stale, self.behind, self.digest, self.calls = False, "", "", list[str]()
         self._lock = threading.Lock()
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -68,7 +69,8 @@ class StandIn:
 
         weights = load_file(path)
         if not self.stale:
-            self.model.load_state_dict(weights, strict=False)
+            taken = {name: weight for name, weight in weights.items() if name != self.behind}
+            self.model.load_state_dict(taken, strict=False)
         return {"digest": self.digest or weights_digest(sorted(weights.items())), "tensors": len(weights)}
 
     def _completions(self, body: dict[str, Any]) -> tuple[int, Any]:

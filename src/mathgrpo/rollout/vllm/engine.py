@@ -17,7 +17,15 @@ from mathgrpo.models import Policy
 from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.native import completion_until_end
 from mathgrpo.rollout.vllm.backend import Backend, Request, ServerLost
-from mathgrpo.rollout.vllm.probe import Difference, difference, plain_logprobs, tolerance, trial_ids, trial_model
+from mathgrpo.rollout.vllm.probe import (
+    Difference,
+    difference,
+    plain_logprobs,
+    tolerance,
+    trial_ids,
+    trial_limit,
+    trial_model,
+)
 from mathgrpo.rollout.vllm.weights import fingerprint, served_weights, write_weights
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -71,7 +79,9 @@ class VllmEngine:
         weights, model = trial_model(self._policy, served_weights(self._policy))
         try:
             self._push(weights)
-            found = self._compare(trial_ids(self._policy), model, "a trial of new weights")
+            ids = trial_ids(self._policy)
+            limit = self._section.probe_tolerance or trial_limit(self._policy, model, ids)
+            found = self._compare(ids, model, limit, "a trial of new weights")
         except ServerLost as lost:
             raise UserError(f"rollout.engine=vllm: it was lost in its trial ({lost}): {self._words()}") from lost
         return found
@@ -117,7 +127,8 @@ class VllmEngine:
         started = time.perf_counter()
         self._pushed = None
         self._push(served_weights(self._policy))
-        found = self._compare(probe, self._policy.causal_lm, "the pushed weights")
+        limit = self._section.probe_tolerance or tolerance(self._policy.compute_dtype)
+        found = self._compare(probe, self._policy.causal_lm, limit, "the pushed weights")
         self._pushed = now
         self.metrics = {
             "vllm/pushed": 1.0, "vllm/push_seconds": time.perf_counter() - started,
@@ -140,7 +151,7 @@ class VllmEngine:
                 )
         self._backend.forget_prefixes()
 
-    def _compare(self, ids: Sequence[int], model: object, what: str) -> Difference:
+    def _compare(self, ids: Sequence[int], model: object, limit: float, what: str) -> Difference:
         """Return how far vLLM's log-probabilities of a prompt are from a model's.
 
         Raises: UserError when further than rounding explains.
@@ -148,7 +159,6 @@ class VllmEngine:
         if len(ids) < 2:
             return Difference(0.0, 0.0)
         found = difference(self._backend.prompt_logprobs(ids), plain_logprobs(self._policy, model, ids))
-        limit = self._section.probe_tolerance or tolerance(self._policy.compute_dtype)
         if not found.mean <= limit:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
