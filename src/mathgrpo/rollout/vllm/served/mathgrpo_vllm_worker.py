@@ -1,7 +1,7 @@
 """What runs inside vLLM's worker: takes new weights from a file and says exactly which it took.
 
 vLLM imports this file with the Python of its own environment, in which this package need not exist: it uses the
-standard library, torch and safetensors only, and its folder holds nothing else.
+standard library, torch and safetensors only, and its folder holds nothing that could hide another module.
 """
 
 from __future__ import annotations
