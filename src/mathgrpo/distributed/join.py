@@ -22,6 +22,8 @@ CONNECT_S = 300.0
 """Seconds in which the store must be there: the process that keeps it may have to import PyTorch first."""
 WATCH_S = 0.25
 """Seconds between two looks at whether another process has failed."""
+LEAVE_S = 2.0
+"""Seconds in which a process that is not waiting for another has left by itself."""
 GRACE_S = 5.0
 """Seconds in which a lost process's own error, or its launcher's word about its death, is waited for."""
 
@@ -220,8 +222,8 @@ def _watch(job: Job, world: ProcessWorld, over: threading.Event) -> None:
     while not over.wait(WATCH_S):
         if not _somebody_failed(store, WATCH_S / 10):
             continue
-        # The failing process may be this one, on its way out with its error.
-        if over.wait(WATCH_S):
+        # This process may be on its way out by itself, with its own error or with one that all of them met.
+        if over.wait(LEAVE_S):
             return
         with suppress(Exception):
             if store.get(FAILED_RANK) == str(job.rank).encode():

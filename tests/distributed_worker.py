@@ -1,0 +1,99 @@
+"""One of two processes that take a list of runs together; started by tests/training/test_distributed.py.
+
+Usage: python distributed_worker.py CASES.json, in torchrun's environment. What became of case i in process r is written
+to outcome-i-r.json beside the cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mathgrpo.config import Recipe
+from mathgrpo.config.load import validated
+from mathgrpo.grpo import gradient
+from mathgrpo.training import Interrupted, train
+from mathgrpo.training import loop as training_loop
+from mathgrpo.training.progress import SilentProgress
+from mathgrpo.training.resume import resumed_recipe
+
+RANK = int(os.environ["RANK"])
+
+
+class Signalling(SilentProgress):
+    """Sends this process a signal when a step is done."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        if metrics["step"] == self._step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def fault(kind: str) -> Iterator[None]:
+    """Make something go wrong in process 1 alone, inside the block."""
+    plain, plain_update, calls = gradient._micro_batch_backward, training_loop._update, [0]
+
+    def backward(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if kind == "out of memory" and calls[0] == 2:
+            raise MemoryError("made by the test")
+        sums, largest = plain(*args, **options)
+        return (sums * torch.nan if kind == "not a number" else sums), largest
+
+    def update(run: Any, *args: Any) -> Any:
+        stats = plain_update(run, *args)
+        if kind == "weights" and run.step == 1:
+            with torch.no_grad():
+                next(iter(run.ready.policy.model.parameters())).view(-1)[5] += 1e-7
+        return stats
+
+    if RANK == 1 and kind:
+        gradient._micro_batch_backward, training_loop._update = backward, update
+    try:
+        yield
+    finally:
+        gradient._micro_batch_backward, training_loop._update = plain, plain_update
+
+
+def run_case(case: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a case ended here."""
+    resume = Path(case["resume"]) if case.get("resume") else None
+    recipe = resumed_recipe(resume, []) if resume else validated(Recipe, case["recipe"])
+    progress = Signalling(case["stop_after"]) if case.get("stop_after") else SilentProgress()
+    try:
+        with fault(case.get("fault", "")):
+            train(recipe, recipe_name="tiny", resume=resume, progress=progress)
+    except Interrupted as stop:
+        return {"ended": "interrupted", "exit_code": stop.exit_code}
+    except SystemExit as silent:
+        return {"ended": "silent", "exit_code": silent.code}
+    except Exception as error:
+        return {"ended": type(error).__name__, "text": str(error)}
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return {"ended": "finished"}
+
+
+def main() -> None:
+    """Take the cases one after the other, each with keys of its own in the store."""
+    path = Path(sys.argv[1])
+    for i, case in enumerate(json.loads(path.read_text())):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(i)
+        outcome = run_case(case)
+        (path.parent / f"outcome-{i}-{RANK}.json").write_text(json.dumps(outcome))
+
+
+if __name__ == "__main__":
+    main()
