@@ -17,8 +17,13 @@ import pytest
 from fakes import tiny_model, tiny_tokenizer
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-COMMANDS = ("train", "sft", "eval", "solve", "report", "score", "check-data", "demo", "export", "publish")
-HEAVY = ("torch", "transformers", "datasets", "peft", "pydantic", "rich", "plotly", "sympy")
+COMMANDS = (
+    "train", "sft", "eval", "solve", "report", "score", "check-data", "demo", "export", "publish", "serve", "sweep",
+    "env",
+)  # fmt: skip
+HEAVY = (
+    "torch", "transformers", "datasets", "peft", "pydantic", "rich", "plotly", "sympy", "optuna", "starlette", "uvicorn",
+)  # fmt: skip
 
 
 def environment() -> dict[str, str]:

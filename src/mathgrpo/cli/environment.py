@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,17 +40,18 @@ class Verdict:
 
 def environment() -> dict[str, Any]:
     """Return the machine in the order a bug report wants it: versions, device, memory, settings, what works."""
-    return {
+    found = {
         "versions": versions(),
-        "system": {"platform": shortened(platform.platform()), "processor": processor(), "cores": os.cpu_count()},
+        "system": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "device": device(),
         "memory": memory(),
-        "settings": {name: shortened(os.environ[name]) for name in SETTINGS if name in os.environ},
-        "cache": shortened(str(_cache_folder())),
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "cache": str(_cache_folder()),
         "engines": [asdict(verdict) for verdict in engines(_has_cuda())],
         "adapters": [asdict(verdict) for verdict in adapters()],
         "extras": [asdict(verdict) for verdict in extras()],
     }
+    return {name: without_names(value) for name, value in found.items()}
 
 
 def versions() -> dict[str, str | None]:
@@ -151,7 +153,7 @@ def extras() -> list[Verdict]:
 
 
 def of_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return the parameters of a recipe's model, counted without reading a weight, and whether the fast engines know it.
+    """Return the parameters of a recipe's model, counted without reading a weight, and which engines serve its kind.
 
     Raises: UserError when there is no such model.
     """
@@ -161,11 +163,8 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
 
     quiet_libraries()
     obstacle = why_not_fused(hollow_model(recipe.model))
-    return {
-        "model": shortened(recipe.model.path),
-        **asdict(outline(recipe.model)),
-        "served": "every native engine that works here" if not obstacle else f"native, cached, or generate: {obstacle}",
-    }
+    served = "every native engine that works here" if not obstacle else f"native, cached, or generate: {obstacle}"
+    return {"model": shortened(recipe.model.path), **asdict(outline(recipe.model)), "served": served}
 
 
 def c_compiler() -> str:
@@ -200,8 +199,16 @@ def shortened(text: str, environment: Mapping[str, str] = os.environ) -> str:
     if len(home) > 1:
         text = text.replace(home, "~")
     name = environment.get("USER") or environment.get("USERNAME") or ""
-    parts = [part if part != name or not name else "USER" for part in text.split("/")]
-    return "/".join(parts)
+    return re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", "USER", text) if name else text
+
+
+def without_names(value: Any) -> Any:
+    """Return JSON data with every text in it shortened."""
+    if isinstance(value, dict):
+        return {name: without_names(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [without_names(each) for each in value]
+    return shortened(value) if isinstance(value, str) else value
 
 
 def _vllm() -> Verdict:
