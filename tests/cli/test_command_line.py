@@ -22,7 +22,8 @@ COMMANDS = (
     "env",
 )  # fmt: skip
 HEAVY = (
-    "torch", "transformers", "datasets", "peft", "pydantic", "rich", "plotly", "sympy", "optuna", "starlette", "uvicorn",
+    "torch", "transformers", "datasets", "peft", "pydantic", "rich", "plotly", "sympy", "optuna", "starlette",
+    "uvicorn",
 )  # fmt: skip
 
 
