@@ -1,8 +1,8 @@
 """`mathgrpo train RECIPE --tiny`: the run a recipe describes, on this machine's CPU, in seconds.
 
-Format, rewards, adapter, quantisation, schedule, optimizer, loss and trackers are the recipe's. The model is the starter
-or a freshly built one of the same architecture, the problems are generated, and there are few of everything. What
-differs is written into `run.notes`, a line each, so that it is shown and stays with the run.
+Format, rewards, adapter, quantisation, schedule, optimizer, loss and trackers are the recipe's. The model is the
+starter or a freshly built one of the same architecture, the problems are generated, and there are few of everything.
+What differs is written into `run.notes`, a line each, so that it is shown and stays with the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MARK = "--tiny: "
 def tiny_run(recipe: Recipe) -> Recipe:
     """Return the recipe to run instead, with what is different in `run.notes`.
 
-    A few hundred thousand parameters cannot learn in four steps: the run shows that everything works, not that it helps.
+    No model gets better in four steps: such a run shows that everything works, not that it helps.
     """
     small, reasons = smaller(recipe), dict[str, str]()
     for change in (_own_model, _without_bitsandbytes, _without_vllm, _without_trackers):
