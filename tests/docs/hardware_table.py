@@ -33,7 +33,7 @@ PROMPTS, GROUP, LONGEST_PROMPT, MAX_NEW_TOKENS = 16, 8, 256, 512
 MEAN_PROMPT, MEAN_COMPLETION = 150, 250
 """Lengths that the times are made for."""
 ROLLOUT_SHARE, UPDATE_MFU = 0.30, 0.35
-"""Shares of the data sheet that an estimate of a time assumes: of the roofline in the rollout, of the peak in the update."""
+"""Shares of the data sheet that an estimate assumes: of the roofline in the rollout, of the peak in the update."""
 
 Method = Literal["all weights", "LoRA", "QLoRA", "QLoRA, small"]
 """QLoRA, small: with rollout.dequantize=false, so that the layers' matrices are there in 4 bits only."""
