@@ -229,23 +229,29 @@ def test_a_server_that_is_not_ours_is_not_restarted(standin: StandIn) -> None:
         engine.generate([PROMPT], 1, SAMPLING)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_the_guard_ends_the_server_and_its_children_when_the_trainer_dies(tmp_path: Path, signum: int) -> None:
-    """The trainer here starts the guard as OwnServer does; the server has a child, and ignores SIGTERM once."""
+@pytest.mark.parametrize(
+    ("signum", "stubborn"), [(signal.SIGKILL, False), pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow)]
+)
+def test_the_guard_ends_the_server_and_its_children_when_the_trainer_dies(
+    tmp_path: Path, signum: int, stubborn: bool
+) -> None:
+    """The trainer here starts the guard as OwnServer does; the server has a child, and may ignore SIGTERM."""
+    scratch = tmp_path / "weights"
     server = (
         "import os, signal, subprocess, sys, time\n"
-        f"if {signum == signal.SIGKILL}: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"if {stubborn}: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         f"open({str(tmp_path / 'pids')!r}, 'w').write(f'{{os.getpid()}} {{child.pid}} ')\n"
         "time.sleep(600)\n"
     )
     trainer = (
         "import subprocess, sys, time\n"
-        f"guard = [sys.executable, '-I', {guard.__file__!r}, {str(tmp_path / 'log')!r}]\n"
+        f"guard = [sys.executable, '-I', {guard.__file__!r}, {str(scratch)!r}, {str(scratch / 'log')!r}]\n"
         f"command = [*guard, sys.executable, '-c', {server!r}]\n"
         "process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)\n"
         "time.sleep(600)\n"
     )
+    scratch.mkdir()
     process = subprocess.Popen([sys.executable, "-c", trainer])
     pids = tmp_path / "pids"
     wait_until(lambda: pids.is_file() and len(pids.read_text().split()) == 2 and pids.read_text().endswith(" "))
@@ -254,6 +260,7 @@ def test_the_guard_ends_the_server_and_its_children_when_the_trainer_dies(tmp_pa
     os.kill(process.pid, signum)
     process.wait()
     wait_until(lambda: not any(map(alive, running)))
+    wait_until(lambda: not scratch.exists())
 
 
 def test_the_worker_needs_nothing_of_this_package(tmp_path: Path) -> None:

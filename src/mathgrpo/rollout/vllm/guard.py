@@ -1,10 +1,10 @@
 """Keeps a server no longer than the trainer lives: started as a program of its own, with the standard library alone.
 
-    python guard.py LOG COMMAND...
+    python guard.py SCRATCH LOG COMMAND...
 
 It starts COMMAND in a session of its own, copies its output to LOG, and ends the whole session when it ends itself,
 when COMMAND does, or when its standard input closes, which happens however the trainer dies. A line "log PATH" on
-standard input moves the log there.
+standard input moves the log there. When the trainer died, the folder SCRATCH, with its weights, is removed too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,9 @@ _SECONDS_TO_STOP = 10.0
 """Time a server gets to end by itself."""
 
 
-def main(log: str, command: list[str]) -> int:
+def main(scratch: str, log: str, command: list[str]) -> int:
     """Run the command until it ends or standard input closes; return its exit status."""
+    trainer = os.getppid()
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -34,6 +36,8 @@ def main(log: str, command: list[str]) -> int:
         _copy(child, Path(log))
     finally:
         _end_session(child)
+        if os.getppid() != trainer:  # it is dead: processes that lose their parent get another
+            shutil.rmtree(scratch, ignore_errors=True)
     return child.returncode
 
 
@@ -81,10 +85,12 @@ def _end_session(child: subprocess.Popen[bytes]) -> None:
 
 
 def _session_ends(child: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait until the session has no process left; return whether that came in time."""
-    deadline = time.monotonic() + seconds
+    """Wait until the session has no process left; return whether that came in time, less once the child has ended."""
+    deadline, ended = time.monotonic() + seconds, 0.0
     while time.monotonic() < deadline:
-        child.poll()  # reaps it, or its session would never be empty
+        if child.poll() is not None:  # this reaps it, too, or its session would never be empty
+            ended = ended or time.monotonic()
+            deadline = min(deadline, ended + seconds / 5)
         if not _signal_session(child.pid, 0):
             return True
         time.sleep(0.05)
@@ -100,4 +106,4 @@ def _signal_session(session: int, signum: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

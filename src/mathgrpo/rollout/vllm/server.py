@@ -102,7 +102,7 @@ class OwnServer:
         port, key = _free_port(), secrets.token_hex(16)
         command = server_command(self._launch, self._section, port)
         process = subprocess.Popen(
-            [sys.executable, "-I", str(_GUARD), str(self._log), *command],
+            [sys.executable, "-I", str(_GUARD), str(self._launch.folder), str(self._log), *command],
             stdin=subprocess.PIPE, env=server_environment(self._launch, key), start_new_session=True,
         )  # fmt: skip
         weakref.finalize(self, _end, process)
