@@ -28,6 +28,7 @@ from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
 from mathgrpo.training.resume import resumed_recipe
 from mathgrpo.training.schedule import learning_rate_at
 from mathgrpo.training.tiny_model import architecture_of
+from mathgrpo.training.trackers import all as all_trackers
 from rollout.vllm_standin import fake_python
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
@@ -98,10 +99,27 @@ def _starter() -> Path:
     return starter_path()
 
 
+class Noted:
+    """A tracker that notes the steps it is told of."""
+
+    def __init__(self, steps: list[int]) -> None:
+        self.steps = steps
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.steps.append(step)
+
+    def completions(self, step: int, rows: list[list[Any]]) -> None:
+        assert rows
+
+    def close(self, status: str) -> None:
+        assert status == "finished"
+
+
 def test_the_4_bit_recipe_trains_its_adapter_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes")
     pytest.importorskip("trackio")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    logged: list[int] = []
+    monkeypatch.setattr(all_trackers, "KINDS", {"trackio": lambda run: Noted(logged)})
     run = tiny_run_of("qwen2.5-3b-qlora", tmp_path)
     recipe = load_recipe(path_of("qwen2.5-3b-qlora"))
     require_whole(run, recipe)
@@ -114,7 +132,7 @@ def test_the_4_bit_recipe_trains_its_adapter_alone(tmp_path: Path, monkeypatch: 
     policy = load_policy(resumed_recipe(run, []).model.model_copy(update={"path": str(run)}), "cpu", train=True)
     zero, adapted = unlearnt_layers(policy.model)
     assert adapted == 4 and len(zero) < adapted
-    assert any((tmp_path / "trackio").glob("*.db"))
+    assert sorted(set(logged)) == [0, 1, 2, 3, 4]  # 0: the evaluation before
 
 
 @pytest.mark.slow  # the stand-in decodes without a cache
@@ -156,15 +174,32 @@ def called(*arguments: object) -> None:
     app([str(argument) for argument in arguments], prog_name="mathgrpo", standalone_mode=False)
 
 
+def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `mathgrpo train ... --tiny` as a user does."""
+    sets = [f"run.output_dir={tmp_path}", "run.name=run", "run.roofline=false"]
+    return subprocess.run(
+        [sys.executable, "-m", "mathgrpo", "train", *arguments, *(word for one in sets for word in ("--set", one))],
+        capture_output=True, text=True, timeout=500, check=False,
+        env=os.environ | {"PYTHONPATH": str(FOLDER.parent / "src")} | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_says_what_it_changed_and_trackio_has_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("trackio")
+    done = command(tmp_path, path_of("qwen2.5-3b-qlora"), "--tiny", TRACKIO_DIR=str(tmp_path / "trackio"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    require_whole(tmp_path / "run", load_recipe(path_of("qwen2.5-3b-qlora")))
+    assert "--tiny: rollout.max_new_tokens = 48 (recipe: 1024)" in done.stdout and "in 4-bit" in done.stdout
+    assert any((tmp_path / "trackio").glob("*.db"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_two_gpu_recipe_runs_in_two_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mathgrpo", "train", path_of("qwen2.5-0.5b-xml-2gpu"), "--tiny"]
-    sets = ["--set", f"run.output_dir={tmp_path}", "--set", "run.name=run", "--set", "run.roofline=false"]
-    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent / "src")}
-    done = subprocess.run(
-        [*command, *sets, "--processes", "2"], capture_output=True, text=True, env=environment, timeout=500, check=False
-    )
+    done = command(tmp_path, path_of("qwen2.5-0.5b-xml-2gpu"), "--tiny", "--processes", "2")
     assert done.returncode == 0, done.stderr[-3000:]
     require_whole(tmp_path / "run", load_recipe(path_of("qwen2.5-0.5b-xml-2gpu")))
 
