@@ -149,6 +149,14 @@ def step_seconds(name: str, method: Method, gpu: Gpu) -> tuple[float, float]:
     return rollout + update, rollout / ROLLOUT_SHARE + update / UPDATE_MFU
 
 
+def step_flops(name: str, method: Method) -> int:
+    """Return the useful FLOPs of the tables' step, rollout and update."""
+    shape = model_shape(model_of(name, method), 4)
+    groups = [GroupLengths(MEAN_PROMPT, (MEAN_COMPLETION,) * GROUP)] * PROMPTS
+    rollout = sum(work.flops for work in (prefill_work(shape, groups), *decode_work(shape, groups)))
+    return rollout + training_flops(shape, *update_size(groups))
+
+
 def memory_table() -> list[str]:
     """Return the table of memory, line by line."""
     head = ["model", "trains", "held, bfloat16", *(gpu.label for gpu in GPUS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docs.hardware_table import GB, GPUS, PAGE, QWEN, memory_of, sizes_of, step_seconds, with_tables
+from docs.hardware_table import GB, GPUS, PAGE, QWEN, memory_of, sizes_of, step_flops, step_seconds, with_tables
 
 TEXT = PAGE.read_text(encoding="utf-8")
 T4, RTX, A100, H100, H200 = GPUS
@@ -56,3 +56,8 @@ def test_the_formulas_of_the_page_are_the_plans() -> None:
 def test_a_step_on_a_t4_takes_most_of_a_minute() -> None:
     least, likely = step_seconds("Qwen2.5-0.5B", "all weights", T4)
     assert least < likely and 30 < likely < 60
+
+
+def test_a_step_of_half_a_billion_weights_is_out_of_a_cpus_reach() -> None:
+    flops = step_flops("Qwen2.5-0.5B", "all weights")
+    assert 1e14 < flops < 2e14 and 20 * 60 < flops / 0.1e12 < 25 * 60, "over 10^14 FLOPs, more than twenty minutes"
