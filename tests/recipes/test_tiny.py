@@ -93,6 +93,19 @@ def test_it_runs_to_its_end_and_its_weights_move(name: str, tmp_path: Path) -> N
     assert weights_of(run / "checkpoints" / "step-4").keys() == after.keys()
 
 
+@pytest.mark.slow
+def test_a_run_is_gone_on_with_and_its_model_trained_further(tmp_path: Path) -> None:
+    run = tiny_run_of("gpt2-step-verified", tmp_path, "training.steps=2")
+    assert run_training(resumed_recipe(run, ["training.steps=3"]), "run", resume=run) == run
+    assert [row["step"] for row in rows_of(run / "metrics.jsonl")] == [1, 2, 3]
+    notes = json.loads((run / "run.json").read_text())["notes"]
+    assert "--tiny: run.device = cpu (recipe: auto)" in notes, "what --tiny changed stays with the run"
+    further = tiny_run_of("gpt2-step-verified", tmp_path / "further", f"model.path={run}", "training.steps=1")
+    assert resumed_recipe(further, []).model.path == str(run)
+    assert json.loads((further / "eval" / "before.json").read_text())["settings"]["model"] == "run"
+    assert weights_of(run).keys() == weights_of(further).keys()
+
+
 def _starter() -> Path:
     from mathgrpo.models.sources import starter_path
 
@@ -239,6 +252,9 @@ def test_the_stand_in_has_the_models_architecture(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     assert architecture_of(str(tmp_path)) == "gpt2" == architecture_of("vicgalle/gpt2-open-instruct-v1")
     assert architecture_of("Qwen/Qwen2.5-3B-Instruct") == "qwen2" == architecture_of("starter")
+    (tmp_path / "run" / "checkpoints" / "step-1").mkdir(parents=True)
+    (tmp_path / "config.json").rename(tmp_path / "run" / "checkpoints" / "step-1" / "config.json")
+    assert architecture_of(str(tmp_path / "run")) == "gpt2"
     for name in ("gpt2-step-verified", "qwen2.5-3b-qlora"):
         policy = load_policy(tiny_recipe(path_of(name), ["training.trackers=[]"]).model, "cpu", train=True)
         assert policy.model.config.model_type == architecture_of(load_recipe(path_of(name)).model.path)

@@ -40,14 +40,14 @@ _REVISION = 1
 
 
 def architecture_of(path: str) -> Architecture:
-    """Return what stands in for a recipe's model: by the config of a folder, else by the model's name.
+    """Return what stands in for a recipe's model: by the config of a model or run folder, else by the name.
 
     Example:
         >>> architecture_of("vicgalle/gpt2-open-instruct-v1"), architecture_of("Qwen/Qwen2.5-3B-Instruct")
         ('gpt2', 'qwen2')
     """
-    config = Path(path).expanduser() / "config.json"
-    name = path.lower()
+    folder, name = Path(path).expanduser(), path.lower()
+    config = (Path(locate_model(path)) if folder.is_dir() else folder) / "config.json"
     if config.is_file():
         try:
             name = str(json.loads(config.read_text(encoding="utf-8")).get("model_type", ""))
