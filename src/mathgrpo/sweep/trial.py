@@ -43,7 +43,7 @@ class WatchedProgress:
 
     def say(self, text: str) -> None:
         """Show a line about an evaluation, and act on the evaluation."""
-        if not text.startswith("evaluation "):
+        if not text.startswith("evaluation ") or text.startswith("evaluation  "):  # the second is the plan's
             return
         self._inner.say(f"  {text}")
         names = (name.removeprefix("step-") for name in evaluation_names(self._folder) if name.startswith("step-"))
