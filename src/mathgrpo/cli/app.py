@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli import check_data, demo, env, evaluate, export, publish, report, score, serve, sft, solve, sweep, train
+from mathgrpo.cli import (
+    check_data,
+    demo,
+    env,
+    evaluate,
+    export,
+    publish,
+    report,
+    score,
+    serve,
+    sft,
+    solve,
+    sweep,
+    train,
+)
 from mathgrpo.errors import UserError
 
 app = typer.Typer(

@@ -34,7 +34,7 @@ class RunSection(Section):
     peer_timeout_s: float = Field(1800.0, gt=0.0)
     """With several processes: seconds one waits for another before the run ends with an error."""
     roofline: bool = True
-    """Measure the machine (0.4 s in its first three runs, then kept) so that a run says what share of it a step uses."""
+    """Measure the machine (0.4 s in its first three runs, then kept): a run then says what share of it a step uses."""
     notes: tuple[str, ...] = ()
     """Lines that are shown with the plan and stay with the run; --tiny writes here what it changed."""
 
@@ -200,7 +200,7 @@ class OptimizerSection(Section):
     """Share of the steps during which the learning rate rises from 0."""
     compute_copy: Literal["auto", "on", "off"] = "auto"
     """Keep the layers' matrices of the model in the compute precision beside their float32 masters, which the optimizer
-    trains, instead of casting them in every micro-batch. Same numbers. auto: on CUDA in bfloat16, without an adapter."""
+    trains, instead of casting them in each micro-batch. Same numbers. auto: on CUDA in bfloat16, without an adapter."""
     kernel: Literal["auto", "torch", "triton"] = "auto"
     """AdamW as torch's fused one, or as one Triton kernel that writes the compute copy too. auto: triton with a compute
     copy on CUDA, where it takes the same step as torch's on a trial."""
