@@ -35,7 +35,7 @@ $(LINT_STAMP): $(TEST_STAMP)
 setup: $(STAMP)  ## make .venv with the mathgrpo command in it
 	@echo "ready: $(BIN)/mathgrpo --help"
 
-demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about three minutes on two cores
+demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about a minute on two cores
 	$(BIN)/mathgrpo demo $(ARGS)
 
 test: $(TEST_STAMP)  ## run the tests (under 3 minutes on 2 cores)
@@ -47,7 +47,7 @@ test-all: $(TEST_STAMP)  ## run every test, the slow ones too
 bench: $(TEST_STAMP)  ## measure a step against TRL's on this CPU (under 15 minutes; ARGS=--quick: one minute)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-accuracy: $(TEST_STAMP)  ## wall-clock to 80 % held-out accuracy, against TRL (about 10 minutes)
+bench-accuracy: $(TEST_STAMP)  ## wall-clock to 80 % held-out accuracy, against TRL (2 minutes)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 bench-gpu: $(TEST_STAMP)  ## the same on a CUDA device, with a 0.5 B model

@@ -59,16 +59,16 @@ def cpu(vllm: bool) -> list[Plan]:
     extra = (OURS_SKIPPING, TRL_MICRO, TRL_TUNED_ALLOCATOR)
     return [
         Plan(name="natural-float32", title="A whole step at natural lengths, float32", settings=Settings(),
-             contestants=(OURS, *peers, *extra, *rollout_peers), share=0.3),
+             contestants=(OURS, *peers, *extra, *rollout_peers), share=0.24),
         Plan(name="forced-float32", title="A whole step where every completion has 256 tokens, float32",
              settings=Settings(mode="forced"), contestants=(OURS, PROVING, TRL_STATIC, *rollout_peers), warmup=1,
-             min_steps=2, max_steps=6, share=0.25),
+             min_steps=2, max_steps=4, share=0.15),
         Plan(name="natural-bfloat16", title="A whole step at natural lengths, bfloat16",
              settings=Settings(dtype="bfloat16"), contestants=(OURS, PROVING, TRL_STATIC_BF16, TRL_TUNED_ALLOCATOR),
-             share=0.15),
+             share=0.1),
         Plan(name="forced-bfloat16", title="A whole step where every completion has 256 tokens, bfloat16",
              settings=Settings(mode="forced", dtype="bfloat16"), contestants=(OURS, PROVING, TRL_STATIC_BF16), warmup=1,
-             min_steps=2, max_steps=4, share=0.15),
+             min_steps=2, max_steps=3, share=0.1),
     ]  # fmt: skip
 
 
@@ -81,11 +81,11 @@ def gpu() -> list[Plan]:
     peers = (PROVING, TRL_STATIC_BF16, TRL_COMPILED, casting)
     return [
         Plan(name="batch-512", title="64 prompts × 8, 200 tokens each", settings=large, contestants=(OURS, *peers),
-             min_steps=2, max_steps=6, share=0.5),
+             min_steps=2, max_steps=6, share=0.35),
         Plan(name="batch-64", title="8 prompts × 8, 200 tokens each", settings=common, contestants=(OURS, *peers),
-             min_steps=2, max_steps=6, share=0.25),
+             min_steps=2, max_steps=6, share=0.18),
         Plan(name="vocabulary", title="Peak memory of a large vocabulary: 1 prompt × 8, 1,024 tokens each",
-             settings=long, contestants=(OURS, TRL_GENERATE), warmup=1, min_steps=2, max_steps=3, share=0.2),
+             settings=long, contestants=(OURS, TRL_GENERATE), warmup=1, min_steps=2, max_steps=3, share=0.1),
     ]  # fmt: skip
 
 
@@ -104,7 +104,7 @@ class AxisPlan(Record):
         contestants = (OURS, TRL_GENERATE) if value in self.with_trl else (OURS,)
         return Plan(
             name=f"{self.name}-{value}", title=self.title, settings=settings, contestants=contestants, warmup=1,
-            min_steps=2, max_steps=5,
+            min_steps=2, max_steps=3,
         )  # fmt: skip
 
 
@@ -114,11 +114,11 @@ def cpu_axes() -> list[AxisPlan]:
     small = base.model_copy(update={"prompts_per_step": 4, "group_size": 4})
     return [
         AxisPlan(name="group_size", title="Completions of one prompt (8 prompts, 64 tokens)", base=base,
-                 values=(4, 16, 64), with_trl=(4, 64)),
+                 values=(4, 16, 64), with_trl=(4, 16)),
         AxisPlan(name="prompts_per_step", title="Prompts of a step (8 completions each, 64 tokens)", base=base,
-                 values=(4, 16, 64), with_trl=(4, 64)),
+                 values=(4, 16, 64), with_trl=(4, 16)),
         AxisPlan(name="max_new_tokens", title="Completion length (4 prompts × 4)", base=small,
-                 values=(64, 256, 1024), with_trl=(64, 1024)),
+                 values=(64, 256, 1024), with_trl=(64, 256)),
         AxisPlan(name="model", title="Model size (4 prompts × 4, 32 tokens)",
                  base=small.model_copy(update={"max_new_tokens": 32}),
                  values=("1m", "starter-shape", "10m", "30m", "100m"), with_trl=("1m", "30m")),

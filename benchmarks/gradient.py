@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -45,34 +46,52 @@ def _unpadded(ids: Any, mask: Any) -> list[list[int]]:
 def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
     """Return how far our gradient on TRL's batch is from TRL's.
 
-    relative: L2 norm of the difference over the L2 norm of TRL's gradient. norm: TRL's. tokens: of the completions.
-    The weights do not change.
+    relative: L2 norm of the difference over the L2 norm of TRL's gradient. norm: TRL's. tokens: of the completions. In a
+    lower precision with float32 weights the two sides round differently; then rounding and trl_rounding are the distance
+    of each side's gradient from that of the model's own modules in float32, over the latter's norm. Weights do not change.
     """
     import torch
     from safetensors.torch import load_file
 
-    from mathgrpo.grpo import policy_update
-
     facts = json.loads(path.read_text())
-    expected = load_file(path.with_suffix(".safetensors"))
-    groups = _groups(facts)
-    recorder = _recorder(ready.policy.model)
-    stats = policy_update(
-        ready.policy, recorder, groups, ready.recipe.grpo, temperature=1.0,
-        max_new_tokens=facts["max_new_tokens"], max_grad_norm=1e30,
-    )  # fmt: skip
-    ours = recorder.gradient
-    if ours.keys() != expected.keys():
-        raise ValueError(f"the two sides train different parameters: {sorted(ours.keys() ^ expected.keys())[:3]}")
-    norm = math.sqrt(sum(float(value.double().pow(2).sum()) for value in expected.values()))
-    squares = sum(float((ours[name].double() - value.double()).pow(2).sum()) for name, value in expected.items())
-    if not norm > 0:
+    theirs = load_file(path.with_suffix(".safetensors"))
+    ours, loss = _our_gradient(ready.policy, facts, ready.recipe.grpo)
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"the two sides train different parameters: {sorted(ours.keys() ^ theirs.keys())[:3]}")
+    if not (norm := _norm(theirs)) > 0:
         raise ValueError("TRL's gradient is zero, so that agreement would mean nothing; take another step's prompts")
-    torch.manual_seed(0)
-    return {
-        "relative": math.sqrt(squares) / norm, "norm": norm, "loss": stats.metrics["loss"], "trl_loss": facts["loss"],
+    found = {
+        "relative": _distance(ours, theirs), "norm": norm, "loss": loss, "trl_loss": facts["loss"],
         "tokens": sum(len(ids) for ids in facts["completion_ids"]),
     }  # fmt: skip
+    masters = all(p.dtype == torch.float32 for p in ready.policy.model.parameters())
+    if masters and ready.policy.compute_dtype != torch.float32:
+        exact_policy = dataclasses.replace(ready.policy, compute_dtype=torch.float32)
+        plain = ready.recipe.grpo.model_copy(update={"fused_forward": "off", "attention": "sdpa", "compile": "off"})
+        exact, _ = _our_gradient(exact_policy, facts, plain)
+        found |= {"rounding": _distance(ours, exact), "trl_rounding": _distance(theirs, exact)}
+    torch.manual_seed(0)
+    return found
+
+
+def _our_gradient(policy: Any, facts: dict[str, Any], settings: Any) -> tuple[dict[str, Any], float]:
+    """Return our gradient on TRL's batch before clipping, by parameter, and the loss."""
+    from mathgrpo.grpo import policy_update
+
+    recorder = _recorder(policy.model)
+    stats = policy_update(
+        policy, recorder, _groups(facts), settings, temperature=1.0, max_new_tokens=facts["max_new_tokens"],
+        max_grad_norm=1e30,
+    )  # fmt: skip
+    return recorder.gradient, stats.metrics["loss"]
+
+
+def _norm(gradient: dict[str, Any]) -> float:
+    return math.sqrt(sum(float(value.double().pow(2).sum()) for value in gradient.values()))
+
+
+def _distance(gradient: dict[str, Any], reference: dict[str, Any]) -> float:
+    return _norm({name: gradient[name].double() - reference[name].double() for name in reference}) / _norm(reference)
 
 
 def _groups(facts: dict[str, Any]) -> list[Any]:

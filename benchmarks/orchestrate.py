@@ -123,9 +123,12 @@ def _gradient(entries: Sequence[_Entry], folder: Path, say: Say) -> Gradient | N
     if not reply:
         return None
     gradient = Gradient(**reply)
+    rounding = ""
+    if gradient.rounding is not None and gradient.trl_rounding is not None:
+        rounding = f"; from the float32 gradient: ours {gradient.rounding:.1e}, TRL's {gradient.trl_rounding:.1e}"
     say(
         f"same gradient: relative difference {gradient.relative:.1e} on {gradient.tokens:,} tokens that TRL sampled "
-        f"(loss {gradient.loss:.6f}, TRL {gradient.trl_loss:.6f})"
+        f"(loss {gradient.loss:.6f}, TRL {gradient.trl_loss:.6f}){rounding}"
     )
     return gradient
 

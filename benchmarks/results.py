@@ -69,13 +69,18 @@ class Row(Record):
 
 
 class Gradient(Record):
-    """Our gradient beside TRL's, on a batch that TRL sampled. relative: |ours - TRL's| / |TRL's|, L2 norms."""
+    """Our gradient beside TRL's, on a batch that TRL sampled. relative: |ours - TRL's| / |TRL's|, L2 norms.
+
+    rounding, trl_rounding: the same distance of each side from the float32 gradient, below float32.
+    """
 
     relative: float
     norm: float
     loss: float
     trl_loss: float
     tokens: int
+    rounding: float | None = None
+    trl_rounding: float | None = None
 
 
 class Experiment(Record):

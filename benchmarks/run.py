@@ -26,8 +26,7 @@ from benchmarks.table import axis_table, experiment_table, markdown, step_ratio_
 from benchmarks.task import measure_machine, prepare_task, read_facts
 from mathgrpo.errors import UserError
 
-MINUTES = {"bench": 14.0, "bench-gpu": 8.0, "quick": 0.85, "tiny": 5.0}
-SCALING_SHARE = 0.3
+MINUTES = {"bench": 14.0, "bench-gpu": 9.0, "quick": 0.85, "tiny": 5.0}
 QUICK_RESERVE_S = 6.0
 """Of the time of --quick, what stopping the workers and printing may take."""
 
@@ -104,7 +103,7 @@ def benchmark(given: argparse.Namespace) -> Results:
         seconds=round(time.monotonic() - started, 1), machine=facts, versions=found, experiments=tuple(done),
         scaling=tuple(scaling), notes=tuple(notes),
     )  # fmt: skip
-    _write(results, given.out)
+    _write(results, given.out, given.only)
     if done:
         _say(step_ratio_line(done[0]))
     return results
@@ -180,9 +179,9 @@ def _argv(given: argparse.Namespace) -> list[str]:
     return flags + (["--vllm-python", "PYTHON"] if given.vllm_python else [])
 
 
-def _write(results: Results, folder: Path) -> None:
+def _write(results: Results, folder: Path, only: str) -> None:
     """Write the results as JSON and as Markdown; an experiment alone does not replace the whole."""
-    path = folder / f"{results.kind}.json"
+    path = folder / f"{'-'.join(filter(None, (results.kind, only)))}.json"
     write_results(results, path)
     path.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
     _say(f"wrote {path} and {path.with_suffix('.md')}")

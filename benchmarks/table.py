@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.repeats import Spread, paired_ratio, spread
-from benchmarks.results import Axis, Experiment, Results, Row, Sample
+from benchmarks.results import Axis, Experiment, Gradient, Results, Row, Sample
 from benchmarks.scaling import costs, rises
 
 HEAD = (
@@ -129,12 +129,7 @@ def _line(row: Row, reference: Row | None) -> str:
 def _remarks(experiment: Experiment) -> list[str]:
     remarks = [f"- {row.contestant.label}: {row.contestant.note}" for row in experiment.rows if row.contestant.note]
     remarks += [f"- {row.contestant.label} left the round: {row.failure}" for row in experiment.rows if row.failure]
-    gradient = experiment.gradient
-    if gradient is not None:
-        remarks.append(
-            f"- Same gradient: on {gradient.tokens:,} tokens that TRL sampled, the L2 norm of the difference is "
-            f"{gradient.relative:.1e} of TRL's gradient."
-        )
+    remarks += _gradient_remarks(experiment.gradient) if experiment.gradient is not None else []
     difference = [s.logprob_difference for row in experiment.rows for s in row.samples if s.logprob_difference]
     if difference:
         remarks.append(f"- mathgrpo, mean |Δ log-prob| of sampler and trainer: {spread(difference).median:.1e}.")
@@ -148,6 +143,18 @@ def _remarks(experiment: Experiment) -> list[str]:
         shown = ", ".join(f"{kind} {size / 1e6:,.0f} MB" for kind, size in imported.items())
         remarks.append(f"- Of the peak, before there is a model: {shown}.")
     return remarks
+
+
+def _gradient_remarks(gradient: Gradient) -> list[str]:
+    tokens = f"on {gradient.tokens:,} tokens that TRL sampled"
+    if gradient.rounding is None or gradient.trl_rounding is None:
+        return [
+            f"- Same gradient: {tokens}, the L2 norm of the difference is {gradient.relative:.1e} of TRL's gradient."
+        ]
+    return [
+        f"- Same gradient within its precision: {tokens}, ours is {gradient.rounding:.1e} from the float32 gradient of the "
+        f"same batch (L2 norm of the difference over its norm), TRL's {gradient.trl_rounding:.1e}."
+    ]
 
 
 def _speed_remarks(samples: Sequence[Sample]) -> list[str]:

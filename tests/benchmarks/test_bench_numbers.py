@@ -84,6 +84,14 @@ def test_the_table_has_a_row_for_each_contestant_and_says_what_a_row_needs() -> 
     assert "2.0e-06 of TRL's gradient" in table and "Zero-advantage groups are computed" in table
 
 
+def test_below_float32_the_gradients_are_held_against_the_float32_one() -> None:
+    done = experiment()
+    assert done.gradient is not None
+    rounded = done.gradient.model_copy(update={"rounding": 0.05, "trl_rounding": 0.061})
+    table = experiment_table(done.model_copy(update={"gradient": rounded}))
+    assert "ours is 5.0e-02 from the float32 gradient" in table and "TRL's 6.1e-02" in table
+
+
 def test_a_contestant_that_was_not_idle_between_turns_is_told() -> None:
     table = experiment_table(experiment())
     busy = experiment().rows[0].model_copy(update={"idle_cpu_s": 3.0})  # of 55.5 s in all

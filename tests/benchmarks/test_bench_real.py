@@ -37,6 +37,16 @@ def test_both_sides_take_the_same_steps(tmp_path: Path, mode: Any) -> None:
         assert mode == "natural" or sample.tokens == settings.completions * 40
 
 
+def test_in_bfloat16_we_are_as_near_to_the_float32_gradient_as_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    settings = Settings(dtype="bfloat16", **SMALL)
+    prepare_task(settings, tmp_path / "task")
+    done = run_experiment("x", "", settings, [OURS, PROVING], tmp_path / "task", Pace(1, 1, 1), lambda line: None)
+    gradient = done.gradient
+    assert gradient is not None and gradient.rounding is not None and gradient.trl_rounding is not None
+    assert 1e-4 < gradient.rounding < 1.5 * gradient.trl_rounding < 0.75
+
+
 def test_both_sides_start_from_the_same_accuracy_and_learn(tmp_path: Path) -> None:
     pytest.importorskip("trl")
     settings = Settings(max_new_tokens=48, learning_rate=1e-4, heldout_problems=40, num_steps=2, threads=1)
@@ -69,7 +79,7 @@ def test_a_whole_small_run_writes_its_files_and_ends_with_the_ratio(
     pytest.importorskip("trl")
     main(["--tiny", "--out", str(tmp_path), "--only", "natural-float32"])
     assert capsys.readouterr().out.splitlines()[-1].startswith("step ratio ")
-    results = read_results(tmp_path / "tiny.json")
+    results = read_results(tmp_path / "tiny-natural-float32.json")
     assert results.kind == "tiny" and all(not row.failure for row in results.experiments[0].rows)
-    assert (tmp_path / "tiny.md").read_text().startswith("Measured on ")
+    assert (tmp_path / "tiny-natural-float32.md").read_text().startswith("Measured on ")
     assert load_recipe("demo").grpo.skip_zero_advantage, "the label of the skipping row says that it is the default"

@@ -47,6 +47,20 @@ def test_equal_rewards_are_zero_where_their_mean_rounds() -> None:
     assert group_advantages(rewards, "none").tolist() == [[0.0] * 3] * 2
 
 
+@pytest.mark.parametrize("scale", ["group", "none", "batch"])
+def test_a_completion_without_a_reward_gets_zero_and_changes_nothing_for_the_others(scale: str) -> None:
+    # As in TRL 1.16: NaN is left out of the baseline and of the deviation.
+    scored = torch.tensor([[0.0, 2.0, 1.0], [4.0, 1.0, 4.0]])
+    holes = torch.tensor([[0.0, math.nan, 2.0, 1.0], [4.0, 1.0, 4.0, math.nan], [math.nan] * 4])
+    advantages = group_advantages(holes, scale)  # type: ignore[arg-type]
+    expected = group_advantages(scored, scale)  # type: ignore[arg-type]
+    torch.testing.assert_close(advantages[0, [0, 2, 3]], expected[0])
+    torch.testing.assert_close(advantages[1, :3], expected[1])
+    assert advantages[0, 1] == 0 and advantages[1, 3] == 0 and advantages[2].tolist() == [0.0] * 4
+    lone = group_advantages(torch.tensor([[math.nan, 3.0]]), scale)  # type: ignore[arg-type]
+    assert lone.tolist() == [[0.0, 0.0]]
+
+
 def test_with_advantages_fills_groups_and_leaves_the_rest() -> None:
     groups = make_groups()
     filled = with_advantages(groups, "none")
@@ -56,12 +70,12 @@ def test_with_advantages_fills_groups_and_leaves_the_rest() -> None:
         assert after.completions is before.completions
 
 
-def test_with_advantages_refuses_missing_and_non_finite_rewards() -> None:
+def test_with_advantages_refuses_missing_and_infinite_rewards() -> None:
     def group(*rewards: float) -> RolloutGroup:
         completion = Completion((5, 1), (0.0, 0.0), "eos")
         return RolloutGroup(Problem("q", "1"), Prompt((3,), 0), (completion,) * 2, ("", ""), rewards=rewards)
 
-    for bad in ([group(1.0)], [group(1.0, math.nan)], [group(1.0, math.inf)]):
+    for bad in ([group(1.0)], [group(1.0, math.inf)]):
         with pytest.raises(UserError):
             with_advantages(bad, "group")
     assert with_advantages([], "group") == []

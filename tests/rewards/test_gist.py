@@ -55,7 +55,7 @@ def test_hostile_texts_take_no_quadratic_time() -> None:
     paid("<reasoning>" + "</reasoning><answer>" * 50_000)
     paid("<reasoning>\n" + "\n</reasoning>\n<answer>\n" * 50_000)
     paid("<reasoning>" + "</reasoning>" + " " * 10**6)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 5
 
 
 def test_all_five_by_name_add_up() -> None:

@@ -1,10 +1,12 @@
 import re
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference_code
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import REFERENCE_WEIGHTS, REWARDS, build_suite
 
@@ -76,7 +78,7 @@ def test_a_million_tags_take_no_quadratic_time() -> None:
     start = time.perf_counter()
     paid("<reasoning>" + "</reasoning><answer>" * 50_000, "18")
     paid("<reasoning>\n" + "\n</reasoning>\n<answer>\n" * 50_000, "18")
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 5.0
 
 
 def test_all_five_by_name_add_up() -> None:
@@ -85,3 +87,41 @@ def test_all_five_by_name_add_up() -> None:
     scores = suite.score(["?", "?"], [XML.format("9 * 2 = 18", "18"), XML.format("r", "7")], columns)
     assert scores.totals == (4.0, 2.0)
     assert set(scores.parts) == {f"reference_{name}" for name in NAMES}
+
+
+FILE = "1-qwen-math-rl-notebook.txt"
+CODE = {
+    "correctness": "correctness_reward_func", "integer": "int_reward_func", "strict_format": "strict_format_reward_func",
+    "soft_format": "soft_format_reward_func", "xml_count": "xmlcount_reward_func",
+}  # fmt: skip
+HOSTILE = [
+    *PIECES, "\r", "\x0b", "\u2028", "\x85", "\t", "\u200b", "\ufeff", "\u202e", "\x00", "\ud800", "١٨", "²", "①", "½", "-18", "1,200",
+    "<Answer>", "</answer >", "<answer", "\\n", "18\n</answer>\n<answer>\n19", "<reasoning>\n</reasoning>\n",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(
+    not (reference_code.FOLDER / FILE).is_file(), reason="the reference notebooks are not beside this repository"
+)
+@settings(max_examples=1500, deadline=None)
+@given(
+    st.one_of(
+        st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=4)), max_size=14).map("".join),
+        st.builds(XML.format, st.sampled_from(HOSTILE), st.sampled_from(HOSTILE)),
+        st.builds(lambda a, b, c: a + XML.format(b, a) + c, *[st.sampled_from(HOSTILE)] * 3),
+    ),
+    st.sampled_from(["18", "-18", "1,200", "²", "", "1,200\u200b"]),
+)
+def test_they_equal_the_notebooks_own_code(text: str, gold: str) -> None:
+    call = {"prompts": ["?"], "completions": [[{"role": "assistant", "content": text}]], "answer": [gold]}
+    assert paid(text, gold) == tuple(_notebook()[name](**call)[0] for name in CODE.values())
+
+
+_CODE: dict[str, Any] = {}
+
+
+def _notebook() -> dict[str, Any]:
+    if not _CODE:
+        answer = reference_code.functions(FILE, "def extract_xml_answer", "def extract_hash_answer")
+        _CODE.update(reference_code.functions(FILE, "def correctness_reward_func", "# 4.", {**answer, "re": re}))
+    return _CODE

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from mathgrpo.formats import get_format
@@ -46,6 +49,19 @@ def test_rollout_metrics_by_hand() -> None:
         "completions/mean_length": 1.5,
         "completions/clipped_ratio": 0.5,
     }
+
+
+def test_completions_to_which_no_reward_applies_count_in_no_mean() -> None:
+    texts, verdicts = (XML.write("1 + 1 = 2", "2"), "2"), ("correct", "no_answer")
+    half = rollout_metrics([group(texts, (1.0, math.nan), verdicts), GROUPS[0]], XML)
+    assert half["reward"] == pytest.approx(2 / 3) and half["frac_reward_zero_std"] == 0.5
+    assert half["reward_std"] == pytest.approx(0.5**0.5 / 2)
+    unscored = [group(texts, (math.nan, math.nan), verdicts)]
+    none = rollout_metrics(unscored, XML)
+    assert none["frac_reward_zero_std"] == 1.0 and "reward" not in none and "reward_std" not in none
+    [line] = rollout_lines(1, unscored)
+    assert [row["reward"] for row in line["completions"]] == [None, None]
+    json.dumps([{name: line["completions"][0][name] for name in ("reward", "advantage")}], allow_nan=False)
 
 
 def test_time_metrics_by_hand() -> None:

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mathgrpo.cli.options import Overrides
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
+    from mathgrpo.cli.score_text import Scored
     from mathgrpo.config import Recipe
-    from mathgrpo.rewards.explain import Explanation
+    from mathgrpo.rewards import RewardSuite
     from mathgrpo.types import Problem
+
+GIVEN_OTHERWISE = {"answer": "--answer", "question": "--question"}
+"""Columns with an option of their own."""
 
 
 def score_command(
     recipe: Annotated[str, typer.Argument(help="A recipe, by path or bare name; not needed with --list.")] = "",
-    file: Annotated[Path | None, typer.Argument(help="File with the completion; - or nothing: standard input.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="File with the completion, .jsonl with many; - or nothing: standard input."),
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", help="The completion itself.")] = None,
     answer: Annotated[str | None, typer.Option("--answer", help="The gold answer.")] = None,
     question: Annotated[str, typer.Option("--question", help="The question, for rewards that read it.")] = "",
@@ -29,74 +37,125 @@ def score_command(
     column: Annotated[
         list[str] | None, typer.Option("--column", metavar="NAME=VALUE", help="A further column; can be repeated.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a completion.")] = False,
     list_all: Annotated[
         bool, typer.Option("--list", help="List the rewards that a recipe can name, and stop.")
     ] = False,
 ) -> None:
     """Show what each reward of a recipe pays for a completion, and why.
 
+    A .jsonl file holds many: a run's rollouts.jsonl, traces of mathgrpo solve --problems, or lines with completion and
+    answer of your own.
+
     \b
     Examples:
       mathgrpo score demo --answer 18 --text "<reasoning>9*2=18</reasoning><answer>18</answer>"
       mathgrpo score qwen2.5-0.5b-xml completion.txt --problem 3 --json
+      mathgrpo score demo runs/my-run/rollouts.jsonl --set rewards.integer=0.1
       mathgrpo score --list
     """
+    from mathgrpo.cli import score_text
+
     if list_all:
         from mathgrpo.rewards.page import catalogue_lines
 
-        print("\n".join(catalogue_lines()))
+        print("\n".join(catalogue_lines(score_text.columns())))
         return
-    if not recipe:
-        raise UserError("RECIPE: nothing given; name a recipe, such as demo, or list the rewards with --list")
+    many = file is not None and file.suffix.lower() == ".jsonl"
+    _require_sense(recipe, file, text, answer, question, number, many=many)
+    from mathgrpo.cli.score_file import read_completions, require_gold
     from mathgrpo.config import load_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.rewards import build_suite
 
     loaded = load_recipe(recipe, overrides or [])
+    suite = build_suite(
+        loaded.rewards, get_format(loaded.format.name), loaded.reward_settings, loaded.rollout.max_new_tokens
+    )
+    problem = _problem(loaded, number, question, answer, _columns(column or []))
+    if answer is not None:
+        require_gold("--answer", answer)
+    if many:
+        assert file is not None
+        scored = _scored(loaded, suite, read_completions(file, problem))
+        lines = [score_text.as_json(one) for one in scored] if as_json else score_text.overview_lines(scored)
+    else:
+        assert problem is not None
+        (one,) = _scored(loaded, suite, [(problem, _completion(file, text))])
+        lines = [score_text.as_json(one)] if as_json else score_text.lines(one)
+    print("\n".join(lines))
+
+
+def _require_sense(
+    recipe: str,
+    file: Path | None,
+    text: str | None,
+    answer: str | None,
+    question: str,
+    number: int | None,
+    *,
+    many: bool,
+) -> None:
+    """Raise UserError for what is missing, or given twice."""
+    if not recipe:
+        raise UserError("RECIPE: nothing given; name a recipe, such as demo, or list the rewards with --list")
+    if text is not None and file is not None:
+        raise UserError("--text: a file is given too; give one or the other")
     if number is not None and (answer is not None or question):
         raise UserError("--problem: --answer or --question is given too; give one or the other")
-    if number is None and answer is None:
+    if number is None and answer is None and not many:
         raise UserError("--answer: nothing given; give the gold answer, or --problem N for one of the recipe's")
-    completion = _completion(file, text)
-    problem = _problem(loaded, number, question, answer or "", column or [])
-    explanation, tokens = _explained(loaded, problem, completion)
-    print(_as_json(problem, explanation, tokens) if as_json else "\n".join(_lines(problem, explanation, tokens)))
 
 
 def _completion(file: Path | None, text: str | None) -> str:
     """Return the completion from --text, a file or standard input."""
-    if text is not None:
-        if file is not None:
-            raise UserError("--text: a file is given too; give one or the other")
-        return text
+    source = "--text" if text is not None else f"FILE={file or '-'}"
     try:
-        if file is None or str(file) == "-":
-            return sys.stdin.read()
-        return file.read_text(encoding="utf-8")
+        if text is not None:
+            text.encode("utf-8")  # bytes that are no UTF-8 come as half surrogates in some locales
+            return text
+        if file is not None and str(file) != "-":
+            return file.read_text(encoding="utf-8-sig")
+        if sys.stdin.isatty():
+            print("the completion, then Ctrl-D:", file=sys.stderr)
+        typed = sys.stdin.read()
+        typed.encode("utf-8")
+        return typed
     except OSError as error:
-        raise UserError(f"FILE={file}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"FILE={file or '-'}: byte {error.start} is not UTF-8; save it as UTF-8") from error
+        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeError as error:
+        raise UserError(f"{source}: is not UTF-8 text; save it as UTF-8") from error
 
 
-def _problem(recipe: Recipe, number: int | None, question: str, answer: str, columns: list[str]) -> Problem:
-    from dataclasses import replace
-
+def _columns(columns: list[str]) -> dict[str, Any]:
+    """Return the further columns that are given by hand."""
     from mathgrpo.config.overrides import parse_value
-    from mathgrpo.types import Problem
 
     given: dict[str, Any] = {}
     for each in columns:
         name, equals, value = each.partition("=")
-        if not equals or not name.strip():
+        name = name.strip()
+        if not equals or not name:
             raise UserError(f"--column {each}: not a column; write NAME=VALUE, such as 'nums=[3, 5, 7]'")
-        given[name.strip()] = parse_value(value.strip(), as_text=False)
+        if name in GIVEN_OTHERWISE:
+            raise UserError(f"--column {each}: has an option of its own; use {GIVEN_OTHERWISE[name]}")
+        given[name] = parse_value(value.strip(), as_text=False)
+    return given
+
+
+def _problem(
+    recipe: Recipe, number: int | None, question: str, answer: str | None, columns: dict[str, Any]
+) -> Problem | None:
+    """Return the problem that is given by hand or by number; None where neither says a gold answer."""
+    from dataclasses import replace
+
+    from mathgrpo.types import Problem
+
     if number is None:
-        return Problem(question=question, answer=answer, columns=given)
+        return None if answer is None else Problem(question=question, answer=answer, columns=columns)
     problem = _heldout(recipe, number)
-    return replace(problem, columns={**problem.columns, **given})
+    return replace(problem, columns={**problem.columns, **columns})
 
 
 def _heldout(recipe: Recipe, number: int) -> Problem:
@@ -109,27 +168,27 @@ def _heldout(recipe: Recipe, number: int) -> Problem:
     return problems[number - 1]
 
 
-def _explained(recipe: Recipe, problem: Problem, completion: str) -> tuple[Explanation, int | None]:
-    """Return what the recipe's rewards say, and the completion's length in tokens where a reward needs it."""
-    from mathgrpo.answers import gold_problem
-    from mathgrpo.formats import get_format
-    from mathgrpo.formats.chat import prompt_messages
-    from mathgrpo.rewards import CATALOGUE, build_suite
+def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]) -> list[Scored]:
+    """Return what the rewards say of each completion; its length in tokens where one needs it."""
+    from mathgrpo.cli.score_text import Scored
+    from mathgrpo.formats.chat import problem_messages, prompt_messages
+    from mathgrpo.rewards import CATALOGUE
     from mathgrpo.rewards.explain import explain
 
-    unreadable = gold_problem(problem.answer)
-    if unreadable is not None:
-        raise UserError(f'--answer="{problem.answer[:60]}": cannot be graded: it {unreadable}')
-    fmt = get_format(recipe.format.name)
-    suite = build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
     needed = any(name not in CATALOGUE or CATALOGUE[name].needs_tokens for name in suite.weights)
-    ids = _token_ids(recipe, completion) if needed else None
-    prompt = prompt_messages(problem.question, fmt)
-    return explain(suite, problem, completion, prompt, ids), None if ids is None else len(ids)
+    tokenizer = _tokenizer(recipe) if needed else None
+    scored = []
+    for problem, completion in given:
+        shows = suite.fmt.leaky and problem.solution
+        prompt = problem_messages(problem, suite.fmt) if shows else prompt_messages(problem.question, suite.fmt)
+        ids = None if tokenizer is None else _token_ids(tokenizer, completion)
+        explanation = explain(suite, problem, completion, prompt, ids)
+        scored.append(Scored(problem, completion, explanation, None if ids is None else len(ids)))
+    return scored
 
 
-def _token_ids(recipe: Recipe, completion: str) -> list[int] | None:
-    """Return the completion's token ids with the end token, None without the recipe's tokenizer on this machine."""
+def _tokenizer(recipe: Recipe) -> Any:
+    """Return the recipe's tokenizer, None where it is not on this machine."""
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.models.sources import locate_model
 
@@ -137,51 +196,12 @@ def _token_ids(recipe: Recipe, completion: str) -> list[int] | None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(locate_model(recipe.model.path), local_files_only=True)
+        return AutoTokenizer.from_pretrained(locate_model(recipe.model.path), local_files_only=True)
     except (OSError, ValueError, UserError):
         return None
+
+
+def _token_ids(tokenizer: Any, completion: str) -> list[int]:
+    """Return a completion's token ids with the end token."""
     ids = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
     return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
-
-
-def _lines(problem: Problem, explanation: Explanation, tokens: int | None) -> list[str]:
-    from mathgrpo.rewards.why import quoted
-    from mathgrpo.training.progress import printable
-
-    graded = explanation.graded
-    shown = "none in the format" if graded.answer is None else quoted(graded.answer)
-    lines = [f"question  {printable(problem.question)}"] if problem.question else []
-    lines.append(f"gold      {printable(problem.answer)}")
-    lines.append(f"answer    {printable(shown)}: {graded.verdict}")
-    lines += [f"tokens    {tokens}, the end token included"] if tokens is not None else []
-    width = max(len("total"), *(len(part.name) for part in explanation.parts))
-    lines += ["", f"{'reward':<{width}}     value   weight     pays  why"]
-    for part in explanation.parts:
-        value = "      –" if part.value is None else f"{part.value:7.3f}"
-        numbers = f"{value} × {part.weight:6g} = {part.amount:7.3f}"
-        lines.append(f"{part.name:<{width}}   {numbers}  {printable(part.why)}")
-    lines.append(f"{'total':<{width}}   {'':19}{explanation.total:7.3f}")
-    return lines
-
-
-def _as_json(problem: Problem, explanation: Explanation, tokens: int | None) -> str:
-    import json
-    import math
-
-    def bound(value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
-
-    graded = explanation.graded
-    rewards = [
-        {
-            "name": part.name, "value": part.value, "weight": part.weight, "pays": part.amount,
-            "low": bound(part.low), "high": bound(part.high), "why": part.why,
-        }
-        for part in explanation.parts
-    ]  # fmt: skip
-    record = {
-        "question": problem.question, "gold": problem.answer, "answer": graded.answer, "verdict": graded.verdict,
-        "flexible_verdict": graded.flexible_verdict, "format_strict": graded.format_strict,
-        "format_soft": graded.format_soft, "tokens": tokens, "total": explanation.total, "rewards": rewards,
-    }  # fmt: skip
-    return json.dumps(record, ensure_ascii=False)

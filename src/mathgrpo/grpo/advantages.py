@@ -23,7 +23,8 @@ def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Ten
     """Return each completion's advantage: its reward minus its group's mean, in units of `scale`.
 
     "group" divides by the group's standard deviation, "batch" by that of all rewards of the step, "none" by nothing
-    (Dr. GRPO). Both are sample deviations (n - 1), and STD_FLOOR is added. Equal rewards give exactly 0.
+    (Dr. GRPO). Both are sample deviations (n - 1), and STD_FLOOR is added. Equal rewards give exactly 0. A reward that is
+    NaN is none, since no reward function applied: it gets 0 and counts in no mean and no deviation.
 
     Shapes: rewards_BG [B, G] -> [B, G], float32.
     Source: DeepSeekMath eq. 3 (group), arXiv 2503.20783 (none); TRL 1.16 `GRPOTrainer._generate_and_score_completions`.
@@ -34,8 +35,10 @@ def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Ten
         [[0.5, -0.5], [0.0, 0.0]]
     """
     rewards = rewards_BG.double()
-    equal_B1 = (rewards == rewards[:, :1]).all(dim=1, keepdim=True)
-    centred = (rewards - rewards.mean(dim=1, keepdim=True)).masked_fill(equal_B1, 0.0)
+    none_BG = rewards.isnan()
+    most_B1 = rewards.masked_fill(none_BG, -torch.inf).amax(dim=1, keepdim=True)
+    least_B1 = rewards.masked_fill(none_BG, torch.inf).amin(dim=1, keepdim=True)
+    centred = (rewards - rewards.nanmean(dim=1, keepdim=True)).masked_fill(none_BG | (most_B1 == least_B1), 0.0)
     if scale == "group":
         centred = centred / (_sample_std(rewards, dim=1) + STD_FLOOR)
     elif scale == "batch":
@@ -46,7 +49,7 @@ def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Ten
 def with_advantages(groups: Sequence[RolloutGroup], scale: AdvantageScale) -> list[RolloutGroup]:
     """Return the groups with their advantages filled in from their rewards.
 
-    Raises: UserError when groups differ in size or a reward is missing or not finite.
+    Raises: UserError when groups differ in size or a reward is missing or infinite.
     """
     if not groups:
         return []
@@ -54,14 +57,14 @@ def with_advantages(groups: Sequence[RolloutGroup], scale: AdvantageScale) -> li
     if len(sizes) != 1 or sizes != {len(group.completions) for group in groups}:
         raise UserError(f"groups with {sorted(sizes)} rewards: every completion of every group needs one reward")
     rewards_BG = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
-    if not torch.isfinite(rewards_BG).all():
-        raise UserError("rewards: a total reward is not a finite number; check the reward functions' return values")
+    if torch.isinf(rewards_BG).any():
+        raise UserError("rewards: a total reward is infinite; use smaller weights or rewards")
     advantages = group_advantages(rewards_BG, scale).tolist()
     return [dataclasses.replace(group, advantages=tuple(row)) for group, row in zip(groups, advantages, strict=True)]
 
 
 def _sample_std(values: Tensor, dim: int) -> Tensor:
-    """Return the sample standard deviation along `dim`, kept as an axis of size 1; 0 for a single value."""
-    if values.shape[dim] < 2:
-        return torch.zeros_like(values.sum(dim=dim, keepdim=True))
-    return values.std(dim=dim, keepdim=True)
+    """Return the sample deviation of what is not NaN along `dim`, kept as an axis of size 1; 0 for a single value."""
+    squares = (values - values.nanmean(dim=dim, keepdim=True)).square().nansum(dim=dim, keepdim=True)
+    count = (~values.isnan()).sum(dim=dim, keepdim=True)
+    return (squares / (count - 1).clamp(min=1)).sqrt()

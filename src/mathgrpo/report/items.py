@@ -89,7 +89,7 @@ def shown_groups(run: RunData, html: list[str], room: int) -> Shown:
 
 
 def _group_view(group: LoggedGroup) -> dict[str, Any]:
-    rewards = [completion.reward for completion in group.completions]
+    rewards = [completion.reward for completion in group.completions if completion.reward is not None]
     names = list(dict.fromkeys(name for completion in group.completions for name in completion.reward_parts))
     return {
         "mean": sum(rewards) / max(len(rewards), 1),

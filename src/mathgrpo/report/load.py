@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation import Evaluation, evaluation_names, read_evaluation
-from mathgrpo.evaluation.files import read_json_lines, read_json_object
+from mathgrpo.evaluation.files import validation_reason
+from mathgrpo.files import read_json_lines, read_json_object
 
 MOST_GROUPS = 400
 """Groups held in memory for the page; of a longer run, evenly spread ones."""
@@ -26,7 +27,7 @@ class LoggedCompletion:
     tokens: int
     finish_reason: str
     verdict: str
-    reward: float
+    reward: float | None
     reward_parts: Mapping[str, float | None]
     advantage: float
     logprob_mean: float | None = None
@@ -45,7 +46,7 @@ class LoggedGroup:
     @property
     def spread(self) -> bool:
         """True if the rewards differ, so that the group teaches something."""
-        return len({completion.reward for completion in self.completions}) > 1
+        return len({completion.reward for completion in self.completions} - {None}) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # bad UTF-8 or bad TOML
-        raise UserError(f"{path}: not TOML ({str(error).partition(chr(10))[0]})") from error
+        raise UserError(f"{path}: not TOML ({first_line(error)})") from error
 
 
 def _metrics(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
@@ -154,9 +155,8 @@ def _groups(path: Path) -> tuple[tuple[LoggedGroup, ...], int]:
             try:
                 groups.append(group_type.validate_python(row))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                raise UserError(f"{path}:{line}: not a group of completions ({where}: {first['msg']})") from error
+                reason = validation_reason(error)
+                raise UserError(f"{path}:{line}: not a group of completions ({reason})") from error
     return tuple(sorted(groups, key=lambda group: group.step)), len(lines)
 
 

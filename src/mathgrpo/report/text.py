@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-MINUS = "\N{MINUS SIGN}"
+from mathgrpo.text import MINUS
+
 HEAD_CHARACTERS, TAIL_CHARACTERS = 1600, 400
 """What is shown of a long text: its beginning, and its end, where the answer stands."""
 
@@ -55,14 +56,14 @@ def brief(text: str, most: int = 40) -> str:
     return words if len(words) <= most and len(text) <= 4 * most else words[: most - 1] + "…"
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, a true minus sign and no needless zeros.
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many significant digits, a true minus sign and no needless zeros; a dash for none.
 
     Example:
         >>> number(1234.6), number(0.0000123), number(-0.5), number(float("nan"))
         ('1,235', '1.23e−5', '−0.5', '–')
     """
-    if not math.isfinite(value):
+    if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     if value == 0:
         return "0"
@@ -82,19 +83,3 @@ def percent(share: float) -> str:
 def unbroken(line: str) -> str:
     """Return a line whose numbers stay with their signs when it is broken: "63.8 %", "p < 0.001"."""
     return re.sub(r" %| (?=[<=] )|(?<=[<=]) ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), line)
-
-
-def signed(value: float, decimals: int = 2) -> str:
-    """Return a number with its sign, always: "+0.35", "−1.20", "0.00"."""
-    rounded = round(value, decimals) + 0.0
-    return f"{rounded:+.{decimals}f}".replace("-", MINUS) if rounded else f"{0:.{decimals}f}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in two units: "6 min 40 s", "2 h 05 min", "12.3 s"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"

@@ -38,7 +38,7 @@ class Paid:
     @property
     def amount(self) -> float:
         """What it adds to the total."""
-        return 0.0 if self.value is None else self.weight * self.value
+        return 0.0 if self.value is None else self.weight * self.value + 0.0  # -0.0 is 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Explanation:
     """A completion's score.
 
     Attributes:
-        total: weighted sum of the parts.
+        total: weighted sum of the parts; NaN if none of them applies.
         parts: one for each reward of the recipe, in its order.
         graded: what the grader says of the completion.
     """

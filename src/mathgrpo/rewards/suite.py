@@ -12,9 +12,10 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
 from mathgrpo.rewards.bind import Settings, reward_settings, with_settings
 from mathgrpo.rewards.catalogue import REWARDS
+from mathgrpo.rewards.from_file import load_reward, unknown_reward
 from mathgrpo.rewards.signature import RewardFunction, conversational
 from mathgrpo.rewards.soundness import check_soundness
-from mathgrpo.rewards.user import call_rewards, load_reward, unknown_reward
+from mathgrpo.rewards.user import call_rewards
 
 _OWN_KEYWORDS = frozenset(
     {"prompts", "completions", "completion_ids", "trainer_state", "response_format", "max_new_tokens", "settings"}
@@ -26,7 +27,7 @@ class Scores:
     """What a batch of completions earned.
 
     Attributes:
-        totals: weighted sum of the parts, one a completion; a part that is None adds nothing.
+        totals: weighted sum of the parts, one a completion; a part that is None adds nothing, and NaN where all are None.
         parts: reward name -> unweighted value per completion, None where that reward does not apply.
     """
 
@@ -156,7 +157,12 @@ def _check_lengths(prompts: Sequence[Any], completions: Sequence[str], columns: 
 def _totals(
     parts: Mapping[str, tuple[float | None, ...]], weights: Mapping[str, float], count: int
 ) -> tuple[float, ...]:
-    return tuple(
-        math.fsum(weights[name] * value for name, values in parts.items() if (value := values[row]) is not None)
-        for row in range(count)
-    )
+    return tuple(_total({name: values[row] for name, values in parts.items()}, weights) for row in range(count))
+
+
+def _total(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float:
+    paid = [weights[name] * value for name, value in parts.items() if value is not None]
+    try:
+        return math.fsum(paid) + 0.0 if paid else math.nan
+    except (OverflowError, ValueError):  # larger than a number can be
+        return math.inf

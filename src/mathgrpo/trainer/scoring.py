@@ -80,7 +80,12 @@ def score(
             )
         )
         start = rows_of_group.stop
-    advantages = _advantages(groups, rewards.weights, args)
+    per_generation = args.prompts_per_generation
+    advantages = [
+        row
+        for first in range(0, len(groups), per_generation)
+        for row in _advantages(groups[first : first + per_generation], rewards.weights, args)
+    ]
     scored = tuple(replace(group, advantages=tuple(row)) for group, row in zip(groups, advantages, strict=True))
     return Scored(scored, given, completions, notes)
 
@@ -116,20 +121,9 @@ def advantages_of(rewards: Sequence[Sequence[float]], scale: str) -> list[list[f
         >>> advantages_of([[1.0, 0.0, math.nan]], "none")
         [[0.5, -0.5, 0.0]]
     """
-    everything = torch.tensor([value for group in rewards for value in group if not math.isnan(value)])
-    result = []
-    for group in rewards:
-        known = [value for value in group if not math.isnan(value)]
-        values: list[float] = []
-        if known:
-            scale_here: Any = "none" if scale == "batch" else scale
-            values = group_advantages(torch.tensor([known], dtype=torch.float64), scale_here)[0].tolist()
-        if scale == "batch":
-            deviation = float(everything.double().std()) if everything.numel() > 1 else 0.0
-            values = [value / (deviation + STD_FLOOR) for value in values]
-        following = iter(values)
-        result.append([0.0 if math.isnan(value) else next(following) for value in group])
-    return result
+    checked: Any = scale
+    values: list[list[float]] = group_advantages(torch.tensor(rewards, dtype=torch.float64), checked).tolist()
+    return values
 
 
 def decoupled_advantages(groups: Sequence[RolloutGroup], weights: Sequence[float]) -> list[list[float]]:

@@ -16,13 +16,12 @@ def rollout_metrics(groups: Sequence[RolloutGroup], fmt: Format) -> dict[str, fl
     """Return what a step's completions say: rewards, accuracy, form, length.
 
     reward_std is the mean over groups of the sample deviation in the group; reward/<name> is the mean of the
-    completions the reward applies to; format_rate is strict.
+    completions the reward applies to; format_rate is strict. A completion to which no reward applies counts in no mean
+    of rewards, and a step without any reward has none.
     """
     completions = [completion for group in groups for completion in group.completions]
     return {
-        "reward": fmean(reward for group in groups for reward in group.rewards),
-        "reward_std": fmean(stdev(group.rewards) for group in groups),
-        "frac_reward_zero_std": fmean(len(set(group.rewards)) == 1 for group in groups),
+        **_reward_spread([[reward for reward in group.rewards if not math.isnan(reward)] for group in groups]),
         **_reward_means(groups),
         "accuracy": fmean(verdict == "correct" for group in groups for verdict in group.verdicts),
         "grader_errors": float(sum(verdict in ("timeout", "error") for group in groups for verdict in group.verdicts)),
@@ -60,6 +59,16 @@ def batch_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, Any
     return lines
 
 
+def _reward_spread(known: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Return mean and spread of the groups' known rewards."""
+    everything = [reward for rewards in known for reward in rewards]
+    spread = {"frac_reward_zero_std": fmean(len(set(rewards)) <= 1 for rewards in known)}
+    if not everything:
+        return spread
+    deviations = [stdev(rewards) if len(rewards) > 1 else 0.0 for rewards in known]
+    return {"reward": fmean(everything), "reward_std": fmean(deviations), **spread}
+
+
 def _reward_means(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     names = dict.fromkeys(name for group in groups for name in group.reward_parts)
     means: dict[str, float] = {}
@@ -95,7 +104,7 @@ def _completion_line(group: RolloutGroup, g: int, completion: Completion) -> dic
         "tokens": len(completion.ids),
         "finish_reason": completion.finish_reason,
         "verdict": group.verdicts[g],
-        "reward": group.rewards[g],
+        "reward": None if math.isnan(group.rewards[g]) else group.rewards[g],
         "reward_parts": {name: values[g] for name, values in group.reward_parts.items()},
         "advantage": group.advantages[g],
         "logprob_mean": math.fsum(completion.logprobs) / len(completion.logprobs) if completion.logprobs else None,
