@@ -16,6 +16,7 @@ from mathgrpo.formats import get_format
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.serving.app import Service, build_app
 from mathgrpo.serving.server import address, allowed_hosts, open_socket
+from mathgrpo.serving.stream import Streamer
 from mathgrpo.serving.worker import Worker
 
 
@@ -24,10 +25,10 @@ def tiny_policy(**tokenizer: Any) -> Policy:
 
 
 @contextmanager
-def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml") -> Iterator[str]:
+def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml", native: bool = True) -> Iterator[str]:
     """Serve a policy while entered; the value is the base address."""
     listening = open_socket("127.0.0.1", 0)
-    worker = Worker(policy)
+    worker = Worker(Streamer(policy, native=native))
     service = Service(
         policy, get_format(fmt), worker, max_new_tokens=24, hosts=allowed_hosts("127.0.0.1"), api_key=api_key, started=1
     )

@@ -89,6 +89,10 @@ def test_verdicts_follow_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> N
     adapters = {each.name: each for each in environment.adapters()}
     assert not adapters["lora"].works and "pip install" in adapters["nf4"].why
     assert all(not each.works and f"mathgrpo[{each.name}]" in each.why for each in environment.extras())
+    present.add("uvicorn")  # half of what a part needs is not enough
+    assert not {each.name: each for each in environment.extras()}["serve"].works
+    present.add("starlette")
+    assert {each.name: each for each in environment.extras()}["serve"].works
     monkeypatch.setenv("MATHGRPO_VLLM_PYTHON", sys.executable)
     assert environment.engines(has_cuda=False)[-1].works
     monkeypatch.setenv("MATHGRPO_VLLM_PYTHON", "/nowhere/python")

@@ -324,3 +324,19 @@ def test_an_export_works_with_the_other_commands(
     said = capsys.readouterr().out
     assert "exported" in said and ("answer:" in said or "accuracy" in said)
     assert run_recipe(str(out)).format.name == "boxed"  # the export knows its own format
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^--to .*/file/out: cannot be written \((Not a directory|File exists)\)"):
+        export_run(str(full), tmp_path / "file" / "out")
+
+    def no_space(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(export, "save_merged", no_space)
+    assert "cannot be written (I/O error: No space left on device" in refused(full, tmp_path / "out")

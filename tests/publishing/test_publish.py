@@ -265,3 +265,53 @@ def test_a_strange_file_stops_an_upload(run: Path, tmp_path: Path, hub: Recordin
 def test_a_checkpoint_in_the_middle_is_named_by_its_step(run: Path) -> None:
     found = find_source(str(run / "checkpoints" / "step-2"))
     assert (found.name, found.step, found.run is not None) == ("small-step-2", 2, True)
+
+
+def without_system_turns(template: str) -> str:
+    """Return a chat template that refuses system turns, as Gemma's does."""
+    return "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + template
+
+
+@pytest.mark.parametrize("kind", ["template", "none", "no system"])
+def test_the_cards_example_asks_as_the_run_did(kind: str) -> None:
+    from fakes import CHAT_TEMPLATE, tiny_tokenizer
+    from mathgrpo.formats import get_format
+    from mathgrpo.formats.chat import encode_prompt
+    from mathgrpo.publishing.card import EXAMPLE, _inputs
+    from mathgrpo.types import Problem
+
+    tokenizer = tiny_tokenizer(chat_template=kind != "none")
+    if kind == "no system":
+        tokenizer.chat_template = without_system_turns(CHAT_TEMPLATE)
+    fmt, names = get_format("xml"), {"tokenizer": tokenizer}
+    exec(compile(_inputs(tokenizer, fmt), "card", "exec"), names)  # noqa: S102 (the code is ours)
+    expected = encode_prompt(tokenizer, Problem(EXAMPLE, ""), fmt).ids
+    assert tuple(names["inputs"]["input_ids"][0].tolist()) == expected
+
+
+@pytest.mark.parametrize("start", ["a hub model", "new weights"])
+def test_a_supervised_run_is_not_said_to_be_trained_with_grpo(start: str, run: Path, tmp_path: Path) -> None:
+    import tomllib
+
+    from mathgrpo.config import recipe_to_toml
+    from mathgrpo.config.load import validated
+    from mathgrpo.config.sft_recipe import SftRecipe
+    from mathgrpo.evaluation import read_evaluation, write_evaluation
+
+    made, path = tmp_path / "made", "some/model" if start == "a hub model" else ""
+    model = Path(shutil.copytree(run.parents[1] / "model", made / "checkpoints" / "step-7"))
+    assert (model / "config.json").is_file()
+    problems = {"source": "ana/sums", "heldout_size": 8}
+    recipe = validated(SftRecipe, {"model": {"path": path}, "problems": problems, "stages": [{"tokens": 5}]})
+    (made / "config.toml").write_text(recipe_to_toml(recipe))
+    (made / "run.json").write_text(json.dumps({"status": "finished", "steps_done": 7}))
+    write_evaluation(read_evaluation(run, "after"), made, "after")
+    card = stage(str(made), "small", tmp_path / "staged", check=0).card
+    assert "GRPO" not in card and "- grpo" not in card and "- sft" in card
+    start = "`some/model`" if path else "new weights"
+    assert f"trained on worked solutions (supervised) from {start} (all weights) on ana/sums" in card
+    assert "license:" not in card.split("---")[1], "the starter was not its base"
+    assert "Not known: the run has no evaluation before" in card and "held-out problems solved, 95 % interval" in card
+    assert "`mathgrpo sft FILE`" in card
+    shown = tomllib.loads(card.split("```toml\n")[1].split("```")[0])
+    assert shown["stages"][0]["tokens"] == 5 and "rewards" not in shown and "grpo" not in shown

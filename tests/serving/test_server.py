@@ -25,7 +25,7 @@ from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine, completion_text
 from mathgrpo.serving.server import API_KEY, open_socket
-from mathgrpo.serving.stream import stream_text
+from mathgrpo.serving.stream import Streamer
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 QUESTION = "What is 2 + 2?"
@@ -73,7 +73,7 @@ def test_an_answer_is_the_engines_and_solves(policy: Policy, client: openai.Open
     )
     [choice] = answer.choices
     assert choice.message.content == completion_text(policy, expected)
-    assert choice.message.content == "".join(stream_text(policy, xml_prompt(policy), Sampling(**sampling), []))
+    assert choice.message.content == "".join(Streamer(policy).text(xml_prompt(policy), Sampling(**sampling), []))
     assert choice.finish_reason == ("stop" if expected.finish_reason == "eos" else "length")
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == len(xml_prompt(policy).ids)
@@ -162,6 +162,9 @@ def test_text_completions_take_the_prompt_as_it_is(policy: Policy, client: opena
     [
         ("{", 400, "not JSON", None),
         ("[]", 400, "not a JSON object", None),
+        ("[" * 100_000, 400, "nested too deeply", None),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', 400, "messages.0.content: ", "messages.0.content"),
+        ('{"\\ud800": 1, "messages": [{"role": "user", "content": "x"}]}', 400, "", None),
         ({}, 400, "messages: missing", "messages"),
         ({"messages": []}, 400, "messages: ", "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role: allowed: system", "messages.0.role"),
@@ -237,7 +240,7 @@ def slow() -> Policy:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_stops_the_generation(slow: Policy, stream: bool) -> None:
     body = {"messages": ASK, "stream": stream, "max_tokens": 800, "n": 8}  # 16 s; one of 8 samples goes on for long
-    with serving(slow) as base:
+    with serving(slow, native=False) as base:
         health = base.replace("/v1", "/health")
         with (
             httpx.Client() as leaving,
@@ -284,7 +287,7 @@ def test_a_failing_generation_is_an_error_not_a_hang(policy: Policy) -> None:
         raise RuntimeError("device lost\nmore")
 
     broken.model.register_forward_pre_hook(fail)
-    with serving(broken) as base:
+    with serving(broken, native=False) as base:
         response = httpx.post(f"{base}/chat/completions", json={"messages": ASK})
         assert response.status_code == 500 and "RuntimeError: device lost" in response.json()["error"]["message"]
         with httpx.stream("POST", f"{base}/chat/completions", json={"messages": ASK, "stream": True}) as streamed:
@@ -307,6 +310,7 @@ def test_the_command_serves_what_solve_answers_and_ends_cleanly(tmp_path: Path, 
         line = process.stdout.readline()
         found = re.search(r'serving "tiny" at (http://127\.0\.0\.1:\d+/v1) \(format xml\)', line)
         assert found, line
+        assert process.stdout.readline().startswith("decoding: compiled decoder (")
         body = {"messages": ASK, "max_tokens": 12, "temperature": 0}
         answer = httpx.post(f"{found[1]}/chat/completions", json=body, timeout=60).json()
         if signum == signal.SIGINT:

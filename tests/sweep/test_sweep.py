@@ -227,5 +227,13 @@ def test_wrong_folders_and_sizes_are_one_line(recipe: Recipe, tmp_path: Path) ->
         create_sweep(tmp_path / "sweep", recipe, settings(validation_size=30))
     with pytest.raises(UserError, match=r"--resume .*: not a sweep folder"):
         open_sweep(tmp_path / "model")
-    with pytest.raises(UserError, match=r"--out .*: exists already; go on with it by --resume"):
+    with pytest.raises(UserError, match=r"--out .*model: exists already; choose another$"):
         create_sweep(tmp_path / "model", recipe, settings())
+    with pytest.raises(UserError, match=r"--out .*train\.jsonl: exists already; choose another$"):
+        create_sweep(tmp_path / "data" / "train.jsonl", recipe, settings())
+    create_sweep(tmp_path / "there", recipe, settings())
+    with pytest.raises(UserError, match=r"--out .*: exists already; go on with it by --resume .*there, or choose"):
+        create_sweep(tmp_path / "there", recipe, settings())
+    (tmp_path / "there" / "sweep.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match=r"^.*sweep\.db: the sweep.s memory cannot be read \(.*\); begin a new sweep$"):
+        run_sweep(tmp_path / "there", *open_sweep(tmp_path / "there"), silent, pretend(0.1)[0])

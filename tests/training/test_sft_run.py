@@ -143,3 +143,33 @@ def test_an_existing_model_learns_too(tmp_path: Path, lora: bool) -> None:
     assert losses[-1] < 0.8 * losses[0]
     policy = load_policy(ModelSection(path=str(folder)), "cpu", train=False)
     assert policy.model.num_parameters() > 20_000
+
+
+def test_a_signal_during_the_evaluation_and_a_failure_are_noted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+    from typing import Any
+
+    from mathgrpo.training import Interrupted, sft
+
+    plain = sft.evaluate
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(sft, "evaluate", interrupted)
+    with pytest.raises(Interrupted, match=r"stopped after step \d+; the model so far is in"):
+        run_sft(recipe(tmp_path, ROWS, stages=[{"tokens": 3000}]), "sft")
+    info = json.loads((tmp_path / "runs" / "sft" / "run.json").read_text())
+    assert info["status"] == "interrupted" and info["steps_done"] > 0 and info["end_time"]
+    assert (tmp_path / "runs" / "sft" / "checkpoints" / f"step-{info['steps_done']}").is_dir()
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(sft, "supervised_steps", broken)
+    with pytest.raises(RuntimeError, match="no memory"):
+        run_sft(recipe(tmp_path, ROWS, run={"name": "other", "output_dir": str(tmp_path / "runs")}), "sft")
+    assert json.loads((tmp_path / "runs" / "other" / "run.json").read_text())["status"] == "failed"

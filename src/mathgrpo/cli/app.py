@@ -26,6 +26,15 @@ from mathgrpo.cli import (
 )
 from mathgrpo.errors import UserError
 
+REMEDIES = {
+    errno.ENOSPC: "free the disk and try again",
+    errno.EDQUOT: "free the disk and try again",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose another place, or get the right to use it",
+    errno.EPERM: "choose another place, or get the right to use it",
+}
+"""What the machine can refuse at any time, wherever a command is -> what its user can do."""
+
 app = typer.Typer(
     name="mathgrpo",
     help="Teach a small language model to reason about maths, on the machine you have.\n\nExample: mathgrpo demo",
@@ -53,7 +62,10 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib import metadata
 
-        typer.echo(metadata.version("mathgrpo"))
+        try:
+            typer.echo(metadata.version("mathgrpo"))
+        except metadata.PackageNotFoundError:
+            typer.echo("a checkout that is not installed")
         raise typer.Exit
 
 
@@ -76,9 +88,10 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        remedy = REMEDIES.get(error.errno or 0)
+        if remedy is None:
             raise
-        _fail(f"{error.filename or 'disk'}: {error.strerror}; free the disk and try again")
+        _fail(f"{error.filename or 'disk'}: {error.strerror}; {remedy}")
 
 
 def _fail(message: str) -> None:

@@ -97,9 +97,9 @@ def device() -> dict[str, Any]:
 
 def memory() -> dict[str, float]:
     """Return gigabytes (10^9 bytes): main memory this process may use, what of it is free, free space on the disks."""
-    from mathgrpo.hardware.memory import device_bytes
+    from mathgrpo.hardware.memory import device_bytes, free_bytes
 
-    found = {"main_gb": device_bytes("cpu"), "main_free_gb": _available_bytes()}
+    found = {"main_gb": device_bytes("cpu"), "main_free_gb": free_bytes("cpu")}
     for name, folder in (("disk_here_free_gb", Path()), ("disk_cache_free_gb", _existing(_cache_folder()))):
         with suppress(OSError):
             found[name] = shutil.disk_usage(folder).free
@@ -141,14 +141,15 @@ def adapters() -> list[Verdict]:
 def extras() -> list[Verdict]:
     """Return what the optional parts of the package are for, and which are installed."""
     needed = {
-        "data": ("datasets", "problems from the hub and Parquet files"), "serve": ("uvicorn", "mathgrpo serve"),
-        "sweep": ("optuna", "mathgrpo sweep"), "trackio": ("trackio", "training.trackers"),
-        "wandb": ("wandb", "training.trackers"), "tensorboard": ("tensorboard", "training.trackers"),
+        "data": (("datasets", "pyarrow"), "problems from the hub and Parquet files"),
+        "serve": (("starlette", "uvicorn"), "mathgrpo serve"),
+        "sweep": (("optuna",), "mathgrpo sweep"), "trackio": (("trackio",), "training.trackers"),
+        "wandb": (("wandb",), "training.trackers"), "tensorboard": (("tensorboard",), "training.trackers"),
     }  # fmt: skip
     return [
         Verdict(name, there, what if there else f'{what}; run: pip install "mathgrpo[{name}]"')
-        for name, (module, what) in needed.items()
-        for there in [find_spec(module) is not None]
+        for name, (modules, what) in needed.items()
+        for there in [all(find_spec(module) is not None for module in modules)]
     ]
 
 
@@ -236,11 +237,3 @@ def _cache_folder() -> Path:
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest one above it that exists."""
     return next((each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir()), Path())
-
-
-def _available_bytes() -> int:
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0

@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from mathgrpo.cli.options import refuse_idle
+
 
 def export_command(
+    ctx: typer.Context,
     run: Annotated[str, typer.Argument(help="A run folder, a checkpoint in one, or a model folder.")],
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FOLDER", help="Where; default: RUN/export/FORMAT.")
@@ -36,6 +39,10 @@ def export_command(
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.publishing import export_run
 
+    if kind != "gguf":
+        refuse_idle(ctx, {"converter": "--converter"}, "is for --format gguf")
+    if kind == "adapter":
+        refuse_idle(ctx, {"dtype": "--dtype"}, "an adapter is written as it was trained, in float32; leave it out")
     quiet_libraries()
     export = export_run(
         run, to, kind=kind, dtype=dtype, check=check, converter=converter, device=device,

@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from mathgrpo.cli.options import refuse_idle
+
 
 def publish_command(
+    ctx: typer.Context,
     run: Annotated[str, typer.Argument(help="A run folder, or a checkpoint in one.")],
     repo: Annotated[str, typer.Argument(help="NAME or OWNER/NAME on the model hub.")],
     private: Annotated[bool, typer.Option("--private/--public", help="Who may see it.")] = True,
@@ -37,6 +40,8 @@ def publish_command(
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.publishing.publish import require_login, stage, staged_lines, upload
 
+    if kind == "adapter":
+        refuse_idle(ctx, {"dtype": "--dtype"}, "an adapter is written as it was trained, in float32; leave it out")
     quiet_libraries()
     if not dry_run:
         require_login()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mathgrpo.errors import UserError
+
 DEFAULT_NEW_TOKENS = 512
 
 
@@ -18,6 +20,9 @@ def serve_command(
     port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
     fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Decode by the model's own forward pass, not by the fastest decoder.")
+    ] = False,
 ) -> None:
     """Serve a model as the OpenAI API does: chat completions and completions, streamed or whole.
 
@@ -32,6 +37,10 @@ def serve_command(
 
     require_libraries()
     chosen = get_format(fmt or run_recipe(model).format.name)
+    if chosen.leaky:
+        raise UserError(
+            f"--format {chosen.name}: its prompts show a worked solution, which a question has not; use think"
+        )
     from mathgrpo.models.sources import locate_model
 
     locate_model(model)
@@ -43,15 +52,18 @@ def serve_command(
     from mathgrpo.config.recipe import ModelSection
     from mathgrpo.models import load_policy
     from mathgrpo.serving.app import Service, build_app
+    from mathgrpo.serving.stream import Streamer
     from mathgrpo.serving.worker import Worker
 
     quiet_libraries()
     policy = load_policy(ModelSection(path=model), device, train=False)
-    worker = Worker(policy)
+    streamer = Streamer(policy, native=not plain)
+    worker = Worker(streamer)
     service = Service(
         policy, chosen, worker, max_new_tokens=DEFAULT_NEW_TOKENS, hosts=allowed_hosts(host),
         api_key=os.environ.get(API_KEY, ""), started=int(time.time()),
     )  # fmt: skip
-    print(f'serving "{policy.name}" at {address(listening)} (format {chosen.name}); Ctrl-C stops', flush=True)
+    print(f'serving "{policy.name}" at {address(listening)} (format {chosen.name}); Ctrl-C stops')
+    print(f"decoding: {streamer.reason}", flush=True)
     run_server(build_app(service), listening, worker.close)
     print("stopped")

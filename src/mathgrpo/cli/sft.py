@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
+from mathgrpo.cli.options import Overrides
+
 
 def sft_command(
     recipe: Annotated[str, typer.Argument(help="Path of a supervised recipe, or the bare name of one.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
-    ] = None,
+    overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and show it, write nothing.")] = False,
 ) -> None:
     """Train a model on worked solutions, so that GRPO has something to start from.
 
     \b
     Example:
-      mathgrpo sft starter-sft --set run.name=my-starter
+      mathgrpo sft sft-traces --set problems.source=traces.jsonl --set model.path=runs/my-run
     """
     from mathgrpo.config import load_model, recipe_to_toml
     from mathgrpo.config.load import find_recipe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mathgrpo.cli.options import refuse_idle, require_appendable
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
     from mathgrpo.formats import Format
-    from mathgrpo.models import Policy
+    from mathgrpo.serving.stream import Streamer
     from mathgrpo.types import Sampling
 
 
@@ -27,6 +27,7 @@ class Keep(StrEnum):
 
 
 def solve_command(
+    ctx: typer.Context,
     model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
     question: Annotated[
         str, typer.Argument(help="The question; without one, each line of standard input is one.")
@@ -52,6 +53,9 @@ def solve_command(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens at most.", min=1)] = 512,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Decode by the model's own forward pass, not by the fastest decoder.")
+    ] = False,
 ) -> None:
     """Ask a model, and watch it reason.
 
@@ -71,39 +75,50 @@ def solve_command(
         request = TraceRequest(
             model, problems, split=split, samples=samples, keep=keep.value, limit=limit, fmt=fmt, top_p=top_p,
             temperature=1.0 if temperature is None else temperature, seed=seed, max_new_tokens=max_new_tokens,
-            device=device,
+            device=device, plain=plain,
         )  # fmt: skip
         solve_problems(request, jsonl)
         return
+    idle = {name: f"--{name}" for name in ("split", "samples", "keep", "limit")}
+    refuse_idle(ctx, idle, "is for --problems; a question gets one answer")
+    if jsonl is not None:
+        require_appendable("--jsonl", jsonl)
+    from mathgrpo.types import Sampling
+
+    questions = [require_utf8(question)] if question else _questions(file)
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
+    streamer, chosen = _loaded(model, fmt, device, plain=plain)
+    for text in questions:
+        record = answer_question(streamer, text, chosen, sampling, show_question=not question)
+        if jsonl is not None:
+            _append(jsonl, record)
+
+
+def _loaded(model: str, fmt: str, device: str, *, plain: bool) -> tuple[Streamer, Format]:
+    """Return the model, ready to answer, and the format to ask it in."""
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.cli.run_defaults import run_recipe
     from mathgrpo.config.recipe import ModelSection
     from mathgrpo.formats import get_format
     from mathgrpo.models import load_policy
-    from mathgrpo.types import Sampling
+    from mathgrpo.serving.stream import Streamer
 
-    questions = [question] if question else _questions(file)
     chosen = get_format(fmt or run_recipe(model).format.name)
     quiet_libraries()
-    policy = load_policy(ModelSection(path=model), device, train=False)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
-    for text in questions:
-        record = answer_question(policy, text, chosen, sampling, show_question=not question)
-        if jsonl is not None:
-            _append(jsonl, record)
+    return Streamer(load_policy(ModelSection(path=model), device, train=False), native=not plain), chosen
 
 
 def answer_question(
-    policy: Policy, question: str, fmt: Format, sampling: Sampling, *, show_question: bool
+    streamer: Streamer, question: str, fmt: Format, sampling: Sampling, *, show_question: bool
 ) -> dict[str, Any]:
     """Return question, reasoning, answer and settings, after the completion has been shown as it was drawn."""
     from dataclasses import asdict, replace
 
     from mathgrpo.formats.chat import encode_prompt
-    from mathgrpo.serving.stream import stream_text
-    from mathgrpo.training.progress import printable
+    from mathgrpo.text import printable
     from mathgrpo.types import Problem
 
+    policy = streamer.policy
     prompt = encode_prompt(policy.tokenizer, Problem(question=question, answer=""), fmt)
     room = policy.max_context - len(prompt.ids)
     if room < 1:
@@ -114,9 +129,8 @@ def answer_question(
         print(f"question: {printable(question)}")
     tokens: list[int] = []
     pieces = []
-    for piece in stream_text(
-        policy, prompt, replace(sampling, max_new_tokens=min(room, sampling.max_new_tokens)), tokens
-    ):
+    limited = replace(sampling, max_new_tokens=min(room, sampling.max_new_tokens))
+    for piece in streamer.text(prompt, limited, tokens):
         pieces.append(piece)
         print(printable(piece), end="", flush=True)
     completion = "".join(pieces)
@@ -156,16 +170,32 @@ def _typed_questions() -> Iterator[str]:
     while True:
         if asked:
             print("question> ", end="", flush=True)
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input: byte {error.start} is not UTF-8; send it as UTF-8") from error
         if not line:
             return
         if line.strip():
-            yield line.strip()
+            yield require_utf8(line.strip())
+
+
+def require_utf8(question: str) -> str:
+    """Return the question; the shell and standard input can bring bytes that are no text.
+
+    Raises: UserError when they did.
+    """
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"question: character {error.start + 1} is not UTF-8; write it as UTF-8") from error
+    return question
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
+    from mathgrpo.files import append_whole, to_json
+
     try:
-        with path.open("ab") as file:
-            file.write((json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+        append_whole(path, (to_json(record) + "\n").encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UserError(f"--jsonl {path}: cannot be written ({error.strerror}); choose another file") from error

@@ -33,6 +33,7 @@ class TraceRequest:
     seed: int
     max_new_tokens: int
     device: str
+    plain: bool
 
 
 def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
@@ -40,6 +41,7 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
 
     Raises: UserError for bad input; typer.Exit after Ctrl-C, with the file in order.
     """
+    from mathgrpo.cli.options import require_appendable
     from mathgrpo.training.interrupt import Interrupted
 
     if jsonl is None:
@@ -48,6 +50,7 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
         raise UserError(
             f"--samples {request.samples}: all would be the same at --temperature 0; use --samples 1 or a temperature"
         )
+    require_appendable("--jsonl", jsonl)
     try:
         counts = _write(request, jsonl)
     except Interrupted as stop:
@@ -101,8 +104,8 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
             stop.check()
 
         return write_traces(
-            build_engine(policy), policy, problems, fmt, file, samples=request.samples, sampling=sampling,
-            keep=request.keep, on_batch=on_batch,
+            build_engine(policy, "generate" if request.plain else "auto"), policy, problems, fmt, file,
+            samples=request.samples, sampling=sampling, keep=request.keep, on_batch=on_batch,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mathgrpo.cli.options import refuse_idle
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Pruner(StrEnum):
 
 
 def sweep_command(
+    ctx: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A recipe, by path or bare name; not needed with --resume.")] = "",
     param: Annotated[
         list[str] | None,
@@ -57,8 +59,9 @@ def sweep_command(
 
     require_optuna()
     if resume is not None:
-        if recipe or param or overrides or out is not None:
-            raise UserError("--resume: a sweep keeps its recipe and parameters; only --trials can be given with it")
+        kept = "a sweep that goes on keeps its own; only --trials can be given with --resume"
+        named = {"recipe": "RECIPE", "param": "--param", "overrides": "--set", "out": "--out"}
+        refuse_idle(ctx, named | {"validation": "--validation", "pruner": "--pruner"}, kept)
         folder, (loaded, settings) = resume, _resumed(resume, trials)
     elif recipe:
         folder, loaded, settings = _new(recipe, param or [], trials or 20, validation, pruner, overrides or [], out)

@@ -45,6 +45,17 @@ def device_bytes(device: str) -> int | None:
     return min(limits, default=None)
 
 
+def free_bytes(device: str) -> int | None:
+    """Return what of a device's memory can be had now, None where the machine does not tell."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
 def _status_bytes(name: str) -> int:
     """Return a size from Linux's /proc/self/status, 0 where there is none."""
     with suppress(OSError):

@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.recipe import Section
-from mathgrpo.formats import get_format
-from mathgrpo.formats.chat import prompt_messages
+from mathgrpo.evaluation.verdict import SUFFIXES
+from mathgrpo.formats import Format, get_format
+from mathgrpo.formats.chat import prompt_messages, prompt_text
 from mathgrpo.models.sources import adapter_base, locate_model
-from mathgrpo.publishing.source import Source
+from mathgrpo.publishing.source import Source, started_with
 from mathgrpo.report.load import RunData
 from mathgrpo.report.outcome import before_after_tables, run_verdicts
 from mathgrpo.training.run_info import gain_line
@@ -23,9 +26,12 @@ EXAMPLE = "A shop sells pens in boxes of 12. Ana buys 3 boxes and gives 5 pens a
 LOCAL = re.compile(r"(?<![\w.~/\\-])(?:(?:~|\.{1,2})?/|[A-Za-z]:\\)[\w.~-]\S*")
 
 
-def model_card(source: Source, run: RunData, repo: str, license_id: str, *, has_curves: bool, kind: str) -> str:
+def model_card(
+    source: Source, run: RunData, repo: str, license_id: str, *, tokenizer: Any, has_curves: bool, kind: str
+) -> str:
     """Return README.md: metadata that the hub reads, and the card in Markdown.
 
+    tokenizer: the published one, by whose chat template the example asks.
     license_id: a hub licence id; empty: the starter's own where it is the base, else none is claimed.
     """
     metadata = card_data(source, run, repo, license_id, kind).to_yaml()
@@ -34,7 +40,7 @@ def model_card(source: Source, run: RunData, repo: str, license_id: str, *, has_
         f"# {source.name}",
         _introduction(source, kind),
         "## Did it get better?\n\n" + _verdict(run, has_curves),
-        "## How to use it\n\n" + _usage(source, repo, kind),
+        "## How to use it\n\n" + _usage(source, repo, kind, tokenizer),
         "## How it was trained\n\n" + _training(source, run),
         "## Limits\n\n" + _limits(source, run, license_id),
     ]
@@ -74,7 +80,7 @@ def card_data(source: Source, run: RunData, repo: str, license_id: str, kind: st
         pipeline_tag="text-generation",
         base_model=next(filter(hub_id, (source.base or "", recipe.model.path)), None),
         datasets=recipe.problems.source if hub_id(recipe.problems.source) else None,
-        tags=["grpo", "math", "reasoning", "mathgrpo"],
+        tags=["sft" if source.supervised else "grpo", "math", "reasoning", "mathgrpo"],
         model_name=source.name,
         eval_results=results or None,
     )
@@ -86,20 +92,18 @@ def chosen_license(source: Source, license_id: str) -> str:
 
 
 def started_from(source: Source) -> str:
-    """Return the model that the run began with, by a name that means something elsewhere.
+    """Return the model that the run began with, by a name that means something elsewhere; "" for a new one.
 
     A run that began with another run's model is followed back to the first.
     """
-    path, seen = source.recipe.model.path if source.run is not None else source.location, 0
-    while Path(path).expanduser().is_dir() and seen < 20:
+    path, seen = started_with(source.run) if source.run is not None else source.location, 0
+    while path and Path(path).expanduser().is_dir() and seen < 20:
         folder, seen = Path(path).expanduser().resolve(), seen + 1
         run = next((f for f in (folder, *folder.parents[:2]) if (f / "config.toml").is_file()), None)
         base = adapter_base(locate_model(path)) if run is None else None
         if run is None and base is None:
             return folder.name
-        from mathgrpo.publishing.source import recipe_of_run
-
-        path = base or recipe_of_run(run).model.path  # type: ignore[arg-type]
+        path = base or started_with(run)  # type: ignore[arg-type]
     return path
 
 
@@ -146,8 +150,10 @@ def _introduction(source: Source, kind: str) -> str:
     how = "an adapter, merged into full-precision weights" if source.base and kind != "adapter" else "all weights"
     how = "an adapter" if kind == "adapter" else how
     quantised = ", over 4-bit weights (NF4)" if recipe.model.quantization == "nf4" else ""
+    method = "on worked solutions (supervised)" if source.supervised else "with GRPO"
+    base = f"`{started_from(source)}`" if started_from(source) else "new weights"
     return (
-        f"A {what} that reasons about maths in words. It was trained with GRPO from `{started_from(source)}` "
+        f"A {what} that reasons about maths in words. It was trained {method} from {base} "
         f"({how}{quantised}) on {data_name(recipe)}, with mathgrpo."
     )
 
@@ -155,7 +161,7 @@ def _introduction(source: Source, kind: str) -> str:
 def _verdict(run: RunData, has_curves: bool) -> str:
     verdicts = run_verdicts(run)
     if not verdicts:
-        return "Not known: the run has no evaluation before and after training."
+        return "\n".join(["Not known: the run has no evaluation before and after training.", *_after_lines(run)])
     lines = [line for v in verdicts for line in (f"- {v.line}", f"  - {gain_line(v.parts).strip()}")]
     lines += ["", "Paired on the same problems, none of which was trained on; " + verdicts[0].comparison.method + "."]
     for table in before_after_tables(run):
@@ -165,11 +171,24 @@ def _verdict(run: RunData, has_curves: bool) -> str:
     return "\n".join(lines + (["", "![Curves of the run](curves.png)"] if has_curves else []))
 
 
-def _usage(source: Source, repo: str, kind: str) -> str:
+def _after_lines(run: RunData) -> list[str]:
+    """Return what is known of a model that was only evaluated after training."""
+    lines = []
+    for problem_set, suffix in SUFFIXES.items():
+        if evaluation := run.evaluations.get(f"after{suffix}"):
+            summary = evaluation.summary()
+            low, high = 100 * summary["accuracy_low"], 100 * summary["accuracy_high"]
+            lines.append(
+                f"- After training: {100 * summary['accuracy']:.1f} % of {summary['problems']:,} "
+                f"{SET_NAMES[problem_set]} solved, 95 % interval [{low:.1f}, {high:.1f}]."
+            )
+    return lines and ["", *lines]
+
+
+def _usage(source: Source, repo: str, kind: str, tokenizer: Any) -> str:
     fmt = get_format(source.recipe.format.name)
     if fmt.leaky:
         return "Its prompts show a worked solution, so it answers nothing by itself: a model for studying that setting."
-    messages = "\n".join(f"    {message!r}," for message in prompt_messages(EXAMPLE, fmt))
     load = "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
     load += f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
     load += f'model = AutoModelForCausalLM.from_pretrained("{repo}")' + (
@@ -177,12 +196,29 @@ def _usage(source: Source, repo: str, kind: str) -> str:
     )
     return (
         f"It was trained with this system prompt and answers in this form; without them it is another model.\n\n"
-        f"```python\n{load}messages = [\n{messages}\n]\n"
-        "inputs = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)\n'
+        f"```python\n{load}{_inputs(tokenizer, fmt)}"
         f"output = model.generate(**inputs, max_new_tokens={source.recipe.rollout.max_new_tokens}, do_sample=False)\n"
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))\n```\n\n'
         f'Or: `mathgrpo solve {repo} --format {fmt.name} "{EXAMPLE}"`'
+    )
+
+
+def _inputs(tokenizer: Any, fmt: Format) -> str:
+    """Return the lines of the example that make its prompt, the one that evaluation and `mathgrpo solve` give it."""
+    text, messages = prompt_text(tokenizer, EXAMPLE, fmt), prompt_messages(EXAMPLE, fmt)
+    if not tokenizer.chat_template:
+        return f'prompt = {text!r}\ninputs = tokenizer(prompt, return_tensors="pt")\n'
+    try:
+        told = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError:  # such as Gemma's: it takes no system turn
+        told = ""
+    if told != text:
+        messages = [{"role": "user", "content": "\n\n".join(turn["content"].strip() for turn in messages)}]
+    lines = "\n".join(f"    {message!r}," for message in messages)
+    return (
+        f"messages = [\n{lines}\n]\n"
+        "inputs = tokenizer.apply_chat_template(\n"
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)\n'
     )
 
 
@@ -192,7 +228,8 @@ def _training(source: Source, run: RunData) -> str:
     steps = f"{info.get('steps_done', run.last_step)} steps"
     return (
         f"{steps} on {info.get('device', 'an unknown device')}; {versions}. The whole recipe, for "
-        f"`mathgrpo train FILE`:\n\n```toml\n{public_recipe(source.recipe).strip()}\n```"
+        f"`mathgrpo {'sft' if source.supervised else 'train'} FILE`:\n\n"
+        f"```toml\n{public_recipe(source.supervised or source.recipe).strip()}\n```"
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 
 from mathgrpo.config.recipe import ModelSection
-from mathgrpo.errors import UserError
-from mathgrpo.evaluation.files import to_json, write_atomically
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import to_json, write_atomically
 from mathgrpo.formats import Format, get_format
 from mathgrpo.models import Policy, load_policy
 from mathgrpo.models.lora import learning_failure
@@ -25,8 +25,8 @@ from mathgrpo.publishing.files import (
     require_free,
     require_intact,
     sizes_and_hashes,
+    write_export,
     write_zip,
-    written_whole,
 )
 from mathgrpo.publishing.gguf import convert, require_converter
 from mathgrpo.publishing.probe import (
@@ -109,8 +109,7 @@ def export_run(
         record.update(kind=kind, files=sizes_and_hashes(temporary))
         _write_record(temporary, record)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written_whole(target, write)
+    write_export(target, write)
     return Export(target, record, tuple(export_lines(target, record)))
 
 
@@ -180,7 +179,7 @@ def merge(model: Any) -> Any:
     try:
         return model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise UserError(f"export: the adapter cannot be merged ({str(error).partition(chr(10))[0]})") from error
+        raise UserError(f"export: the adapter cannot be merged ({first_line(error)})") from error
 
 
 def save_merged(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> dict[str, str]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import written_whole
 
 ALLOWED = (
     "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
@@ -133,25 +134,20 @@ def write_zip(folder: Path, target: Path, root: str) -> None:
         raise UserError(f"export: {bad} in {target.name} cannot be read back; check the disk and try again")
 
 
-def written_whole(target: Path, write: Callable[[Path], None]) -> None:
+def write_export(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder that appears under its name only when it is complete.
 
     Raises: UserError when the target holds something already, or the disk is full.
     """
+    from safetensors import SafetensorError
+
     require_free(target)
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        write(temporary)
-        if target.is_dir():
-            target.rmdir()
-        temporary.rename(target)
-    except OSError as error:
-        reason = error.strerror or str(error).partition("\n")[0]
+        with written_whole(target) as temporary:
+            write(temporary)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--to {target}: cannot be written ({reason}); free the disk or choose another") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_free(target: Path) -> None:

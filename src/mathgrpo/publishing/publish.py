@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import is_reachable
 from mathgrpo.publishing.card import chosen_license, model_card
 from mathgrpo.publishing.curves import draw_curves
@@ -48,6 +48,8 @@ def stage(
 
     Raises: UserError for a wrong name, no run, a broken export, or a file that must not leave this machine.
     """
+    from transformers import AutoTokenizer
+
     _require_name(repo)
     source = find_source(run)
     if source.run is None:
@@ -56,7 +58,8 @@ def stage(
     data = load_run(source.run)
     export = export_run(run, folder, kind=kind, dtype=dtype, check=check, device=device, say=say)
     has_curves = draw_curves(data, folder / "curves.png")
-    card = model_card(source, data, repo, license_id, has_curves=has_curves, kind=kind)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    card = model_card(source, data, repo, license_id, tokenizer=tokenizer, has_curves=has_curves, kind=kind)
     (folder / "README.md").write_text(card, encoding="utf-8")
     files = tuple(require_allowed(folder))
     require_no_secret(files)
@@ -150,8 +153,7 @@ def _require_name(repo: str) -> None:
     try:
         checks.validate_repo_id(repo)
     except HFValidationError as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"REPO={repo}: no repository name ({reason}); give NAME or OWNER/NAME") from error
+        raise UserError(f"REPO={repo}: no repository name ({first_line(error)}); give NAME or OWNER/NAME") from error
 
 
 def _require_shareable_base(source: Source, kind: str) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.load import read_toml, validated
-from mathgrpo.errors import UserError
+from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.evaluation import evaluation_names, read_evaluation
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.models.sources import adapter_base, locate_model
 from mathgrpo.training.run_folder import CONFIG, read_info
 
-COMMON = ("problems", "format", "rollout")
+COMMON = ("run", "problems", "format")
 """Sections of a recipe that runs of every kind have."""
 
 
@@ -29,6 +29,7 @@ class Source:
         base: the model an adapter was trained on; None when all weights were trained.
         run: the run folder; None for a model that belongs to none.
         recipe: the run's, else the defaults.
+        supervised: the recipe as it was run when the run was supervised; None for another.
         info: the run's run.json, else {}.
         step: the checkpoint's step; None without a run.
         evaluation: the run's own evaluation of exactly these weights; None when it made none.
@@ -39,6 +40,7 @@ class Source:
     base: str | None
     run: Path | None
     recipe: Recipe
+    supervised: SftRecipe | None
     info: Mapping[str, Any]
     step: int | None
     evaluation: Evaluation | None
@@ -55,7 +57,7 @@ def find_source(model: str) -> Source:
     if run is None:
         folder = Path(location)
         name = folder.resolve().name if folder.is_dir() else model.rpartition("/")[2]
-        return Source(location, name, base, None, Recipe(), {}, None, None)
+        return Source(location, name, base, None, Recipe(), None, {}, None, None)
     info, step = read_info(run), _step_of(Path(location))
     suffix = "" if step is None or step == info.get("steps_done") else f"-step-{step}"
     return Source(
@@ -64,6 +66,7 @@ def find_source(model: str) -> Source:
         base=base,
         run=run,
         recipe=recipe_of_run(run),
+        supervised=supervised_recipe(run),
         info=info,
         step=step,
         evaluation=_evaluation(run, step, info),
@@ -75,11 +78,29 @@ def recipe_of_run(run: Path) -> Recipe:
 
     Raises: UserError when it cannot be read.
     """
+    supervised = supervised_recipe(run)
+    if supervised is None:
+        return validated(Recipe, read_toml(run / CONFIG))
+    data = supervised.model_dump(mode="json", exclude_none=True)
+    common: dict[str, Any] = {name: data[name] for name in COMMON}
+    common["rollout"] = {"max_new_tokens": supervised.training.max_new_tokens}
+    common["model"] = {name: data["model"][name] for name in ("path", "lora") if data["model"].get(name)}
+    return validated(Recipe, common)
+
+
+def supervised_recipe(run: Path) -> SftRecipe | None:
+    """Return the recipe of a supervised run, None for a run of another kind.
+
+    Raises: UserError when it cannot be read.
+    """
     data = read_toml(run / CONFIG)
-    try:
-        return validated(Recipe, data)
-    except UserError:  # a supervised run has other sections
-        return validated(Recipe, {name: data[name] for name in COMMON if name in data})
+    return validated(SftRecipe, data) if "stages" in data else None
+
+
+def started_with(run: Path) -> str:
+    """Return model.path of a run of any kind, "" when it began with a new model."""
+    supervised = supervised_recipe(run)
+    return recipe_of_run(run).model.path if supervised is None else supervised.model.path
 
 
 def _run_of(folder: Path) -> Path | None:

@@ -1,6 +1,14 @@
 """Rollout: prompts in, groups of completions with sampling log-probabilities out."""
 
-from mathgrpo.rollout.engine import Engine, build_engine
+from mathgrpo.rollout.engine import Engine, build_decoder, build_engine
 from mathgrpo.rollout.groups import collect_groups, completion_text, reward_groups, sample_groups
 
-__all__ = ["Engine", "build_engine", "collect_groups", "completion_text", "reward_groups", "sample_groups"]
+__all__ = [
+    "Engine",
+    "build_decoder",
+    "build_engine",
+    "collect_groups",
+    "completion_text",
+    "reward_groups",
+    "sample_groups",
+]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mathgrpo.models import Policy
 from mathgrpo.rollout.compiled_weights import PackedModel
+from mathgrpo.rollout.decoder import frozen_positions
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.kernels import KernelError, Kernels, load_kernels
 from mathgrpo.types import Sampling
@@ -45,10 +46,14 @@ def why_not_compiled(policy: Policy) -> str:
 
 
 class CompiledDecoder:
-    """A `Decoder` for the policies `why_not_compiled` lets pass."""
+    """A `Decoder` for the policies `why_not_compiled` lets pass.
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    frozen: the weights no longer change, so they are packed once, not anew for each session.
+    """
+
+    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
+        self._policy, self._frozen = policy, frozen
+        self._packed: PackedModel | None = None
         self._kernels = load_kernels(policy.compute_dtype)
         self.name = f"compiled decoder ({self._kernels.cpu}, {str(policy.compute_dtype).removeprefix('torch.')})"
 
@@ -59,8 +64,14 @@ class CompiledDecoder:
     def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> CompiledSession:
         """Return an empty session on the weights as they are now."""
         longest = max(len(ids) for ids in prompts) + max_new_tokens
-        model = PackedModel(self._policy.causal_lm, self._kernels, longest)
-        return CompiledSession(self._kernels, model, prompts, max_rows=max_rows, longest=longest)
+        return CompiledSession(self._kernels, self._model(longest), prompts, max_rows=max_rows, longest=longest)
+
+    def _model(self, num_positions: int) -> PackedModel:
+        if not self._frozen:
+            return PackedModel(self._policy.causal_lm, self._kernels, num_positions)
+        if self._packed is None or self._packed.num_positions < num_positions:
+            self._packed = PackedModel(self._policy.causal_lm, self._kernels, frozen_positions(num_positions))
+        return self._packed
 
 
 class CompiledSession:

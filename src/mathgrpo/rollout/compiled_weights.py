@@ -17,7 +17,7 @@ class PackedModel:
     """A model's weights as they were when it was made; adapters are merged into the panels, never into the model."""
 
     def __init__(self, causal_lm: Any, kernels: Kernels, num_positions: int) -> None:
-        self._kernels = kernels
+        self._kernels, self.num_positions = kernels, num_positions
         self._alive: list[Any] = []
         config, body = causal_lm.config, causal_lm.model
         embedding = body.embed_tokens.weight

@@ -10,6 +10,18 @@ from torch import Tensor
 
 from mathgrpo.types import Sampling
 
+_FROZEN_POSITIONS = 4096
+
+
+def frozen_positions(longest: int) -> int:
+    """Return for how many positions weights are laid out that serve many sessions, of which one needs `longest`.
+
+    Example:
+        >>> frozen_positions(300), frozen_positions(5000)
+        (4096, 8192)
+    """
+    return max(_FROZEN_POSITIONS, 1 << (longest - 1).bit_length())
+
 
 class Session(Protocol):
     """The key-value memory of one generate call.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
+from mathgrpo.hardware.memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.rollout.cached import CachedDecoder
@@ -19,11 +19,10 @@ from mathgrpo.rollout.fused import FusedDecoder
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.generate import GenerateEngine
 from mathgrpo.rollout.gpu.choice import build_graph_engine
-from mathgrpo.rollout.native import NativeEngine, resting
+from mathgrpo.rollout.native import NativeEngine
+from mathgrpo.rollout.trial import tolerance, trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
-"""Largest difference of logits, as a share of their spread, that rounding explains."""
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
 
 
@@ -98,21 +97,40 @@ def build_engine(
     return GenerateEngine(policy, max_rows=max_rows, reason=reason)
 
 
-def _compiled(policy: Policy) -> tuple[Decoder | None, str]:
+def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
+    """Return the fastest decoder that is faster than the plain forward pass, proven against it, and how it decodes.
+
+    None and why when none serves the policy. frozen: the weights no longer change, so they are laid out once, not anew
+    for each session.
+    """
+    needed = sum(weight.numel() for weight in policy.model.parameters()) * policy.compute_dtype.itemsize
+    free = free_bytes(policy.device)
+    if free is not None and needed > free:
+        return None, f"a second copy of the weights needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+    obstacles: list[str] = []
+    for build in (_compiled, _fused):
+        decoder, obstacle = build(policy, frozen=frozen)
+        if decoder is not None:
+            return decoder, "; ".join(filter(None, [decoder.name, *obstacles]))
+        obstacles.append(obstacle)
+    return None, "; ".join(filter(None, obstacles))
+
+
+def _compiled(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
     """Return the compiled decoder, or why a policy that it should serve goes without it."""
     if policy.device != "cpu" or why_not_fused(policy.causal_lm):
         return None, ""
     obstacle = why_not_compiled(policy)
     if obstacle:
         return None, f"no compiled decoder: {obstacle}"
-    return _proven(CompiledDecoder(policy), policy)
+    return _proven(CompiledDecoder(policy, frozen=frozen), policy)
 
 
-def _fused(policy: Policy) -> tuple[Decoder | None, str]:
+def _fused(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
     obstacle = why_not_fused(policy.causal_lm)
     if obstacle:
         return None, f"no fused decoder: {obstacle}"
-    return _proven(FusedDecoder(policy), policy)
+    return _proven(FusedDecoder(policy, frozen=frozen), policy)
 
 
 def _cached(policy: Policy) -> tuple[Decoder | None, str]:
@@ -133,32 +151,6 @@ def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
         raise
     except Exception as error:
         return None, f"{decoder.name} failed its trial ({type(error).__name__})"
-    if not difference <= _TOLERANCE.get(policy.compute_dtype, 6e-2):
+    if not difference <= tolerance(policy.compute_dtype):
         return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"
     return decoder, ""
-
-
-def trial_difference(decoder: Decoder, policy: Policy) -> float:
-    """Return the largest difference between a decoder's logits and the plain forward pass, in units of their spread.
-
-    Two prompts of 3 and 6 tokens, two rows each, one decoded token.
-    """
-    rows = policy.model.get_input_embeddings().weight.shape[0]
-    prompts = [[(7 * i + 3) % rows for i in range(3)], [(5 * i + 2) % rows for i in range(6)]]
-    token = 4 % rows
-    with resting(policy.model), decoder.context():
-        session = decoder.open(prompts, max_new_tokens=4, max_rows=4)
-        first = session.prefill([0, 1]).clone()
-        session.admit([0, 0, 1, 1])
-        second = session.step(torch.full((4,), token, dtype=torch.int64, device=policy.device)).float()
-    with resting(policy.model), torch.no_grad(), policy.autocast():
-        plain_first = torch.stack([_plain_logits(policy, ids) for ids in prompts])
-        plain_second = torch.stack([_plain_logits(policy, [*ids, token]) for ids in prompts for _ in range(2)])
-    plain = torch.cat((plain_first, plain_second))
-    spread = plain.std().clamp_min(1e-6)
-    return float((torch.cat((first, second)) - plain).abs().max() / spread)
-
-
-def _plain_logits(policy: Policy, ids: list[int]) -> Tensor:
-    logits: Tensor = policy.causal_lm(input_ids=torch.tensor([ids], device=policy.device), use_cache=False).logits
-    return logits[0, -1].float()

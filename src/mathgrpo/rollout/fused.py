@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.rollout.batches import batches_by_length, in_order
+from mathgrpo.rollout.decoder import frozen_positions
 from mathgrpo.rollout.fused_memory import RowMemory
 from mathgrpo.rollout.fused_weights import FusedLayer, FusedModel, fuse
 
@@ -27,12 +29,16 @@ _PREFILL_TOKENS = 8192
 
 
 class FusedDecoder:
-    """A `Decoder` for the models `why_not_fused` lets pass."""
+    """A `Decoder` for the models `why_not_fused` lets pass.
+
+    frozen: the weights no longer change, so they are fused once, not anew for each session.
+    """
 
     name = "fused decoder"
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
+        self._policy, self._frozen = policy, frozen
+        self._fused: FusedModel | None = None
 
     def context(self) -> AbstractContextManager[Any]:
         """Return inference mode; precision is explicit in the fused weights."""
@@ -40,9 +46,16 @@ class FusedDecoder:
 
     def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> FusedSession:
         """Return an empty session on the weights as they are now."""
-        longest = max(len(ids) for ids in prompts)
-        model = fuse(self._policy.causal_lm, self._policy.compute_dtype, longest + max_new_tokens)
-        return FusedSession(model, prompts, max_new_tokens=max_new_tokens, max_rows=max_rows)
+        longest = max(len(ids) for ids in prompts) + max_new_tokens
+        return FusedSession(self._model(longest), prompts, max_new_tokens=max_new_tokens, max_rows=max_rows)
+
+    def _model(self, num_positions: int) -> FusedModel:
+        model, dtype = self._policy.causal_lm, self._policy.compute_dtype
+        if not self._frozen:
+            return fuse(model, dtype, num_positions)
+        if self._fused is None or len(self._fused.cos) < num_positions:
+            self._fused = fuse(model, dtype, frozen_positions(num_positions))
+        return self._fused
 
 
 class FusedSession:
@@ -67,17 +80,8 @@ class FusedSession:
 
     def prefill(self, prompts: Sequence[int]) -> Tensor:
         """Compute these prompts once, in batches of similar length; return next-token logits, float32[n, V]."""
-        lengths = [len(self._prompts[p]) for p in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: lengths[i])
-        parts, start = [], 0
-        while start < len(order):
-            stop = start + 1
-            while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= _PREFILL_TOKENS:
-                stop += 1
-            parts.append(self._prefill_batch([prompts[i] for i in order[start:stop]]))
-            start = stop
-        back = torch.tensor(order).argsort().to(self._model.embedding.device)
-        return torch.cat(parts).index_select(0, back)
+        batches = batches_by_length([len(self._prompts[p]) for p in prompts], _PREFILL_TOKENS)
+        return in_order([self._prefill_batch([prompts[i] for i in batch]) for batch in batches], batches)
 
     def _prefill_batch(self, prompts: list[int]) -> Tensor:
         """Run right-padded prompts: under a causal mask, padding behind a prompt cannot be seen by it."""
@@ -128,16 +132,23 @@ def _project(
     model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of N tokens."""
-    heads, kv_heads, dim = model.num_heads, model.num_kv_heads, model.head_dim
     h = F.rms_norm(x, x.shape[-1:], layer.input_norm, model.eps).to(model.dtype)
-    parts = F.linear(h, *layer.qkv).view(len(x), heads + 2 * kv_heads, dim)
+    return rotated(F.linear(h, *layer.qkv), layer.head_norm, model, cos, sin)
+
+
+def rotated(
+    qkv: Tensor, head_norm: Tensor | None, model: FusedModel, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of a fused projection [N, (H + 2 KV) D]."""
+    heads, kv_heads, dim = model.num_heads, model.num_kv_heads, model.head_dim
+    parts = qkv.view(len(qkv), heads + 2 * kv_heads, dim)
     qk, v = parts[:, : heads + kv_heads], parts[:, heads + kv_heads :]
-    if layer.head_norm is not None:
-        qk = F.rms_norm(qk, (dim,), None, model.eps) * layer.head_norm
+    if head_norm is not None:
+        qk = F.rms_norm(qk, (dim,), None, model.eps) * head_norm
     half = dim // 2
     swapped = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
-    rotated = (qk * cos).addcmul_(swapped, sin).to(model.dtype)
-    return rotated[:, :heads], rotated[:, heads:], v
+    turned = (qk * cos).addcmul_(swapped, sin).to(model.dtype)
+    return turned[:, :heads], turned[:, heads:], v
 
 
 def _finish(model: FusedModel, layer: FusedLayer, x: Tensor, attended: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats import Format
 from mathgrpo.models import Policy
 from mathgrpo.serving.pieces import Job, Piece
@@ -231,8 +231,7 @@ def _refused(error: ApiError) -> Response:
 
 
 def _failure(error: Exception) -> ApiError:
-    reason = str(error).partition("\n")[0][:200]
-    return ApiError(500, f"generation failed: {type(error).__name__}: {reason}")
+    return ApiError(500, f"generation failed: {type(error).__name__}: {first_line(error)}")
 
 
 def _version() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mathgrpo.models import Policy
-from mathgrpo.serving.stream import Detokenizer, stream_samples
+from mathgrpo.serving.stream import Detokenizer, Streamer
 from mathgrpo.types import Prompt, Sampling
 
 Finish = Literal["stop", "length"]
@@ -104,13 +104,13 @@ class _Sample:
         return Piece(self._index, text, len(self._detokenizer.tokens), finish)
 
 
-def generate_pieces(policy: Policy, job: Job, cancelled: Callable[[], bool]) -> Iterator[Piece]:
+def generate_pieces(streamer: Streamer, job: Job, cancelled: Callable[[], bool]) -> Iterator[Piece]:
     """Yield the pieces of a job's completions as they are drawn; each ends with a piece that has a finish.
 
     cancelled is asked before every token; when it answers True, nothing more comes.
     """
-    samples = [_Sample(policy, i, job.stops) for i in range(job.samples)]
-    steps = stream_samples(policy, job.prompt, job.sampling, job.samples)
+    samples = [_Sample(streamer.policy, i, job.stops) for i in range(job.samples)]
+    steps = streamer.samples(job.prompt, job.sampling, job.samples)
     for position in range(1, job.sampling.max_new_tokens + 1):
         if cancelled() or all(sample.done for sample in samples):
             return

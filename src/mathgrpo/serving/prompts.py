@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy
@@ -71,7 +71,7 @@ def _conversation_text(policy: Policy, turns: list[tuple[str, str]]) -> str:
         try:
             text = policy.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
-            reason = reason or str(error).partition("\n")[0]
+            reason = reason or first_line(error)
             continue
         # Some templates leave out a system turn in silence; that they cut old answers short is as the model expects.
         if all(part["content"].strip() in text for part in conversation if part["role"] != "assistant"):

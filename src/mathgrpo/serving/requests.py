@@ -6,9 +6,9 @@ Names and meanings: OpenAI API reference, "Create chat completion" and "Create c
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 MAX_SAMPLES = 128
 """Largest n, as the OpenAI API has it."""
@@ -35,13 +35,23 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
+def _whole_characters(text: str) -> str:
+    """Return the text; JSON can hold half of a character, which no tokenizer reads."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("holds half of a character (a lone surrogate)")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole_characters)]
+
+
 class Message(BaseModel):
     """One turn of a conversation. Content in parts is joined; only text is understood."""
 
     model_config = ConfigDict(extra="ignore")
 
     role: str
-    content: str
+    content: Text
 
     @field_validator("role")
     @classmethod
@@ -145,7 +155,7 @@ class ChatRequest(Options):
 class CompletionRequest(Options):
     """A body of POST /v1/completions: the prompt is the text itself, without format or chat template."""
 
-    prompt: str = Field(min_length=1)
+    prompt: Text = Field(min_length=1)
 
     @property
     def limit(self) -> int | None:
@@ -160,6 +170,8 @@ def read_request(kind: type[R], body: bytes) -> R:
     """
     try:
         data = json.loads(body)
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply") from None
     except ValueError as error:
         raise ApiError(400, f"the body is not JSON ({error})") from None
     if not isinstance(data, dict):

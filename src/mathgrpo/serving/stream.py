@@ -1,62 +1,164 @@
-"""The completions of one prompt, token by token."""
+"""The completions of one prompt, token by token, as the training engine draws them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from mathgrpo.models import Policy
-from mathgrpo.rollout.native import resting
+from mathgrpo.rollout import build_decoder
+from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
 from mathgrpo.types import Prompt, Sampling
 
-
-def stream_tokens(policy: Policy, prompt: Prompt, sampling: Sampling) -> Iterator[int]:
-    """Yield the tokens of a completion as they are drawn, the end token included; the same that the engine draws."""
-    for (token,) in stream_samples(policy, prompt, sampling, 1):
-        assert token is not None
-        yield token
+PLAIN = "the model's own forward pass"
 
 
-def stream_samples(
-    policy: Policy, prompt: Prompt, sampling: Sampling, samples: int
-) -> Iterator[tuple[int | None, ...]]:
-    """Yield, position by position, the next token of each of several completions of one prompt; None after its end.
+class Streamer:
+    """Draws from a policy whose weights no longer change; the model is in eval mode from here on.
 
-    Sample g's tokens are those the engine draws for sample g. Completions that have ended leave the batch.
+    native=False leaves the rollout decoders out: every token then comes from the model's own forward pass, which also
+    serves where no decoder does. The decoders need memory for a second copy of the matrices.
+
+    Attributes:
+        policy: what is drawn from.
+        reason: how it decodes; one line.
     """
-    keys = row_keys(sampling.seed, [prompt.key] * samples, range(samples)).to(policy.device)
-    rows = list(range(samples))
-    ids = torch.tensor([prompt.ids] * samples, device=policy.device)
-    sequences, cache = ids, None
-    for position in range(sampling.max_new_tokens):
-        with resting(policy.model), torch.no_grad(), policy.autocast():
-            output = policy.causal_lm(input_ids=ids, past_key_values=cache, use_cache=True)
-            draws = uniforms(keys[rows], torch.full_like(keys[rows], position))
-            drawn, _ = sample_tokens(output.logits[:, -1], draws, sampling)
-        tokens = dict(zip(rows, drawn.tolist(), strict=True))
-        yield tuple(tokens.get(row) for row in range(samples))
-        alive = [i for i, row in enumerate(rows) if tokens[row] not in policy.eos_ids]
-        if not alive:
-            return
-        sequences = torch.cat((sequences, drawn[:, None]), 1)
-        cache = getattr(output, "past_key_values", None)
-        if len(alive) < len(rows):
-            rows, kept = [rows[i] for i in alive], torch.tensor(alive, device=policy.device)
-            sequences, drawn = sequences[kept], drawn[kept]
-            if cache is not None:
-                cache.batch_select_indices(kept)
+
+    def __init__(self, policy: Policy, *, native: bool = True) -> None:
+        policy.model.eval()
+        self.policy = policy
+        self._decoder, obstacle = build_decoder(policy, frozen=True) if native else (None, "asked for")
+        self.reason = obstacle if self._decoder is not None else "; ".join(filter(None, (PLAIN, obstacle)))
+
+    def samples(self, prompt: Prompt, sampling: Sampling, count: int) -> Iterator[tuple[int | None, ...]]:
+        """Yield, position by position, the next token of each of `count` completions of a prompt; None after its end.
+
+        Sample g's tokens are those the engine draws for sample g. Completions that have ended leave the batch.
+        """
+        policy, rows = self.policy, list(range(count))
+        keys = row_keys(sampling.seed, [prompt.key] * count, rows).to(policy.device)
+        batch = self._batch(prompt, sampling, count)
+        for position in range(sampling.max_new_tokens):
+            tokens = dict(zip(rows, batch.draw(keys, position), strict=True))
+            yield tuple(tokens.get(row) for row in range(count))
+            alive = [i for i, row in enumerate(rows) if tokens[row] not in policy.eos_ids]
+            if not alive:
+                return
+            if len(alive) < len(rows):
+                rows, keys = [rows[i] for i in alive], keys[alive]
+                batch.keep(alive)
+
+    def text(self, prompt: Prompt, sampling: Sampling, tokens: list[int]) -> Iterator[str]:
+        """Yield the pieces of a completion's text as they become certain, and collect its tokens in `tokens`."""
+        detokenizer = Detokenizer(self.policy)
+        for (token,) in self.samples(prompt, sampling, 1):
+            assert token is not None
+            tokens.append(token)
+            piece = detokenizer.push(token)
+            if piece:
+                yield piece
+        yield detokenizer.rest()
+
+    def _batch(self, prompt: Prompt, sampling: Sampling, count: int) -> _Batch:
+        if self._decoder is None:
+            return _PlainBatch(self.policy, prompt, sampling, count)
+        return _DecoderBatch(self._decoder, self.policy, prompt, sampling, count)
+
+
+class _Batch(Protocol):
+    """Completions of one prompt that go on together."""
+
+    def draw(self, keys: Tensor, position: int) -> list[int]:
+        """Return the next token of every row, which is the row's token at this position. keys: int64[rows]."""
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave only these rows, in ascending order."""
+        ...
+
+
+class _DecoderBatch:
+    """Rows of one session of a rollout decoder.
+
+    Its context is entered anew for every token: between two of them a generator's caller runs, which must not find
+    itself in inference mode.
+    """
+
+    def __init__(self, decoder: Decoder, policy: Policy, prompt: Prompt, sampling: Sampling, count: int) -> None:
+        self._context, self._sampling = decoder.context, sampling
+        self._ends = torch.tensor(policy.eos_ids, dtype=torch.int64, device=policy.device)
+        with decoder.context():
+            self._session: Session = decoder.open([prompt.ids], max_new_tokens=sampling.max_new_tokens, max_rows=count)
+            self._first: Tensor | None = self._session.prefill([0]).expand(count, -1)
+            self._session.admit([0] * count)
+            self._session.release(0)
+        session = self._session
+        self._sampler = session if isinstance(session, SamplingSession) and session.samples(sampling) else None
+        self._tokens = torch.zeros(count, dtype=torch.int64, device=policy.device)
+
+    def draw(self, keys: Tensor, position: int) -> list[int]:
+        """Return the next token of every row."""
+        with self._context():
+            self._tokens = self._drawn(keys, torch.full_like(keys, position))
+            drawn: list[int] = self._tokens.tolist()
+        return drawn
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave only these rows."""
+        with self._context():
+            self._session.keep(rows)
+            self._tokens = self._tokens[list(rows)]
+
+    def _drawn(self, keys: Tensor, positions: Tensor) -> Tensor:
+        if self._first is None and self._sampler is not None:
+            ids, _ = self._sampler.advance(
+                self._tokens, keys, positions, steps=1, ends=self._ends, sampling=self._sampling
+            )
+            return ids[:, 0]
+        logits, self._first = self._session.step(self._tokens) if self._first is None else self._first, None
+        return sample_tokens(logits, uniforms(keys, positions), self._sampling)[0]
+
+
+class _PlainBatch:
+    """Rows that the model itself decodes, whatever its architecture."""
+
+    def __init__(self, policy: Policy, prompt: Prompt, sampling: Sampling, count: int) -> None:
+        self._policy, self._sampling = policy, sampling
+        self._cache: Any = None
+        self._sequences = torch.tensor([prompt.ids] * count, device=policy.device)
+        self._ids = self._sequences
+
+    def draw(self, keys: Tensor, position: int) -> list[int]:
+        """Return the next token of every row."""
+        with torch.no_grad(), self._policy.autocast():
+            output = self._policy.causal_lm(input_ids=self._ids, past_key_values=self._cache, use_cache=True)
+            draws = uniforms(keys, torch.full_like(keys, position))
+            tokens, _ = sample_tokens(output.logits[:, -1], draws, self._sampling)
+        self._sequences = torch.cat((self._sequences, tokens[:, None]), 1)
+        self._cache = getattr(output, "past_key_values", None)
         # Without a cache to go on from (recurrent models) the whole sequences are read again.
-        ids = sequences if cache is None else drawn[:, None]
+        self._ids = self._sequences if self._cache is None else tokens[:, None]
+        drawn: list[int] = tokens.tolist()
+        return drawn
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave only these rows."""
+        kept = torch.tensor(rows, device=self._policy.device)
+        self._sequences, self._ids = self._sequences[kept], self._ids[kept]
+        if self._cache is not None:
+            self._cache.batch_select_indices(kept)
 
 
 class Detokenizer:
     """Tokens of one completion in, the pieces of its text out as they become certain.
 
-    A token may end inside a character; its piece then waits for the rest.
+    A token may end inside a character; its piece then waits for the rest. Only the last tokens are decoded, those of
+    the piece before included: what a decoder does at the beginning of a text (drop a space) it does then to both.
 
     Attributes:
         tokens: all tokens so far, the end token included.
@@ -66,7 +168,7 @@ class Detokenizer:
     def __init__(self, policy: Policy) -> None:
         self._tokenizer: Any = policy.tokenizer
         self._eos_ids = policy.eos_ids
-        self._shown = ""
+        self._before, self._shown = 0, 0  # where the last piece's tokens begin and end
         self.tokens: list[int] = []
         self.ended = False
 
@@ -74,27 +176,21 @@ class Detokenizer:
         """Return what the token adds to the certain text, "" when nothing."""
         self.tokens.append(token)
         self.ended = token in self._eos_ids
-        text = self._text()
-        if text.endswith("\ufffd") or not text.startswith(self._shown):
+        shown, text = self._texts()
+        if text.endswith("\ufffd") or not text.startswith(shown) or text == shown:
             return ""
-        piece, self._shown = text[len(self._shown) :], text
-        return piece
+        self._before, self._shown = self._shown, len(self.tokens) - self.ended
+        return text[len(shown) :]
 
     def rest(self) -> str:
         """Return what is left at the end."""
-        return self._text()[len(self._shown) :]
+        shown, text = self._texts()
+        return text[len(shown) :]
 
-    def _text(self) -> str:
-        ids = self.tokens[:-1] if self.ended else self.tokens
+    def _texts(self) -> tuple[str, str]:
+        """Return the text of the last piece, and the same text with what is not shown yet."""
+        end = len(self.tokens) - self.ended
+        return self._text(self.tokens[self._before : self._shown]), self._text(self.tokens[self._before : end])
+
+    def _text(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def stream_text(policy: Policy, prompt: Prompt, sampling: Sampling, tokens: list[int]) -> Iterator[str]:
-    """Yield the pieces of a completion's text as they become certain, and collect its tokens in `tokens`."""
-    detokenizer = Detokenizer(policy)
-    for token in stream_tokens(policy, prompt, sampling):
-        tokens.append(token)
-        piece = detokenizer.push(token)
-        if piece:
-            yield piece
-    yield detokenizer.rest()

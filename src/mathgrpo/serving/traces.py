@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mathgrpo.answers import grade_completion
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.files import read_json_lines, to_json
+from mathgrpo.files import append_whole, read_json_lines, to_json
 from mathgrpo.formats import Format
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine, sample_groups
@@ -71,8 +71,7 @@ class TraceFile:
             return 0
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                file.write(data)
+            append_whole(self._path, data)
         except OSError as error:
             raise UserError(
                 f"--jsonl {self._path}: cannot be written ({error.strerror}); the same command goes on once it can"

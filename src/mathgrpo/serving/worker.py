@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from mathgrpo.models import Policy
 from mathgrpo.serving.pieces import Job, Piece, generate_pieces
 from mathgrpo.serving.requests import ApiError
+from mathgrpo.serving.stream import Streamer
 
 MAX_WAITING = 64
 """Requests that may wait; one more is refused at once rather than kept for minutes."""
@@ -22,8 +22,8 @@ Gone = Callable[[], Awaitable[None]]
 class Worker:
     """Generates for an event loop, one job at a time."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, streamer: Streamer) -> None:
+        self._streamer = streamer
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generation")
         self._closed = threading.Event()
         self.jobs = 0
@@ -55,7 +55,7 @@ class Worker:
 
         def work() -> None:
             try:
-                for piece in generate_pieces(self._policy, job, lambda: cancelled.is_set() or self._closed.is_set()):
+                for piece in generate_pieces(self._streamer, job, lambda: cancelled.is_set() or self._closed.is_set()):
                     hand_over(piece)
             except BaseException as error:
                 hand_over(error)

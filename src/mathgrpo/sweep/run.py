@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.load import recipe_from_toml, require_possible
-from mathgrpo.errors import UserError
-from mathgrpo.evaluation.files import read_json_object, to_json, write_atomically
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import read_json_object, to_json, write_atomically
 from mathgrpo.sweep.problems import trial_problems, write_problems
 from mathgrpo.sweep.space import Parameter, with_values
 from mathgrpo.sweep.study import Pruner, best, finished, next_trial, open_study
@@ -53,8 +53,9 @@ def create_sweep(folder: Path, recipe: Recipe, settings: SweepSettings) -> None:
 
     Raises: UserError when the folder is in use, cannot be made, or there are too few problems.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"--out {folder}: exists already; go on with it by --resume {folder}, or choose another")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        how = f"go on with it by --resume {folder}, or " if (folder / SETTINGS).is_file() else ""
+        raise UserError(f"--out {folder}: exists already; {how}choose another")
     write_problems(recipe, folder, settings.validation_size)
     write_atomically(folder / RECIPE, recipe_to_toml(recipe))
     write_settings(folder, settings)
@@ -171,7 +172,7 @@ def _one_trial(study: Study, trial: Trial, recipe: Recipe, run: RunTrial) -> str
         return ""
     # One trial's values may break what others' do not, in whatever way (memory, a gradient that is not finite).
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = first_line(error)
         trial.set_user_attr("error", reason)
         study.tell(trial, state=TrialState.FAIL)
         return reason

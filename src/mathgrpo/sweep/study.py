@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.sweep.space import Parameter
 
 if TYPE_CHECKING:
@@ -30,13 +30,22 @@ def require_optuna() -> None:
 
 
 def open_study(folder: Path, seed: int, pruner: Pruner) -> Study:
-    """Return the study of a sweep folder, new or as it was left; larger values are better."""
+    """Return the study of a sweep folder, new or as it was left; larger values are better.
+
+    Raises: UserError when its database is damaged or cannot be written.
+    """
     import optuna
     from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = RDBStorage(f"sqlite:///{(folder / DATABASE).absolute()}")
-    study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+    database = (folder / DATABASE).absolute()
+    try:
+        storage = RDBStorage(f"sqlite:///{database}")
+        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise UserError(f"{database}: the sweep's memory cannot be read ({reason}); begin a new sweep") from error
     # A sampler begins anew with each process; a seed that counts the trials keeps it from proposing the same again.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=STARTUP_TRIALS)
     study.pruner = {

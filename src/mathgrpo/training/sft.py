@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,18 +51,32 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     info = start_info(policy, folder, recipe_name, command, started, sets.notes)
     create_run_folder(folder, recipe, info)
     print(f"run folder  {folder}\nmodel       {policy.model.num_parameters():,} parameters on {device}", flush=True)
-    with StopRequests() as stop:
-        step = _train(policy, recipe, sets.train, fmt, folder, stop)
-    if stop.received:
-        write_info(folder, finished_info(info, "interrupted", step))
+    _to_the_end(policy, recipe, sets, fmt, folder, info)
+    return folder
+
+
+def _to_the_end(
+    policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format, folder: Path, info: dict[str, Any]
+) -> None:
+    """Train and evaluate, and leave run.json in order however that ends."""
+    step, status = 0, "failed"
+    try:
+        with StopRequests() as stop:
+            step = _train(policy, recipe, sets.train, fmt, folder, stop)
+            stop.check()
+            if recipe.training.evaluate:
+                _evaluate(policy, recipe, sets, fmt, folder, stop)
+        status = "finished"
+    except Interrupted as request:
+        status = "interrupted"
         message = (
             f"stopped after step {step}; the model so far is in {folder}; go on from it with --set model.path={folder}"
         )
-        raise Interrupted(stop.received, message)
-    if recipe.training.evaluate:
-        _evaluate(policy, recipe, sets, fmt, folder)
-    write_info(folder, finished_info(info, "finished", step))
-    return folder
+        raise Interrupted(request.signum, message) from None
+    finally:
+        # The error itself matters more than a disk that is too full to note it down.
+        with suppress(UserError) if status == "failed" else nullcontext():
+            write_info(folder, finished_info(info, status, step))
 
 
 def _require_solutions(train: tuple[Problem, ...], recipe: SftRecipe) -> None:
@@ -113,7 +129,9 @@ def _log(lines: list[StepLine], folder: Path) -> None:
     print(f"step {last.step}  tokens {last.tokens:,}  loss {loss:.4f}  {speed:,.0f} tokens/s", flush=True)
 
 
-def _evaluate(policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format, folder: Path) -> None:
+def _evaluate(
+    policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format, folder: Path, stop: StopRequests
+) -> None:
     """Judge the trained model on every held-out set and write the results to the run folder."""
     policy.model.eval()
     engine = build_engine(policy)
@@ -121,8 +139,9 @@ def _evaluate(policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format,
         if not problems:
             continue
         evaluation = evaluate(
-            engine, policy, problems, fmt, max_new_tokens=recipe.training.max_new_tokens, seed=recipe.run.seed
-        )
+            engine, policy, problems, fmt, max_new_tokens=recipe.training.max_new_tokens, seed=recipe.run.seed,
+            on_progress=lambda done, total: stop.check(),
+        )  # fmt: skip
         write_evaluation(evaluation, folder, name)
         summary = evaluation.summary()
         low, high = 100 * summary["accuracy_low"], 100 * summary["accuracy_high"]

@@ -168,8 +168,12 @@ def test_wandb_is_online_only_for_who_has_logged_in(tmp_path: Path, monkeypatch:
     assert wandb_mode() == "offline"
     monkeypatch.setattr(wandb, "login", lambda *, prompt, verify: not prompt and not verify)
     assert wandb_mode() == "online"
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert wandb_mode() == "offline"
+    for named in ("offline", "dryrun"):
+        monkeypatch.setenv("WANDB_MODE", named)
+        assert wandb_mode() == "offline"
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(ValueError, match="WANDB_MODE=ofline; allowed: online, offline, disabled"):
+        wandb_mode()
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from mathgrpo.training.trackers.tracker import COLUMNS, TrackedRun
 
+OFFLINE = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What WANDB_MODE may hold that keeps a run on this machine -> W&B's mode for it."""
+
 
 class WandbTracker:
     """A W&B run, in RUN/wandb; an offline one is uploaded with: wandb sync RUN/wandb/offline-run-*.
@@ -59,6 +62,8 @@ def wandb_mode() -> Any:
     import wandb
 
     chosen = os.environ.get("WANDB_MODE", "")
-    if chosen in ("offline", "disabled"):
-        return chosen
+    if chosen in OFFLINE:
+        return OFFLINE[chosen]
+    if chosen not in ("", "online", "run", "shared"):
+        raise ValueError(f"WANDB_MODE={chosen}; allowed: online, offline, disabled")
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
