@@ -46,9 +46,10 @@ def _unpadded(ids: Any, mask: Any) -> list[list[int]]:
 def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
     """Return how far our gradient on TRL's batch is from TRL's.
 
-    relative: L2 norm of the difference over the L2 norm of TRL's gradient. norm: TRL's. tokens: of the completions. In a
-    lower precision with float32 weights the two sides round differently; then rounding and trl_rounding are the distance
-    of each side's gradient from that of the model's own modules in float32, over the latter's norm. Weights do not change.
+    relative: L2 norm of the difference over the L2 norm of TRL's gradient. norm: TRL's. tokens: of the completions.
+    In a lower precision with float32 weights the two sides round differently; then rounding and trl_rounding are the
+    distance of each side's gradient from that of the model's own modules in float32, over the latter's norm. The
+    weights do not change.
     """
     import torch
     from safetensors.torch import load_file

@@ -152,8 +152,8 @@ def _gradient_remarks(gradient: Gradient) -> list[str]:
             f"- Same gradient: {tokens}, the L2 norm of the difference is {gradient.relative:.1e} of TRL's gradient."
         ]
     return [
-        f"- Same gradient within its precision: {tokens}, ours is {gradient.rounding:.1e} from the float32 gradient of the "
-        f"same batch (L2 norm of the difference over its norm), TRL's {gradient.trl_rounding:.1e}."
+        f"- Same gradient within its precision: {tokens}, ours is {gradient.rounding:.1e} from the float32 gradient of "
+        f"the same batch (L2 norm of the difference over its norm), TRL's {gradient.trl_rounding:.1e}."
     ]
 
 

@@ -60,7 +60,9 @@ def build_trainer(settings: Settings, folder: Path, options: dict[str, Any]) -> 
         model=AutoModelForCausalLM.from_pretrained(
             location, dtype=getattr(torch, options.get("model_dtype", "float32"))
         ),
-        reward_funcs=shared_reward(build_suite(recipe.rewards, fmt)),
+        reward_funcs=shared_reward(
+            build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
+        ),
         args=grpo_config(settings, folder, options),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(location),

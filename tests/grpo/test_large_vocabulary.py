@@ -1,7 +1,7 @@
 """Qwen's vocabulary of 151,936: memory of the update against holding all logits at once.
 
-Both run at 8 x 192 tokens, where the usual implementation fits a small machine. At 8 x 1,024 its logits alone are 5 GB, of
-which it holds several copies, so there the update is held against a single one.
+Both run at 8 x 192 tokens, where the usual implementation fits a small machine. At 8 x 1,024 its logits alone are 5 GB,
+of which it holds several copies, so there the update is held against a single one.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Ten
     """Return each completion's advantage: its reward minus its group's mean, in units of `scale`.
 
     "group" divides by the group's standard deviation, "batch" by that of all rewards of the step, "none" by nothing
-    (Dr. GRPO). Both are sample deviations (n - 1), and STD_FLOOR is added. Equal rewards give exactly 0. A reward that is
-    NaN is none, since no reward function applied: it gets 0 and counts in no mean and no deviation.
+    (Dr. GRPO). Both are sample deviations (n - 1), and STD_FLOOR is added. Equal rewards give exactly 0. A reward that
+    is NaN is none, since no reward function applied: it gets 0 and counts in no mean and no deviation.
 
     Shapes: rewards_BG [B, G] -> [B, G], float32.
     Source: DeepSeekMath eq. 3 (group), arXiv 2503.20783 (none); TRL 1.16 `GRPOTrainer._generate_and_score_completions`.

@@ -27,7 +27,7 @@ class Scores:
     """What a batch of completions earned.
 
     Attributes:
-        totals: weighted sum of the parts, one a completion; a part that is None adds nothing, and NaN where all are None.
+        totals: weighted sum of the parts, one a completion; a part that is None adds nothing; NaN where all are None.
         parts: reward name -> unweighted value per completion, None where that reward does not apply.
     """
 
