@@ -15,9 +15,8 @@ import pytest
 from mathgrpo import GRPOConfig
 from mathgrpo.errors import UserError
 from mathgrpo.trainer.fields import NO_EFFECT, NOT_SERVED, RENAMED
-from mathgrpo.trainer.schedule import warmup_steps
 
-SERVED = {field.name: field for field in dataclasses.fields(GRPOConfig)}
+SERVED = {field.name: field for field in dataclasses.fields(GRPOConfig) if field.name not in NO_EFFECT | NOT_SERVED}
 # Same meaning, another default: output_dir and eval_steps resolve to TRL's values, top_k and the rest differ in name of
 # "off" only; bf16 is explained where it is defined.
 _RESOLVED = {"output_dir"}
@@ -77,10 +76,15 @@ def test_an_old_name_names_the_new_one() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"num_generations": 1}, {"num_generations": 3}, {"steps_per_generation": 4}, {"generation_batch_size": 24},
-        {"generation_batch_size": 16, "steps_per_generation": 1}, {"loss_type": "cispo"}, {"optim": "adafactor"},
+        {"num_generations": 1}, {"num_generations": 3}, {"generation_batch_size": 20},
+        {"steps_per_generation": 3, "gradient_accumulation_steps": 2}, {"steps_per_generation": 0},
+        {"steps_per_generation": 1, "gradient_accumulation_steps": 2, "num_iterations": 2},
+        {"generation_batch_size": 16, "steps_per_generation": 1}, {"logging_steps": 0},
+        {"eval_strategy": "steps", "eval_steps": 0}, {"generation_kwargs": {"repetition_penalty": 1.2}},
+        {"generation_kwargs": {"do_sample": False}}, {"loss_type": "cispo"}, {"optim": "adafactor"},
         {"lr_scheduler_type": "reduce_lr_on_plateau"}, {"scale_rewards": "rows"}, {"epsilon": 0.0},
-        {"epsilon": 1.5}, {"epsilon_high": -1.0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 1.0},
+        {"epsilon": float("inf")}, {"epsilon_high": -1.0},
+        {"temperature": 0.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 1.0},
         {"max_prompt_length": 0}, {"max_completion_length": None}, {"learning_rate": -1.0}, {"warmup_ratio": 1.0},
         {"report_to": "mlflow"}, {"save_strategy": "best"}, {"beta": -0.1}, {"num_train_epochs": 0},
         {"reward_weights": [float("nan")]}, {"seed": "seven"}, {"model_init_kwargs": "not json"},
@@ -99,7 +103,42 @@ def test_batch_sizes_count_completions_as_in_trl() -> None:
     ours, theirs = GRPOConfig(**sizes), trl.GRPOConfig("out", bf16=False, use_cpu=True, **sizes)
     assert ours.generation_batch_size == theirs.generation_batch_size == 16
     assert ours.steps_per_generation == theirs.steps_per_generation == 2
-    assert ours.prompts_per_step == 4
+    assert ours.prompts_per_rollout == 4 and ours.parts_per_rollout == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompts", "parts"),
+    [
+        ({"gradient_accumulation_steps": 4, "generation_batch_size": 64}, 8, 2),
+        ({"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "generation_batch_size": 8}, 1, 2),
+        ({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 128, "steps_per_generation": 16}, 64, 1),
+    ],
+)  # fmt: skip
+def test_a_generation_is_divided_between_steps_or_joined_with_others(
+    fields: dict[str, Any], prompts: int, parts: int
+) -> None:
+    """The second is TRL's "LoRA without regret", the third its DeepSeek-R1 settings."""
+    made = GRPOConfig(**fields)
+    assert (made.prompts_per_rollout, made.parts_per_rollout) == (prompts, parts)
+
+
+def test_generation_kwargs_go_before_the_fields_of_their_names() -> None:
+    made = GRPOConfig(top_p=0.5, generation_kwargs={"do_sample": True, "top_p": 0.9, "top_k": 20, "min_p": 0.1})
+    assert (made.top_p, made.top_k, made.min_p) == (0.9, 20, 0.1)
+
+
+def test_the_better_metric_is_the_larger_one_unless_it_is_a_loss() -> None:
+    assert GRPOConfig(metric_for_best_model="eval_reward").greater_is_better is True
+    assert GRPOConfig(metric_for_best_model="eval_loss").greater_is_better is False
+    assert GRPOConfig(metric_for_best_model="eval_kl", greater_is_better=False).greater_is_better is False
+    assert GRPOConfig().greater_is_better is None
+
+
+def test_facts_that_scripts_ask_of_training_arguments() -> None:
+    made = GRPOConfig(use_cpu=True, per_device_train_batch_size=4, num_generations=4)
+    assert str(made.device) == "cpu" and made.n_gpu == 0 and made.local_rank == -1  # type: ignore[attr-defined]
+    assert (made.train_batch_size, made.eval_batch_size, made.world_size) == (4, 8, 1)
+    assert isinstance(made.get_process_log_level(), int)
 
 
 def test_scale_rewards_and_report_to_are_normalised() -> None:
@@ -114,7 +153,7 @@ def test_scale_rewards_and_report_to_are_normalised() -> None:
      ({"warmup_steps": 5, "warmup_ratio": 0.5}, 5)],
 )  # fmt: skip
 def test_warmup_in_steps_or_as_a_share(fields: dict[str, Any], expected: int) -> None:
-    assert warmup_steps(GRPOConfig(**fields), 400) == expected
+    assert GRPOConfig(**fields).get_warmup_steps(400) == expected
 
 
 def test_tokens_are_masked_where_settings_are_written() -> None:

@@ -71,7 +71,7 @@ def _theirs(folder: Path, overrides: dict[str, Any]) -> Any:
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     trainer = trl.GRPOTrainer(
-        model=str(folder / "model"), args=trl.GRPOConfig(str(folder), **SHARED, **overrides),
+        model=str(folder / "model"), args=trl.GRPOConfig(str(folder), **(SHARED | overrides)),
         processing_class=tokenizer,
         reward_funcs=[reward, second_reward], train_dataset=Dataset.from_list(ROWS), rollout_func=rollout,
     )  # fmt: skip
@@ -81,13 +81,24 @@ def _theirs(folder: Path, overrides: dict[str, Any]) -> Any:
 
 def _ours(folder: Path, overrides: dict[str, Any]) -> GRPOTrainer:
     trainer = GRPOTrainer(
-        model=tiny_model(seed=0), args=GRPOConfig(str(folder), **SHARED, **overrides),
+        model=tiny_model(seed=0), args=GRPOConfig(str(folder), **(SHARED | overrides)),
         processing_class=tiny_tokenizer(),
         reward_funcs=[reward, second_reward], train_dataset=ROWS,
     )  # fmt: skip
     trainer._machinery.engine = MadeUp()
     trainer.train()
     return trainer
+
+
+def require_same_weights(theirs: Any, ours: GRPOTrainer) -> None:
+    """Both moved the weights, and to the same place."""
+    start = dict(tiny_model(seed=0).named_parameters())
+    expected = {name: p.detach() - start[name].detach() for name, p in theirs.model.named_parameters()}
+    largest = max(float(moved.abs().max()) for moved in expected.values())
+    assert largest > 1e-3, "the steps must move the weights for this test to mean anything"
+    for name, parameter in ours.model.named_parameters():
+        moved = parameter.detach() - start[name].detach()
+        assert float((moved - expected[name]).abs().max()) < 1e-3 * largest, name
 
 
 @pytest.mark.parametrize(
@@ -101,14 +112,33 @@ def _ours(folder: Path, overrides: dict[str, Any]) -> GRPOTrainer:
 )  # fmt: skip
 def test_weights_after_three_steps_equal_those_of_trl(tmp_path: Path, overrides: dict[str, Any]) -> None:
     theirs, ours = _theirs(tmp_path / "trl", overrides), _ours(tmp_path / "ours", overrides)
-    start = dict(tiny_model(seed=0).named_parameters())
-    expected = {name: p.detach() - start[name].detach() for name, p in theirs.model.named_parameters()}
-    largest = max(float(moved.abs().max()) for moved in expected.values())
-    assert largest > 1e-3, "the steps must move the weights for this test to mean anything"
-    for name, parameter in ours.model.named_parameters():
-        moved = parameter.detach() - start[name].detach()
-        assert float((moved - expected[name]).abs().max()) < 1e-3 * largest, name
+    require_same_weights(theirs, ours)
     assert ours.state.global_step == theirs.state.global_step == STEPS
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"steps_per_generation": 4}, {"steps_per_generation": 4, "num_iterations": 2, "loss_type": "grpo"},
+        {"steps_per_generation": 4, "loss_type": "dr_grpo", "max_steps": 5, "scale_rewards": "batch"},
+        {"generation_batch_size": 16, "mask_truncated_completions": True},
+        {"steps_per_generation": 1, "loss_type": "grpo"},
+        {"steps_per_generation": 1, "loss_type": "dr_grpo", "scale_rewards": "batch"},
+    ],
+    ids=["two parts", "two parts twice", "batch", "by size", "two generations", "two generations, batch"],
+)  # fmt: skip
+def test_weights_of_divided_and_of_joined_generations_equal_those_of_trl(
+    tmp_path: Path, overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL shuffles the completions of a generation before it divides them; here both keep their order."""
+    grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer")
+    monkeypatch.setattr(grpo_trainer, "shuffle_sequence_dict", lambda rows: rows)
+    monkeypatch.setattr(
+        "mathgrpo.trainer.step.completion_order", lambda groups, seed: list(range(GROUP_SIZE * len(groups)))
+    )
+    theirs, ours = _theirs(tmp_path / "trl", overrides), _ours(tmp_path / "ours", overrides)
+    require_same_weights(theirs, ours)
+    assert ours.state.global_step == theirs.state.global_step == overrides.get("max_steps", STEPS)
 
 
 def test_logs_equal_those_of_trl(tmp_path: Path) -> None:

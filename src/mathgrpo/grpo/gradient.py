@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.grpo.attention import AttentionKernel
 from mathgrpo.grpo.forward import Forward
 from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
@@ -31,6 +31,7 @@ class Step:
         old_logprobs_M, ref_logprobs_M: fill in the update's first pass.
         forward, reference_forward: how policy and reference compute.
         attention: kernel of the modules' packed attention; None with the fused forward pass.
+        old_known: old_logprobs_M is filled before the first pass.
     """
 
     policy: Any
@@ -47,6 +48,7 @@ class Step:
     forward: Forward
     reference_forward: Forward | None
     attention: AttentionKernel | None = "sdpa"
+    old_known: bool = False
 
 
 def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Tensor, list[int]]:
@@ -62,7 +64,7 @@ def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) 
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or step.token_budget <= 1:
                 raise
-            failure = str(error)
+            failure = first_line(error)
         # Outside the except block: the traceback held the failed pass's tensors until here.
         optimizer.zero_grad(set_to_none=True)
         _halve_budget(step, failure)
@@ -75,7 +77,7 @@ def _halve_budget(step: Step, failure: str) -> None:
     if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
         raise UserError(
             f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
-            f"({failure.splitlines()[0]}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
+            f"({failure}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
         )
     # A budget far above what the step holds would take several halvings to change anything.
     costs = [micro_batch_cost(step.groups, pieces, shared_prompt=step.shared_prompt) for pieces in plan]
@@ -132,7 +134,7 @@ def _token_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return these tokens' share of the loss, their metric sums [8] and largest [2], each in a fixed order."""
     section, tokens = step.section, step.tokens
-    if first:
+    if first and not step.old_known:
         step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
     advantages_N = tokens.advantages_M[index]
     ratio_N = torch.exp(logprobs_N - step.old_logprobs_M[index])
@@ -162,6 +164,7 @@ def _token_loss(
 
 
 def micro_batch_of(step: Step, pieces: list[Piece], attention: AttentionKernel | None) -> MicroBatch:
+    """Return the tensors of some pieces of a step, laid out for an attention kernel."""
     return build_micro_batch(
         step.groups, step.tokens, pieces,
         shared_prompt=step.shared_prompt, device=step.policy.device, attention=attention,

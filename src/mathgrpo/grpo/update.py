@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from mathgrpo.grpo.gradient import Step, micro_batch_of, step_gradient
 from mathgrpo.grpo.logprobs import split_model
 from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
+from mathgrpo.grpo.old_logprobs import SequenceImportance, fill_old_logprobs, weigh_completions
 from mathgrpo.grpo.pack import Piece, pieces_with_loss, plan_micro_batches
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
@@ -77,6 +78,8 @@ def policy_update(
     reference: Reference | None = None,
     token_budget: int | None = None,
     world: World = SINGLE,
+    parts: Sequence[Sequence[Piece]] = (),
+    sequence_importance: SequenceImportance | None = None,
 ) -> UpdateStats:
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
@@ -89,15 +92,21 @@ def policy_update(
         DEFAULT_TOKEN_BUDGET.
     world: processes that take this step together, all with the same groups: each computes its part of them, the
         gradients are added up, and every process takes the same optimizer step.
+    parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
+        whole does: its token weights are multiplied by the number of parts. The old log-probs are then those of one
+        forward pass before the first step.
+    sequence_importance: weights of whole completions, which take a forward pass of their own.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
     """
     _check(groups, section, reference)
     reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
     tokens = step_tokens(groups, section, max_new_tokens, policy.device)
     pieces = pieces_with_loss(groups, section)
-    own = divided(groups, pieces, world.size, shared_prompt=not reason)[world.rank] if world.size > 1 else pieces
+    turns = [_common(pieces, part) for part in parts] or [pieces]
+    shares = [_own(world, groups, turn, shared_prompt=not reason) for turn in turns]
     step = Step(
-        policy, groups, section, temperature, reference, tokens, own, not reason,
+        policy, groups, section, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(turns)),
+        [piece for share in shares for piece in share], not reason,
         token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET,
         torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
         choose_forward(policy, section, shared_prompt=not reason), None,
@@ -108,19 +117,22 @@ def policy_update(
     before = weight_sample(parameters)
     history: list[dict[str, float]] = []
     micro_batches: list[int] = [0, 0]
-    with update_mode(policy.model), _attention_of(step):
+    with _attention_of(step), update_mode(policy.model):
+        weighed = _look_ahead(step, len(turns), sequence_importance)
         for index in range(section.updates_per_rollout):
-            totals, micro_batches = step_gradient(step, optimizer, first=index == 0)
+            turn, first = index % len(turns), index < len(turns)
+            step.pieces = shares[turn]
+            totals, micro_batches = step_gradient(step, optimizer, first=first)
             world.sum_gradients(parameters)
             totals, micro_batches, step.token_budget = summed_step(world, totals, micro_batches, step.token_budget)
             norm = _fill_and_norm(parameters)
-            metrics = _metrics(step, pieces, totals, norm, first=index == 0)
+            metrics = _metrics(step, turns[turn], totals, norm, first=first, parts=len(turns))
             _require_finite(metrics, optimizer, index)
             torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             history.append(metrics)
-    metrics = _mean_metrics(history) | {"weights_moved": moved_fraction(before, weight_sample(parameters))}
+    metrics = _mean_metrics(history) | weighed | {"weights_moved": moved_fraction(before, weight_sample(parameters))}
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
         metrics=metrics,
@@ -132,6 +144,29 @@ def policy_update(
         layout="plain" if reason else "shared",
         notes=notes,
     )
+
+
+def _common(pieces: Sequence[Piece], part: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces of a part of the completions, without those that have no loss."""
+    wanted = {(piece.group, g) for piece in part for g in piece.completions}
+    kept = [Piece(p.group, tuple(g for g in p.completions if (p.group, g) in wanted)) for p in pieces]
+    return [piece for piece in kept if piece.completions]
+
+
+def _own(world: World, groups: Sequence[RolloutGroup], pieces: list[Piece], *, shared_prompt: bool) -> list[Piece]:
+    """Return what this process computes of the pieces."""
+    if world.size == 1:
+        return pieces
+    return divided(groups, pieces, world.size, shared_prompt=shared_prompt)[world.rank]
+
+
+def _look_ahead(step: Step, num_parts: int, importance: SequenceImportance | None) -> dict[str, float]:
+    """Compute old log-probs before the first optimizer step where it needs them all; return the weights' metrics."""
+    if num_parts == 1 and importance is None:
+        return {}
+    fill_old_logprobs(step)
+    step.old_known = True
+    return weigh_completions(step, importance) if importance is not None else {}
 
 
 def _choose_attention(step: Step) -> tuple[str, ...]:
@@ -161,7 +196,9 @@ def _forward_of_reference(step: Step) -> Forward | None:
     return FusedForward.of(step.reference.model, step.policy.compute_dtype)
 
 
-def _metrics(step: Step, pieces: Sequence[Piece], totals: Tensor, norm: Tensor, *, first: bool) -> dict[str, float]:
+def _metrics(
+    step: Step, pieces: Sequence[Piece], totals: Tensor, norm: Tensor, *, first: bool, parts: int
+) -> dict[str, float]:
     """Return the optimizer step's metrics. The one place where the host waits for the device.
 
     pieces: those of all processes.
@@ -169,7 +206,7 @@ def _metrics(step: Step, pieces: Sequence[Piece], totals: Tensor, norm: Tensor, 
     numbers: list[float] = torch.cat([totals, norm.double().view(1)]).tolist()
     loss, entropy, kl, low, high, difference, importance, capped, largest, heaviest, grad_norm = numbers
     counts = (len(step.groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions)
-    computed, kept = sum(counts), max(1, step.tokens.num_kept)
+    computed, kept = sum(counts), max(1.0, step.tokens.num_kept / parts)
     metrics = {"loss": loss, "grad_norm": grad_norm, "clip_ratio/low": low / kept, "clip_ratio/high": high / kept}
     if computed:
         metrics["entropy"] = entropy / computed

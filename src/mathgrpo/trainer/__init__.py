@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mathgrpo.trainer.config import GRPOConfig
+    from mathgrpo.trainer.script import (
+        ModelConfig,
+        ScriptArguments,
+        TrlParser,
+        get_kbit_device_map,
+        get_peft_config,
+        get_quantization_config,
+    )
     from mathgrpo.trainer.trainer import GRPOTrainer
     from mathgrpo.trainer.trl_rewards import (
         accuracy_reward,
@@ -20,14 +28,30 @@ if TYPE_CHECKING:
 __all__ = [
     "GRPOConfig",
     "GRPOTrainer",
+    "ModelConfig",
+    "ScriptArguments",
+    "TrlParser",
     "accuracy_reward",
     "get_cosine_scaled_reward",
+    "get_kbit_device_map",
+    "get_peft_config",
+    "get_quantization_config",
     "get_repetition_penalty_reward",
     "get_soft_overlong_punishment",
     "reasoning_accuracy_reward",
     "think_format_reward",
 ]
-_MODULES = {"GRPOConfig": "config", "GRPOTrainer": "trainer"}
+_MODULES = {"GRPOConfig": "config", "GRPOTrainer": "trainer"} | dict.fromkeys(
+    (
+        "ModelConfig",
+        "ScriptArguments",
+        "TrlParser",
+        "get_kbit_device_map",
+        "get_peft_config",
+        "get_quantization_config",
+    ),
+    "script",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,10 +18,12 @@ def default_callbacks(args: GRPOConfig) -> list[Any]:
 
     Raises: UserError when a tracker is asked for that is not installed.
     """
-    from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from mathgrpo.trainer.flow import FlowCallback
 
     hidden = args.disable_tqdm if args.disable_tqdm is not None else False
-    return [DefaultFlowCallback(), PrinterCallback() if hidden else ProgressCallback(), *_trackers(args)]
+    return [FlowCallback(), PrinterCallback() if hidden else ProgressCallback(), *_trackers(args)]
 
 
 def _trackers(args: GRPOConfig) -> list[Any]:
@@ -46,3 +48,13 @@ def _joined(callback: Any) -> Any:
     if type(callback).__name__ == "TrackioCallback" and trackio is not None:
         callback._initialized = trackio.context_vars.current_run.get() is not None
     return callback
+
+
+def end_trackers(args: GRPOConfig) -> None:
+    """End the trackers' runs that are still open."""
+    asked = args.report_to or []
+    trackio, wandb = sys.modules.get("trackio"), sys.modules.get("wandb")
+    if trackio is not None and {"trackio", "all"} & set(asked) and trackio.context_vars.current_run.get() is not None:
+        trackio.finish()
+    if wandb is not None and {"wandb", "all"} & set(asked) and wandb.run is not None:
+        wandb.finish()

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from mathgrpo.trainer.config import GRPOConfig
 
 LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
-OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adamw_hf")
+OPTIMIZERS = (
+    "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit",
+    "paged_adamw_32bit", "paged_adamw",
+)  # fmt: skip
 SCHEDULES = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
 )  # fmt: skip
 TRACKERS = ("trackio", "wandb", "tensorboard", "all")
+IMPORTANCE_MODES = ("sequence_mask", "sequence_truncate", "token_truncate")
 
 _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     "loss_type": (LOSSES, "of these, dapo is TRL's default"),
@@ -27,12 +31,15 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     "logging_strategy": (("steps", "epoch", "no"), "as in transformers"),
     "eval_strategy": (("steps", "epoch", "no"), "as in transformers"),
     "save_strategy": (("steps", "epoch", "no"), '"best" needs load_best_model_at_end, which is not served'),
+    "vllm_mode": (("server", "colocate"), "as in TRL"),
+    "vllm_model_impl": (("vllm", "transformers"), "as in TRL"),
     "hub_strategy": (("every_save", "end"), "the optimizer's state is never uploaded"),
 }
 _AT_LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
     "num_generations": 2, "num_iterations": 1, "max_completion_length": 1, "learning_rate": 0.0, "warmup_steps": 0,
-    "weight_decay": 0.0, "max_grad_norm": 0.0, "beta": 0.0, "adam_epsilon": 0.0, "logging_steps": 0, "seed": 0,
+    "weight_decay": 0.0, "max_grad_norm": 0.0, "beta": 0.0, "adam_epsilon": 0.0, "seed": 0,
+    "vllm_tensor_parallel_size": 1, "vllm_server_timeout": 0.0,
 }  # fmt: skip
 
 
@@ -48,10 +55,13 @@ def check_config(config: GRPOConfig) -> None:
     for name, least in _AT_LEAST.items():
         _require_number(name, getattr(config, name), least)
     _check_optional(config)
+    _check_intervals(config)
     _check_batch(config)
     _check_sampling(config)
-    if not 0.0 < config.epsilon < 1.0:
-        raise UserError(f"epsilon={config.epsilon}: must be between 0 and 1; TRL's default is 0.2")
+    if config.use_vllm:
+        _check_vllm(config)
+    if not (math.isfinite(config.epsilon) and config.epsilon > 0.0):
+        raise UserError(f"epsilon={config.epsilon}: must be above 0; TRL's default is 0.2")
     unknown = [name for name in config.report_to or [] if name not in TRACKERS]
     if unknown:
         raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(TRACKERS)}, or none")
@@ -77,20 +87,32 @@ def _check_optional(config: GRPOConfig) -> None:
         raise UserError(f"reward_weights={config.reward_weights}: every weight must be a finite number")
 
 
+def _check_intervals(config: GRPOConfig) -> None:
+    for what in ("logging", "eval"):
+        steps, strategy = getattr(config, f"{what}_steps"), getattr(config, f"{what}_strategy")
+        if strategy == "steps" and not steps > 0:
+            raise UserError(f'{what}_steps={steps}: must be above 0; use {what}_strategy="no" for never')
+
+
 def _check_batch(config: GRPOConfig) -> None:
     size, generations = config.generation_batch_size or 0, config.num_generations
-    micro_steps = config.gradient_accumulation_steps
-    if config.steps_per_generation != micro_steps or size != micro_steps * config.per_device_train_batch_size:
+    per_generation, micro_steps = config.steps_per_generation or 0, config.gradient_accumulation_steps
+    if size != per_generation * config.per_device_train_batch_size or per_generation < 1:
         raise UserError(
-            f"steps_per_generation={config.steps_per_generation} (generation_batch_size={size}): every optimizer step "
-            f"draws its own completions here, so it must equal gradient_accumulation_steps="
-            f"{micro_steps}; to use completions several times set num_iterations"
+            f"generation_batch_size={size}: must be steps_per_generation={per_generation} times "
+            f"per_device_train_batch_size={config.per_device_train_batch_size}; set one of the first two only"
+        )
+    several = micro_steps % per_generation == 0 and (micro_steps == per_generation or config.num_iterations == 1)
+    if per_generation % micro_steps and not several:
+        raise UserError(
+            f"steps_per_generation={per_generation} (generation_batch_size={size}): must be a multiple of "
+            f"gradient_accumulation_steps={micro_steps}, or with num_iterations=1 divide it; change one of the three"
         )
     if size % generations:
         raise UserError(
-            f"num_generations={generations}: does not divide the {size} completions of a step "
-            f"(per_device_train_batch_size={config.per_device_train_batch_size} x gradient_accumulation_steps="
-            f"{config.gradient_accumulation_steps}); change one of the three"
+            f"num_generations={generations}: does not divide the {size} completions of a generation "
+            f"(per_device_train_batch_size={config.per_device_train_batch_size} x steps_per_generation="
+            f"{per_generation}); change one of the three"
         )
 
 
@@ -103,3 +125,47 @@ def _check_sampling(config: GRPOConfig) -> None:
         raise UserError(f"top_k={config.top_k}: must be 0 (off) or more")
     if config.min_p is not None and not 0.0 <= config.min_p < 1.0:
         raise UserError(f"min_p={config.min_p}: must be from 0 (off) up to, but not including, 1")
+
+
+def _check_vllm(config: GRPOConfig) -> None:
+    if not 0.0 < config.vllm_gpu_memory_utilization <= 1.0:
+        raise UserError(
+            f"vllm_gpu_memory_utilization={config.vllm_gpu_memory_utilization}: must be above 0 and at most 1"
+        )
+    if config.vllm_max_model_length is not None:
+        _require_number("vllm_max_model_length", config.vllm_max_model_length, 1)
+    if config.vllm_mode == "server" and not (config.vllm_server_base_url or config.vllm_server_host):
+        raise UserError("vllm_server_host='': name the host of the server, or give vllm_server_base_url")
+    if config.vllm_importance_sampling_correction:
+        _check_importance(config)
+
+
+def _check_importance(config: GRPOConfig) -> None:
+    mode, low, high = (
+        config.vllm_importance_sampling_mode,
+        config.vllm_importance_sampling_clip_min,
+        config.vllm_importance_sampling_clip_max,
+    )
+    if mode not in IMPORTANCE_MODES:
+        raise UserError(
+            f"vllm_importance_sampling_mode={mode!r}: use one of {', '.join(IMPORTANCE_MODES)}; single tokens are not "
+            'masked here, "sequence_mask" masks whole completions'
+        )
+    if mode == "token_truncate" and (low is not None or high is None):
+        raise UserError(
+            f"vllm_importance_sampling_clip_min={low}, vllm_importance_sampling_clip_max={high}: "
+            'with vllm_importance_sampling_mode="token_truncate" there is an upper bound only; leave clip_min out and '
+            'give clip_max, or use "sequence_truncate"'
+        )
+    if mode == "sequence_truncate" and low is None and high is None:
+        raise UserError(
+            'vllm_importance_sampling_mode="sequence_truncate": give vllm_importance_sampling_clip_min or '
+            "vllm_importance_sampling_clip_max, without both nothing is truncated"
+        )
+    for name, value in (("clip_min", low), ("clip_max", high)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f"vllm_importance_sampling_{name}={value}: must be above 0, or None for no bound")
+    if low is not None and high is not None and low >= high:
+        raise UserError(
+            f"vllm_importance_sampling_clip_min={low}: must be below vllm_importance_sampling_clip_max={high}"
+        )

@@ -9,34 +9,31 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mathgrpo.errors import UserError
+from mathgrpo.trainer.arguments import RunFacts
 from mathgrpo.trainer.checks import check_config
 from mathgrpo.trainer.fields import NO_EFFECT, NOT_SERVED, RENAMED
 
 C = TypeVar("C")
 
 
-def _knows_trl_fields(cls: type[C]) -> type[C]:
-    """Let a config take all of TRL's fields: those without effect, and those not served at their default.
+def _with_trl_fields(cls: type[C]) -> type[C]:
+    """Give a dataclass to be the fields of TRL that have no work to do here: parsers and replace() know them then."""
+    refused = {name: default for name, (default, _) in NOT_SERVED.items()}
+    for name, default in (NO_EFFECT | refused).items():
+        kind = type(default) if isinstance(default, bool | int | float | str) else str | None
+        cls.__annotations__[name] = kind
+        setattr(cls, name, dataclasses.field(default=default, repr=False))
+    return cls
 
-    Raises, when an instance is made: TypeError for a name TRL does not know either; UserError for a field that is
-    not served.
-    """
+
+def _tells_new_names(cls: type[C]) -> type[C]:
+    """Let a config name the new field where an old name is given."""
     own_init: Any = cls.__init__
-    own = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
     @functools.wraps(own_init)
     def init(self: Any, *args: Any, **given: Any) -> None:
-        for name in set(given) - own:
-            if name in RENAMED:
-                raise UserError(f"{name}={given[name]!r}: this field is called {RENAMED[name]}")
-            if name not in NO_EFFECT and name not in NOT_SERVED:
-                raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {name!r}")
-        others = {name: given.pop(name) for name in list(given) if name not in own}
-        defaults = NO_EFFECT | {name: default for name, (default, _) in NOT_SERVED.items()}
-        for name, value in (defaults | others).items():
-            setattr(self, name, value)
-        for name, value in others.items():
-            _require_default(name, value)
+        for name in RENAMED.keys() & given.keys():
+            raise UserError(f"{name}={given[name]!r}: this field is called {RENAMED[name]}")
         own_init(self, *args, **given)
 
     cls.__init__ = init  # type: ignore[method-assign,assignment]
@@ -50,9 +47,10 @@ def _require_default(name: str, value: Any) -> None:
         raise UserError(f"{name}={value!r}: TRL has this field, it is not served here; {remedy}")
 
 
-@_knows_trl_fields
+@_tells_new_names
 @dataclass
-class GRPOConfig:
+@_with_trl_fields
+class GRPOConfig(RunFacts):
     """Settings of a GRPOTrainer. Names, meaning and defaults are those of TRL 1.16 unless said otherwise.
 
     Every other field that TRL 1.16 or transformers 5.23 has is known too (see docs/from-trl.md): some change nothing
@@ -75,9 +73,10 @@ class GRPOConfig:
     gradient_accumulation_steps: int = 1
     """An optimizer step learns from per_device_train_batch_size * gradient_accumulation_steps completions."""
     steps_per_generation: int | None = None
-    """Micro-steps that one rollout lasts; only gradient_accumulation_steps is served."""
+    """Micro-steps between generations; a multiple of gradient_accumulation_steps divides a generation between several
+    optimizer steps, a part of it gives one step several generations."""
     generation_batch_size: int | None = None
-    """Completions of one rollout; per_device_train_batch_size * steps_per_generation."""
+    """Completions of one generation; per_device_train_batch_size * steps_per_generation."""
     num_generations: int = 8
     """Completions of each prompt."""
     num_generations_eval: int | None = None
@@ -107,6 +106,7 @@ class GRPOConfig:
     warmup_ratio: float | None = None
     """The same share under its old name (deprecated in transformers 5)."""
     optim: str = "adamw_torch_fused"
+    """AdamW under any of its names; its states are float32 under the 8-bit names too."""
     weight_decay: float = 0.0
     """On weights of two dimensions and more."""
     adam_beta1: float = 0.9
@@ -118,6 +118,7 @@ class GRPOConfig:
     # GRPO.
     beta: float = 0.0
     epsilon: float = 0.2
+    """From 1 on there is no lower bound, as a ratio is never below 0."""
     epsilon_high: float | None = None
     loss_type: str = "dapo"
     """dapo, grpo, dr_grpo or bnpo."""
@@ -132,7 +133,28 @@ class GRPOConfig:
     top_p: float = 1.0
     top_k: int | None = 0
     min_p: float | None = None
+    generation_kwargs: dict[str, Any] | str | None = None
+    """top_p, top_k and min_p here go before the fields of these names; do_sample may be True."""
     chat_template_kwargs: dict[str, Any] | str | None = None
+
+    # vLLM, see mathgrpo.trainer.vllm.
+    use_vllm: bool = False
+    vllm_mode: str = "colocate"
+    vllm_model_impl: str = "vllm"
+    vllm_enable_sleep_mode: bool = False
+    vllm_server_base_url: str | None = None
+    vllm_server_host: str = "0.0.0.0"
+    vllm_server_port: int = 8000
+    vllm_server_timeout: float = 240.0
+    vllm_gpu_memory_utilization: float = 0.3
+    vllm_max_model_length: int | None = None
+    vllm_tensor_parallel_size: int = 1
+    vllm_importance_sampling_correction: bool = True
+    vllm_importance_sampling_mode: str = "sequence_mask"
+    vllm_importance_sampling_clip_max: float | None = 3.0
+    vllm_importance_sampling_clip_min: float | None = None
+    vllm_importance_sampling_cap: float | None = None
+    """An older name of vllm_importance_sampling_clip_max."""
 
     # Model and data.
     model_init_kwargs: dict[str, Any] | str | None = None
@@ -161,6 +183,9 @@ class GRPOConfig:
     eval_delay: float = 0
     eval_on_start: bool = False
     per_device_eval_batch_size: int = 8
+    metric_for_best_model: str | None = None
+    """Metric of evaluations that state.best_metric follows, as EarlyStoppingCallback needs."""
+    greater_is_better: bool | None = None
 
     # Checkpoints and hub.
     save_strategy: str = "steps"
@@ -176,8 +201,10 @@ class GRPOConfig:
     hub_revision: str | None = None
 
     def __post_init__(self) -> None:
+        for name in NOT_SERVED:
+            _require_default(name, getattr(self, name))
         self.output_dir = "trainer_output" if self.output_dir is None else str(self.output_dir)
-        for name in ("lr_scheduler_kwargs", "chat_template_kwargs", "model_init_kwargs"):
+        for name in ("lr_scheduler_kwargs", "chat_template_kwargs", "model_init_kwargs", "generation_kwargs"):
             setattr(self, name, _as_dict(name, getattr(self, name)))
         for name in ("lr_scheduler_type", "optim", "logging_strategy", "eval_strategy", "save_strategy"):
             setattr(self, name, _plain(getattr(self, name)))
@@ -186,6 +213,11 @@ class GRPOConfig:
         self.report_to = [] if self.report_to in (None, "none", ["none"]) else self.report_to
         self.report_to = [self.report_to] if isinstance(self.report_to, str) else self.report_to
         self.eval_steps = self.logging_steps if self.eval_steps is None else self.eval_steps
+        if self.vllm_importance_sampling_cap is not None:
+            self.vllm_importance_sampling_clip_max = self.vllm_importance_sampling_cap
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+        self._take_generation_kwargs()
         self._set_batch()
         check_config(self)
 
@@ -196,36 +228,21 @@ class GRPOConfig:
 
     def _set_batch(self) -> None:
         if self.generation_batch_size is not None and self.steps_per_generation is None:
-            self.steps_per_generation = self.generation_batch_size // max(1, self.per_device_train_batch_size)
+            self.steps_per_generation = max(1, self.generation_batch_size // max(1, self.per_device_train_batch_size))
         if self.steps_per_generation is None:
             self.steps_per_generation = self.gradient_accumulation_steps
         if self.generation_batch_size is None:
             self.generation_batch_size = self.per_device_train_batch_size * self.steps_per_generation
 
-    @property
-    def prompts_per_step(self) -> int:
-        """Prompts of one rollout."""
-        return (self.generation_batch_size or 0) // self.num_generations
-
-    @property
-    def should_save(self) -> bool:
-        """Whether this process writes checkpoints: it is the only one."""
-        return True
-
-    @property
-    def process_index(self) -> int:
-        """Number of this process: it is the only one."""
-        return 0
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return 1
-
-    @property
-    def local_process_index(self) -> int:
-        """Number of this process on its machine."""
-        return 0
+    def _take_generation_kwargs(self) -> None:
+        for name, value in dict(self.generation_kwargs or {}).items():  # type: ignore[arg-type]
+            if name in ("top_p", "top_k", "min_p"):
+                setattr(self, name, value)
+            elif name != "do_sample" or value is not True:
+                raise UserError(
+                    f"generation_kwargs={{{name!r}: {value!r}}}: top_p, top_k, min_p and do_sample=True are served; "
+                    "use the fields temperature and max_completion_length"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, those without effect too, as JSON values; tokens are masked."""

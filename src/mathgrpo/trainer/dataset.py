@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,16 +45,21 @@ class Schedule:
     Attributes:
         num_rows: rows of the dataset.
         num_prompts: prompts of one rollout.
-        rollouts_per_epoch: whole rollouts in one pass over the dataset; what is left over waits for the next pass.
+        used_rows: rows of one pass over the dataset: whole generations; what is left over waits for the next pass.
         updates_per_rollout: optimizer steps on each rollout.
         max_steps: optimizer steps of the run.
     """
 
     num_rows: int
     num_prompts: int
-    rollouts_per_epoch: int
+    used_rows: int
     updates_per_rollout: int
     max_steps: int
+
+    @property
+    def rollouts_per_epoch(self) -> int:
+        """Rollouts in one pass; the last one may have fewer prompts, where one takes several generations."""
+        return math.ceil(self.used_rows / self.num_prompts)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,17 +77,19 @@ def make_schedule(num_rows: int, args: GRPOConfig) -> Schedule:
 
     Raises: UserError when the dataset is smaller than one rollout.
     """
-    num_prompts = args.prompts_per_step
-    rollouts = num_rows // num_prompts
-    if rollouts == 0:
+    per_generation = args.prompts_per_generation
+    used_rows = num_rows // per_generation * per_generation
+    if used_rows == 0:
         raise UserError(
-            f"train_dataset: has {num_rows} rows, but a step takes {num_prompts} prompts "
+            f"train_dataset: has {num_rows} rows, but a step takes {per_generation} prompts "
             f"({args.generation_batch_size} completions, num_generations={args.num_generations}); "
             "give more rows or lower gradient_accumulation_steps"
         )
-    per_epoch = rollouts * args.num_iterations
-    max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
-    return Schedule(num_rows, num_prompts, rollouts, args.num_iterations, max_steps)
+    updates = args.num_iterations * args.parts_per_rollout
+    schedule = Schedule(num_rows, args.prompts_per_rollout, used_rows, updates, args.max_steps)
+    if args.max_steps > 0:
+        return schedule
+    return replace(schedule, max_steps=math.ceil(args.num_train_epochs * schedule.steps_per_epoch))
 
 
 class PromptOrder:
@@ -102,7 +109,7 @@ class PromptOrder:
         while len(self._epochs) <= epoch:
             self._epochs.append(self._next_epoch())
         first = place * self._schedule.num_prompts
-        return self._epochs[epoch][first : first + self._schedule.num_prompts]
+        return self._epochs[epoch][first : min(first + self._schedule.num_prompts, self._schedule.used_rows)]
 
     def _next_epoch(self) -> list[int]:
         count = self._schedule.num_rows

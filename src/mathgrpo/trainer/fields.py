@@ -18,26 +18,10 @@ NO_EFFECT: dict[str, Any] = {
     "use_cache": False,
     "ds3_gather_for_generation": True,
     "pad_to_multiple_of": "auto",
-    # vLLM's settings, as without use_vllm in TRL.
-    "vllm_mode": "colocate",
-    "vllm_model_impl": "vllm",
-    "vllm_enable_sleep_mode": False,
-    "vllm_server_base_url": None,
-    "vllm_server_host": "0.0.0.0",
-    "vllm_server_port": 8000,
-    "vllm_server_timeout": 240.0,
+    # vLLM: connections are HTTP, the precision is the trainer's.
     "vllm_group_port": 51216,
-    "vllm_gpu_memory_utilization": 0.3,
-    "vllm_max_model_length": None,
-    "vllm_max_model_len": None,
     "vllm_dtype": "auto",
     "vllm_device": "auto",
-    "vllm_tensor_parallel_size": 1,
-    "vllm_importance_sampling_correction": True,
-    "vllm_importance_sampling_mode": "sequence_mask",
-    "vllm_importance_sampling_clip_max": 3.0,
-    "vllm_importance_sampling_clip_min": None,
-    "vllm_importance_sampling_cap": None,
     # How the gradient is computed: micro-batches bound the memory, and give the same gradient.
     "gradient_checkpointing": True,
     "gradient_checkpointing_kwargs": None,
@@ -104,8 +88,6 @@ NO_EFFECT: dict[str, Any] = {
     "do_predict": False,
     "resume_from_checkpoint": None,
     "hub_always_push": False,
-    "metric_for_best_model": None,
-    "greater_is_better": None,
     "max_tool_calling_iterations": None,
     "sapo_temperature_neg": 1.05,
     "sapo_temperature_pos": 1.0,
@@ -125,13 +107,14 @@ _ENTROPY = "leave it out; mask_truncated_completions and epsilon_high=0.28 keep 
 _SEVERAL_DEVICES = "this trainer is one process on one device; leave it out"
 
 NOT_SERVED: dict[str, tuple[Any, str]] = {
-    "use_vllm": (False, "leave it out: the engine here samples from the trainer's own weights, with no second copy"),
     "vllm_structured_outputs_regex": (None, "leave it out and pay for the format in a reward function"),
     "vllm_guided_decoding_regex": (None, "leave it out and pay for the format in a reward function"),
-    "generation_kwargs": (None, "use temperature, top_p, top_k, min_p and max_completion_length"),
     "repetition_penalty": (1.0, "leave it out: its samples are not the policy's; penalise repetition in a reward"),
     "delta": (None, "use epsilon and epsilon_high"),
-    "importance_sampling_level": ("token", 'use "token"; with num_iterations=1 every ratio is 1 at either level'),
+    "importance_sampling_level": (
+        "token",
+        'use "token"; with one optimizer step on each rollout every ratio is 1 at either level',
+    ),
     "off_policy_mask_threshold": (None, "leave it out: completions are never older than num_iterations updates"),
     "use_bias_correction_kl": (True, "leave it out: the KL term is always the corrected one, TRL's default"),
     "top_entropy_quantile": (1.0, "leave it out: every completion token counts"),
@@ -162,5 +145,6 @@ RENAMED: dict[str, str] = {
     "push_to_hub_token": "hub_token",
     "kl_coef": "beta",
     "max_new_tokens": "max_completion_length",
+    "vllm_max_model_len": "vllm_max_model_length",
 }
 """Names of older versions -> the field that does the same."""

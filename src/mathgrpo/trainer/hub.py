@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import is_reachable
 from mathgrpo.trainer.config import GRPOConfig
 
@@ -19,6 +19,18 @@ _UPLOADED = [
 def repository_name(args: GRPOConfig) -> str:
     """Return the hub repository of a run: hub_model_id, or the name of its output folder."""
     return args.hub_model_id or Path(args.output_dir).resolve().name
+
+
+def require_hub(args: GRPOConfig) -> None:
+    """Return when the hub answers, before a run whose model goes there.
+
+    Raises: UserError otherwise.
+    """
+    if not is_reachable():
+        raise UserError(
+            "push_to_hub=True: the model hub does not answer; leave it out and upload the model afterwards with: "
+            f"hf upload {repository_name(args)} {args.output_dir}"
+        )
 
 
 def push(folder: Path, args: GRPOConfig, commit_message: str, **options: Any) -> str:
@@ -44,9 +56,8 @@ def push(folder: Path, args: GRPOConfig, commit_message: str, **options: Any) ->
             **options,
         )  # fmt: skip
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"push_to_hub: {name} was refused ({reason}); log in with `hf auth login`, or set HF_TOKEN; "
+            f"push_to_hub: {name} was refused ({first_line(error)}); log in with `hf auth login`, or set HF_TOKEN; "
             f"the model is in {folder}"
         ) from error
     return str(commit.commit_url)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.grpo import NonFiniteError
+from mathgrpo.models.lora import learning_failure
+from mathgrpo.rollout.outside import keep_log
 from mathgrpo.trainer.checkpoint import remove_old, save_checkpoint
 from mathgrpo.trainer.completions import log_completions
 from mathgrpo.trainer.dataset import PromptOrder, Schedule
@@ -30,7 +33,7 @@ class Loop:
         self._trainer, self._machinery, self._plan, self._order = trainer, machinery, plan, order
         self._args = machinery.args
         self._rollout, self._token_budget = position["rollout"], position["token_budget"] or None
-        self._learning_rate = 0.0
+        self._learning_rate, self._steps_inside = 0.0, 0
         self._window: list[Metrics] = []
         self._losses: list[float] = []
         self._last: Scored | None = None
@@ -44,6 +47,9 @@ class Loop:
         state.compute_steps(self._args, self._plan.max_steps)
         started, first_step = time.time(), state.global_step
         state.epoch = self._rollout / self._plan.rollouts_per_epoch
+        if self._args.use_vllm:
+            Path(self._args.output_dir).mkdir(parents=True, exist_ok=True)
+            keep_log(self._machinery.engine, Path(self._args.output_dir))
         trainer.control = handler.on_train_begin(self._args, state, trainer.control)
         if self._args.eval_on_start and first_step == 0:
             trainer.evaluate()
@@ -101,15 +107,22 @@ class Loop:
         state.global_step += updates
         self._token_budget, self._last = stats.token_budget, scored
         metrics = self._machinery.metrics_of(scored) | step_metrics(stats, started, updates)
+        metrics |= self._machinery.engine_metrics
         self._window.append(metrics)
         self._losses += [float(metrics["loss"] or 0.0)] * updates
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._steps_inside += 1  # an optimizer whose step calls its base class's has the hooks called for both
+        if self._steps_inside > 1:
+            return
         trainer = self._trainer
         trainer.control = trainer.callback_handler.on_pre_optimizer_step(self._args, trainer.state, trainer.control)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """The learning rate changes after every optimizer step, also between those on the same completions."""
+        self._steps_inside -= 1
+        if self._steps_inside:
+            return
         trainer = self._trainer
         trainer.control = trainer.callback_handler.on_optimizer_step(self._args, trainer.state, trainer.control)
         self._learning_rate = optimizer.param_groups[0]["lr"]
@@ -145,17 +158,27 @@ class Loop:
         save_checkpoint(folder, policy, trainer.optimizer, trainer.lr_scheduler, state, position, self._args)
         remove_old(self._args.output_dir, self._args.save_total_limit)
         if self._args.push_to_hub and self._args.hub_strategy == "every_save":
-            push(folder, self._args, f"Training in progress, step {state.global_step}")
+            self._push(folder)
         return folder
+
+    def _push(self, folder: Path) -> None:
+        """Upload a checkpoint. A hub that has gone away does not end the run: the last upload tells."""
+        try:
+            push(folder, self._args, f"Training in progress, step {self._trainer.state.global_step}")
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
 
     def _finish(self, started: float, first_step: int) -> Any:
         from transformers.trainer_utils import TrainOutput, speed_metrics
 
         trainer, steps = self._trainer, self._trainer.state.global_step - first_step
         loss = sum(self._losses) / len(self._losses) if self._losses else 0.0
-        samples = steps * (self._args.generation_batch_size or 0)
+        samples = steps * self._args.per_device_train_batch_size * self._args.gradient_accumulation_steps
         metrics = speed_metrics("train", started, num_samples=samples, num_steps=steps)
         metrics |= {"total_flos": trainer.state.total_flos, "train_loss": loss}
         trainer.log(dict(metrics))
+        failure = learning_failure(self._machinery.policy.model)
+        if steps and failure:
+            warnings.warn(failure.replace("optimizer.learning_rate", "learning_rate"), stacklevel=2)
         trainer.control = trainer.callback_handler.on_train_end(self._args, trainer.state, trainer.control)
         return TrainOutput(trainer.state.global_step, loss, metrics)

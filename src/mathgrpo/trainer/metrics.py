@@ -17,6 +17,9 @@ _RENAMED = {
     "clip_ratio/high": "clip_ratio/high_mean",
     "sampling/logprob_difference/mean": "sampling/sampling_logp_difference/mean",
     "sampling/logprob_difference/max": "sampling/sampling_logp_difference/max",
+    "importance/min": "sampling/importance_sampling_ratio/min",
+    "importance/mean": "sampling/importance_sampling_ratio/mean",
+    "importance/max": "sampling/importance_sampling_ratio/max",
 }
 
 

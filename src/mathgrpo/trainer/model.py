@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from mathgrpo.config.recipe import ModelSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.grpo import Reference, build_reference
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
 from mathgrpo.models.device import compute_dtype
+from mathgrpo.models.lora import unlearnt_layers
 from mathgrpo.models.quantized import is_quantized, prepare_quantized
 from mathgrpo.models.sources import locate_model
 from mathgrpo.trainer.config import GRPOConfig
@@ -64,9 +65,11 @@ def make_reference(policy: Policy, beta: float) -> Reference | None:
 
 def _load(name: str, args: GRPOConfig, device: str, precision: Any, quantization_config: Any) -> tuple[Any, Any]:
     """Return model and tokenizer of a name: a folder, a hub id, or "starter"."""
-    options = args.model_options
+    options = {option: value for option, value in args.model_options.items() if value is not None}
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
+    if "flash" in str(options.get("attn_implementation", "")):
+        options.pop("attn_implementation")  # a way to compute the same; the update has kernels of its own
     for option in ("dtype", "torch_dtype", "device_map", "trust_remote_code"):
         if options.get("quantization_config") is None or option == "trust_remote_code":
             options.pop(option, None)  # decided by bf16, use_cpu and the trust_remote_code field
@@ -84,8 +87,9 @@ def _load(name: str, args: GRPOConfig, device: str, precision: Any, quantization
                 location, trust_remote_code=bool(trusted), revision=options.get("revision", "main")
             )
     except (OSError, ValueError, TypeError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"model={name}: cannot be loaded with model_init_kwargs={options} ({reason})") from error
+        raise UserError(
+            f"model={name}: cannot be loaded with model_init_kwargs={options} ({first_line(error)})"
+        ) from error
     return model, tokenizer
 
 
@@ -120,7 +124,7 @@ def _with_adapter(model: Any, peft_config: Any) -> Any:
     try:
         return get_peft_model(model, peft_config)
     except ValueError as error:
-        raise UserError(f"peft_config: {str(error).partition(chr(10))[0]}") from error
+        raise UserError(f"peft_config: {first_line(error)}") from error
 
 
 def _make_masters(model: Any, dtype: torch.dtype, quantized: bool) -> None:
@@ -160,5 +164,5 @@ def _place(model: Any, device: str, quantized: bool) -> str:
 
 def _adapter_is_fresh(model: Any) -> bool:
     """Return whether the adapter's output is still zero: its second matrices are."""
-    second = [p for name, p in model.named_parameters() if "lora_B" in name]
-    return bool(second) and not any(bool(parameter.any()) for parameter in second)
+    zero, total = unlearnt_layers(model)
+    return 0 < total == len(zero)

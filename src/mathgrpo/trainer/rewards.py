@@ -52,8 +52,7 @@ class RewardFunctions:
         given = list(functions) if isinstance(functions, list | tuple) else [functions]
         if functions is None or not given:
             raise UserError("reward_funcs: give at least one function f(prompts, completions, **columns) -> numbers")
-        tokenizers = processing_classes if isinstance(processing_classes, list | tuple) else [processing_classes]
-        tokenizers = list(tokenizers) if len(tokenizers) == len(given) else [None] * len(given)
+        tokenizers = _one_each(processing_classes, len(given))
         self.functions = [_callable(f, t, device) for f, t in zip(given, tokenizers, strict=True)]
         self.names = _unique([_name(function) for function in self.functions])
         self.weights = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(given)
@@ -97,6 +96,22 @@ class RewardFunctions:
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, name="mathgrpo-rewards", daemon=True).start()
         return loop
+
+
+def _one_each(processing_classes: Any, count: int) -> list[Any]:
+    """Return the tokenizer of every reward function, None where none is given.
+
+    Raises: UserError when there are some, but not as many as functions.
+    """
+    if processing_classes is None:
+        return [None] * count
+    given = list(processing_classes) if isinstance(processing_classes, list | tuple) else [processing_classes]
+    if len(given) != count:
+        raise UserError(
+            f"reward_processing_classes: has {len(given)} values for {count} reward functions; give one for each, None "
+            "for those that are no models"
+        )
+    return given
 
 
 def accepted(function: Callable[..., Any], call: Mapping[str, Any]) -> dict[str, Any]:

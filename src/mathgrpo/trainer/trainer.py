@@ -8,22 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError
-from mathgrpo.rollout import build_engine
-from mathgrpo.trainer.callbacks import default_callbacks
+from mathgrpo.rollout.outside import close_engine
+from mathgrpo.trainer.callbacks import default_callbacks, end_trackers
+from mathgrpo.trainer.card import model_card
 from mathgrpo.trainer.checkpoint import find_checkpoint, load_checkpoint, save_model
 from mathgrpo.trainer.config import GRPOConfig
+from mathgrpo.trainer.copies import ComputeCopies
 from mathgrpo.trainer.dataset import PromptOrder, Row, check_dataset, make_schedule
-from mathgrpo.trainer.hub import push
+from mathgrpo.trainer.hub import push, repository_name, require_hub
 from mathgrpo.trainer.loop import Loop
+from mathgrpo.trainer.memory import plan_run
 from mathgrpo.trainer.model import make_policy, make_reference
 from mathgrpo.trainer.process import SingleProcess
+from mathgrpo.trainer.reporting import Reporting
 from mathgrpo.trainer.rewards import RewardFunctions
 from mathgrpo.trainer.schedule import make_optimizer, make_scheduler
 from mathgrpo.trainer.scoring import joined
 from mathgrpo.trainer.step import Machinery
+from mathgrpo.trainer.vllm import build_trainer_engine
 
 
-class GRPOTrainer:
+class GRPOTrainer(Reporting):
     """Trains a model with GRPO. Arguments and methods are those of TRL 1.16's GRPOTrainer.
 
     Args:
@@ -90,11 +95,13 @@ class GRPOTrainer:
         if eval_dataset is None and args.eval_strategy != "no":
             raise UserError(f'eval_strategy="{args.eval_strategy}": needs an eval_dataset')
         self._plan = make_schedule(len(self.train_dataset), args)
+        if args.push_to_hub:
+            require_hub(args)
         set_seed(args.seed)  # a fresh adapter is drawn from it
         policy = make_policy(model, args, processing_class, peft_config, quantization_config)
         self.accelerator = SingleProcess(policy.device)
         rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
-        engine, reference = build_engine(policy), make_reference(policy, args.beta)
+        engine, reference = build_trainer_engine(policy, args), make_reference(policy, args.beta)
         self._machinery = Machinery(policy, engine, reference, rewards, args)
         self._given_optimizers = optimizers
         self.optimizer, self.lr_scheduler = optimizers
@@ -146,10 +153,13 @@ class GRPOTrainer:
 
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir) if resume_from_checkpoint else None
         optimizer, scheduler = self._given_optimizers
-        self.optimizer = optimizer or make_optimizer(self._machinery.policy, self.args)
+        memory = plan_run(self._machinery.policy, self.train_dataset, self.args)
+        self.optimizer = optimizer or make_optimizer(self._machinery.policy, self.args, self.optimizer)
+        self._machinery.copies = ComputeCopies(self.optimizer)
+        self._machinery.recompute = memory is not None and memory.recompute
         self.lr_scheduler = scheduler or make_scheduler(self.optimizer, self.args, self._plan.max_steps)
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        self.state, position = TrainerState(), {"rollout": 0, "token_budget": 0}
+        self.state, position = TrainerState(), {"rollout": 0, "token_budget": memory.token_budget if memory else 0}
         if checkpoint is not None:
             policy = self._machinery.policy
             self.state, position = load_checkpoint(checkpoint, policy, self.optimizer, self.lr_scheduler)
@@ -172,7 +182,7 @@ class GRPOTrainer:
             results = [self.evaluate(rows, f"{metric_key_prefix}_{name}") for name, rows in dataset.items()]
             return {name: value for result in results for name, value in result.items()}
         rows = check_dataset(dataset, "eval_dataset")
-        started, per_chunk = time.time(), max(1, self.args.prompts_per_step)
+        started, per_chunk = time.time(), max(1, self.args.prompts_per_rollout)
         group_size, chunks = self.args.num_generations_eval or self.args.num_generations, []
         for first in range(0, len(rows), per_chunk):
             keys = range(first, min(first + per_chunk, len(rows)))
@@ -182,9 +192,21 @@ class GRPOTrainer:
         seconds = time.time() - started
         metrics |= {f"{metric_key_prefix}_runtime": round(seconds, 4)}
         metrics |= {f"{metric_key_prefix}_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3)}
+        metrics |= {f"{metric_key_prefix}_steps_per_second": round(len(chunks) / max(seconds, 1e-9), 3)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._note_best(metrics)
         return metrics
+
+    def _note_best(self, metrics: dict[str, float | None]) -> None:
+        """Keep the best value of args.metric_for_best_model in the state, after the callbacks have compared with it."""
+        name, state = self.args.metric_for_best_model or "", self.state
+        value = metrics.get(name if name.startswith("eval_") else f"eval_{name}")
+        if value is None:
+            return
+        better = state.best_metric is None or (value > state.best_metric) == bool(self.args.greater_is_better)
+        if better and value != state.best_metric:
+            state.best_metric, state.best_global_step = value, state.global_step
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add a line to state.log_history and hand it to the callbacks."""
@@ -201,18 +223,36 @@ class GRPOTrainer:
         """The same as `save_model`."""
         self.save_model(output_dir)
 
-    def save_state(self) -> None:
-        """Write trainer_state.json (steps, log_history) into args.output_dir."""
-        Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
-        self.state.save_to_json(str(Path(self.args.output_dir) / "trainer_state.json"))
+    def push_to_hub(self, commit_message: str = "End of training", blocking: bool = True, **card: Any) -> str:
+        """Upload model, tokenizer and card to args.hub_model_id (else the output folder's name); return the address.
 
-    def push_to_hub(self, commit_message: str = "End of training", blocking: bool = True, **_: Any) -> str:
-        """Upload model and tokenizer to args.hub_model_id (else the output folder's name); return the address.
-
+        Further keywords (dataset_name, tags) are `create_model_card`'s.
         Raises: UserError when the hub does not answer or refuses; the model is then in args.output_dir.
         """
         self.save_model()
+        self.create_model_card(**card)
         return push(Path(self.args.output_dir), self.args, commit_message)
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None, **_: Any
+    ) -> None:
+        """Write README.md into args.output_dir: base model, data set, rewards, settings, how to use the model."""
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        given = [tags] if isinstance(tags, str) else list(tags or [])
+        name = model_name or folder.resolve().name
+        text = model_card(self.model, name, dataset_name or "", given, self.reward_func_names, self.args)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+    @property
+    def hub_model_id(self) -> str:
+        """The hub repository of push_to_hub."""
+        return repository_name(self.args)
+
+    def end(self) -> None:
+        """End what the run has started outside this process: trackers, and a vLLM server of its own."""
+        end_trackers(self.args)
+        close_engine(self.engine)
 
     def add_callback(self, callback: Any) -> None:
         """Add a transformers TrainerCallback, or a class of one."""
@@ -225,14 +265,6 @@ class GRPOTrainer:
     def remove_callback(self, callback: Any) -> None:
         """Take out a callback."""
         self.callback_handler.remove_callback(callback)
-
-    def is_world_process_zero(self) -> bool:
-        """Return whether this is the main process: it is the only one."""
-        return True
-
-    def is_local_process_zero(self) -> bool:
-        """Return whether this is the main process of its machine: it is the only one."""
-        return True
 
 
 def _default_folder(model: Any) -> str:

@@ -1,0 +1,85 @@
+"""The policy's log-probs before an update's first optimizer step, where the loss needs all of them at once.
+
+Elsewhere they are those of the first step's own forward pass and cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mathgrpo.grpo.gradient import Step, micro_batch_of
+from mathgrpo.grpo.logprobs import chunked_logprobs
+from mathgrpo.grpo.pack import plan_micro_batches
+from mathgrpo.models.policy import resting
+
+# Shape legend: R completions of the step, M completion tokens of the step.
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceImportance:
+    """How whole completions are weighted for a sampler with other numerics: by w = p_trainer / p_sampler of all tokens.
+
+    Source: TRL 1.16, vllm_importance_sampling_mode="sequence_mask" and "sequence_truncate".
+
+    Attributes:
+        low, high: bounds of w; None: no bound.
+        mask: what is outside gets weight 0; else it is moved to the nearest bound.
+    """
+
+    low: float | None = None
+    high: float | None = 3.0
+    mask: bool = True
+
+    def weights(self, ratio_R: Tensor) -> Tensor:
+        """Return the weight of every completion.
+
+        Example:
+            >>> SequenceImportance(high=3.0).weights(torch.tensor([0.5, 4.0])).tolist()
+            [0.5, 0.0]
+        """
+        if not self.mask:
+            return ratio_R.clamp(min=self.low, max=self.high)
+        low, high = -torch.inf if self.low is None else self.low, torch.inf if self.high is None else self.high
+        return torch.where((ratio_R < low) | (ratio_R > high), 0.0, ratio_R)
+
+
+@torch.no_grad()
+def fill_old_logprobs(step: Step) -> None:
+    """Write the log-probs of all the step's pieces into old_logprobs_M, by one forward pass of the policy as it is.
+
+    The model is in evaluation mode: adapter dropout would make it another policy than the one that sampled.
+    """
+    step.forward.refresh()
+    with resting(step.policy.model):
+        for pieces in plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt):
+            batch = micro_batch_of(step, pieces, step.attention)
+            with step.forward.context():
+                hidden_NF = step.forward.hidden(batch)
+                logprobs_N, _ = chunked_logprobs(hidden_NF, batch.targets, step.forward.head, step.temperature)
+            step.old_logprobs_M.index_copy_(0, batch.token_index, logprobs_N[: len(batch.token_index)])
+
+
+def weigh_completions(step: Step, importance: SequenceImportance) -> dict[str, float]:
+    """Multiply every completion's advantage by its importance weight; return the weights' mean, smallest and largest.
+
+    Weights are not negative, so the policy loss is multiplied by them, and the KL term is not. Completions that have no
+    loss keep theirs. Needs `fill_old_logprobs`.
+    """
+    weight_of, advantages_M = [], step.tokens.advantages_M.clone()
+    for piece in step.pieces:
+        for g in piece.completions:
+            begin = step.tokens.offsets[piece.group][g]
+            rows = slice(begin, begin + len(step.groups[piece.group].completions[g].ids))
+            ratio = torch.exp((step.old_logprobs_M[rows] - step.tokens.sampling_logprobs_M[rows]).sum())
+            weight = importance.weights(ratio)
+            advantages_M[rows] *= weight
+            weight_of.append(weight)
+    step.tokens = replace(step.tokens, advantages_M=advantages_M)
+    if not weight_of:
+        return {}
+    weights_R = torch.stack(weight_of)
+    names = ("importance/mean", "importance/min", "importance/max")
+    return dict(zip(names, torch.stack([weights_R.mean(), *weights_R.aminmax()]).tolist(), strict=True))
