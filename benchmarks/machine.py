@@ -21,7 +21,7 @@ def machine_facts(device: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(_memory_bytes() / 1e9, 1),
         "flags": [flag for flag in SHOWN_FLAGS if flag in cpu_field("flags", text).split()],
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "load_before": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else [],
         "environment": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MKL_", "MALLOC_", "KMP_"))},
     }

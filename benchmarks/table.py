@@ -19,7 +19,7 @@ IDLE_SHARE = 0.02
 
 def markdown(results: Results) -> str:
     """Return a results file as Markdown, for the documentation to include."""
-    parts = [_origin(results)]
+    parts = [origin(results)]
     parts += [experiment_table(experiment) for experiment in results.experiments]
     parts += [axis_table(axis) for axis in results.scaling]
     if results.notes:
@@ -40,7 +40,7 @@ def experiment_table(experiment: Experiment) -> str:
         "",
         HEAD,
     ]
-    reference = _row_of(experiment, "ours")
+    reference = row_of(experiment, "ours")
     lines += [_line(row, reference) for row in rows]
     lines += ["", *_remarks(experiment)]
     return "\n".join(lines).rstrip()
@@ -61,7 +61,7 @@ def axis_table(axis: Axis) -> str:
 
 def step_ratio_line(experiment: Experiment) -> str:
     """Return the last line of a run: how many times faster a step is than TRL's fastest, in one run."""
-    ours, fastest = _row_of(experiment, "ours"), fastest_trl(experiment)
+    ours, fastest = row_of(experiment, "ours"), fastest_trl(experiment)
     if ours is None or fastest is None or not ours.samples:
         return "step ratio: not measured, a side is missing (see the failures above)"
     whole = ratio(fastest, ours, lambda s: s.seconds)
@@ -87,7 +87,8 @@ def ratio(theirs: Row, ours: Row, part: Callable[[Sample], float]) -> Spread | N
     return paired_ratio({s.step: part(s) for s in theirs.samples}, {s.step: part(s) for s in ours.samples})
 
 
-def _origin(results: Results) -> str:
+def origin(results: Results) -> str:
+    """Return when, how, where and with which versions something was measured, in three lines."""
     machine, versions = results.machine, results.versions
     flags = ", ".join(machine.get("flags", [])) or "no AVX2"
     gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
@@ -105,7 +106,8 @@ def _repeats(rows: Sequence[Row]) -> str:
     return f"median and quartiles of {timed} steps after {warmup} warm-up steps that are not counted"
 
 
-def _row_of(experiment: Experiment, name: str) -> Row | None:
+def row_of(experiment: Experiment, name: str) -> Row | None:
+    """Return a contestant's row, None where it took no part."""
     return next((row for row in experiment.rows if row.contestant.name == name), None)
 
 

@@ -1,0 +1,61 @@
+"""The summary of the last runs that docs/performance.md shows (`python -m benchmarks.page`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.repeats import spread
+from benchmarks.results import Experiment, Results, read_results
+from benchmarks.table import fastest_trl, origin, ratio, row_of
+
+PAGE = Path("docs/performance.md")
+RESULTS = Path("benchmarks/results")
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+HEAD = (
+    "| | mathgrpo, s a step | TRL's fastest path | s a step | step × | rollout × | update × | peak, MB |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def summary(results: Results) -> str:
+    """Return one line an experiment: this project beside TRL's fastest path in the same run."""
+    lines = [line for line in map(_line, results.experiments) if line]
+    return "\n".join([origin(results), "", HEAD, *lines])
+
+
+def with_summary(page: str, results: Results) -> str:
+    """Return the page with what stands between its marks replaced.
+
+    Raises: ValueError when the page has not exactly one pair of marks.
+    """
+    inside = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
+    if len(inside.findall(page)) != 1:
+        raise ValueError(f"the page needs {BEGIN} and {END} once each")
+    return inside.sub(lambda _: f"{BEGIN}\n\n{summary(results)}\n\n{END}", page)
+
+
+def _line(experiment: Experiment) -> str:
+    ours, fastest = row_of(experiment, "ours"), fastest_trl(experiment)
+    if ours is None or fastest is None or not ours.samples:
+        return ""
+    ratios = [
+        ratio(fastest, ours, lambda s: s.seconds), ratio(fastest, ours, lambda s: s.rollout_s),
+        ratio(fastest, ours, lambda s: s.update_s),
+    ]  # fmt: skip
+    peaks = f"{ours.samples[-1].peak_bytes / 1e6:,.0f} against {fastest.samples[-1].peak_bytes / 1e6:,.0f}"
+    cells = [
+        experiment.title, _median([s.seconds for s in ours.samples]), fastest.contestant.label,
+        _median([s.seconds for s in fastest.samples]), *(f"{r.median:.2f}" if r else "" for r in ratios), peaks,
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{spread(values).median:.3g}"
+
+
+if __name__ == "__main__":
+    found = read_results(RESULTS / "bench.json")
+    PAGE.write_text(with_summary(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
