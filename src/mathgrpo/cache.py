@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -10,3 +13,22 @@ def cache_folder() -> Path:
     """Return the folder: $MATHGRPO_CACHE, else mathgrpo below $XDG_CACHE_HOME or ~/.cache. It may not exist yet."""
     chosen = os.environ.get("MATHGRPO_CACHE")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mathgrpo"
+
+
+def machine_file(kind: str, machine: str) -> Path:
+    """Return the file of what was measured on a machine, which a name in words tells from others.
+
+    Example:
+        >>> machine_file("roofline", "AMD EPYC, 2 threads").name
+        'amd-epyc-2-threads.json'
+    """
+    return cache_folder() / kind / (re.sub(r"[^\w.-]+", "-", machine).strip("-").lower() + ".json")
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file of the cache, whole or not at all. Where it cannot be written, what it holds is made again."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}-{time.time_ns()}.tmp")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)

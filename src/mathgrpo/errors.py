@@ -1,4 +1,8 @@
-"""The one exception a user is meant to see."""
+"""The one exception a user is meant to see, and the words its messages are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -12,3 +16,25 @@ class UserError(Exception):
         ...
         mathgrpo.errors.UserError: rollout.group_size=1: every advantage would be 0; use 2 or more
     """
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return the first line of an error's message that holds anything, cut when long; without one, the error's class.
+
+    Example:
+        >>> first_line(ValueError("bad header\\nat byte 7")), first_line(KeyError())
+        ('bad header', 'KeyError')
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    text = next(filter(None, lines), type(error).__name__)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return '; did you mean "question"?' for the nearest of the names, blind to case, or "" when none is near."""
+    import difflib
+    import json
+
+    by_lower = {known.lower(): known for known in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean {json.dumps(by_lower[near[0]], ensure_ascii=False)}?" if near else ""

@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from mathgrpo.text import printable
 from mathgrpo.training.live import live_view
-from mathgrpo.training.progress import COLUMNS, LiveProgress, Pace, TextProgress, printable, step_line
+from mathgrpo.training.progress import LINE_WIDTH, LiveProgress, Pace, TextProgress, step_line
 from mathgrpo.training.speed import speed_line
 
 ROW = {"step": 3.0, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.0, "time/step": 2.0, "time/rollout": 1.5,
@@ -17,7 +18,7 @@ FULL = ROW | {"format_rate": 1.0, "completions/mean_length": 250.0, "entropy": 0
               "mfu/step": 0.124, "mfu/update": 0.2, "roofline/rollout": 0.31, "memory/peak_gb": 0.74}  # fmt: skip
 
 
-def picture(*arguments: object, width: int = COLUMNS) -> str:
+def picture(*arguments: object, width: int = LINE_WIDTH) -> str:
     console = Console(file=io.StringIO(), width=width)
     console.print(live_view(*arguments))  # type: ignore[arg-type]
     assert isinstance(console.file, io.StringIO)
@@ -88,12 +89,12 @@ def test_nothing_shown_is_wider_than_a_terminal_of_80_columns(steps: int, left: 
                    "time/step": 1234.5, "time/rollout": 1000.0, "memory/peak_gb": 141.0}  # fmt: skip
     for row in (FULL, wide):
         line = step_line(row, steps, left)
-        assert len(line) <= COLUMNS and "MFU 12 %" in line and "tok/s" in line
-        assert len(speed_line([row])) <= COLUMNS
+        assert len(line) <= LINE_WIDTH and "MFU 12 %" in line and "tok/s" in line
+        assert len(speed_line([row])) <= LINE_WIDTH
         shown = picture([row], steps, "12 min 20 s left", ("rollout", 0, 0))
-        assert max(map(len, shown.splitlines())) <= COLUMNS
+        assert max(map(len, shown.splitlines())) <= LINE_WIDTH
     # Nothing is cut or wrapped at 80 columns: a wider terminal shows the same.
     rows, arguments = [FULL] * 8, (60, "12 min 20 s left", ("rollout", 0, 0))
-    at_80, at_200 = (picture(rows, *arguments, width=width) for width in (COLUMNS, 200))
+    at_80, at_200 = (picture(rows, *arguments, width=width) for width in (LINE_WIDTH, 200))
     assert [line.rstrip() for line in at_80.splitlines()] == [line.rstrip() for line in at_200.splitlines()]
     assert "reach rollout 31 % of roofline, update 20 % MFU, 0.7 GB" in " ".join(at_80.split())

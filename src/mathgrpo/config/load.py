@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from mathgrpo.config.check import impossible
 from mathgrpo.config.messages import validation_lines
 from mathgrpo.config.overrides import overridden
 from mathgrpo.config.recipe import Recipe, Section
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, did_you_mean
 
 S = TypeVar("S", bound=Section)
 
@@ -76,11 +75,11 @@ def find_recipe(name_or_path: str) -> Path:
         path = Path(name_or_path).expanduser()
         if path.is_file():
             return path
-        raise UserError(f"recipe={name_or_path}: no such file; {_recipes_there_are(path.stem)}")
+        raise UserError(f"recipe={name_or_path}: no such file{_recipes_there_are(path.stem)}")
     for folder in _recipe_folders():
         if (folder / f"{name_or_path}.toml").is_file():
             return folder / f"{name_or_path}.toml"
-    raise UserError(f"recipe={name_or_path}: no such recipe; {_recipes_there_are(name_or_path)}")
+    raise UserError(f"recipe={name_or_path}: no such recipe{_recipes_there_are(name_or_path)}")
 
 
 def recipe_names() -> list[str]:
@@ -113,9 +112,8 @@ def _recipe_folders() -> tuple[Path, ...]:
 
 def _recipes_there_are(name: str) -> str:
     names = recipe_names()
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    return f"{hint}there are: {', '.join(names) or 'none here'}; or give the path of a .toml file"
+    listed = ", ".join(names) or "none here"
+    return f"{did_you_mean(name, names) or ';'} there are: {listed}; or give the path of a .toml file"
 
 
 def _without_lists(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mathgrpo.distributed.errors import FollowMain, PeerLost
 from mathgrpo.distributed.world import SINGLE, ProcessWorld, World
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 
 FAILURES, FAILED_RANK = "failures", "failed_rank"
 """Keys of the store: how many processes have failed, and which one was the first."""
@@ -129,8 +129,8 @@ def _connect(job: Job, timeout_s: float, *, hosts: bool = False) -> Any:
             wait_for_workers=False,
         )  # fmt: skip
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"MASTER_ADDR={job.address}, MASTER_PORT={job.port}: no contact ({reason})") from error
+        address = f"MASTER_ADDR={job.address}, MASTER_PORT={job.port}"
+        raise UserError(f"{address}: no contact ({first_line(error)})") from error
     return PrefixStore(job.prefix, store)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.distributed.errors import PeerLost
+from mathgrpo.errors import first_line
 
 T = TypeVar("T")
 
@@ -170,4 +171,4 @@ def collective() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # DistError, NCCL's and gloo's failures and timeouts are all RuntimeErrors
-        raise PeerLost(str(error).partition("\n")[0]) from error
+        raise PeerLost(first_line(error)) from error

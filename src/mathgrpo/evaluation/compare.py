@@ -9,8 +9,9 @@ from math import comb, lcm, sqrt
 from typing import Any
 
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.metrics import Z95, wilson_interval
+from mathgrpo.evaluation.metrics import mean_interval, wilson_interval
 from mathgrpo.evaluation.records import Evaluation, Metric, ProblemRecord
+from mathgrpo.text import signed
 
 SIGNIFICANT_P = 0.05
 
@@ -76,7 +77,7 @@ def compare(before: Evaluation, after: Evaluation, *, metric: Metric = "greedy")
         low, high = newcombe_interval(both, broken, fixed, n - both - broken - fixed)
         p, method = mcnemar_p(fixed, broken), "Newcombe paired score interval, exact McNemar test"
     else:
-        low, high = paired_mean_interval([a - b for b, a in shares])
+        low, high = mean_interval([a - b for b, a in shares], -1.0, 1.0)
         p, method = sign_flip_p(_whole_differences(pairs)), "normal interval of paired means, exact sign-flip test"
     mean_before, mean_after = sum(b for b, _ in shares) / n, sum(a for _, a in shares) / n
     return Comparison(metric, mean_before, mean_after, low, high, p, n, fixed, broken, method)
@@ -148,19 +149,6 @@ def _joined(one: float, other: float, phi: float) -> float:
     return sqrt(max(one * one - 2 * phi * one * other + other * other, 0.0))
 
 
-def paired_mean_interval(differences: Sequence[float]) -> tuple[float, float]:
-    """Return the normal 95 % interval of the mean of paired differences, cut to [-1, 1]; (-1, 1) for one pair.
-
-    Source: Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, section 4.
-    """
-    n = len(differences)
-    if n < 2:
-        return -1.0, 1.0
-    mean = sum(differences) / n
-    half = Z95 * sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
-    return max(mean - half, -1.0), min(mean + half, 1.0)
-
-
 def sign_flip_p(differences: Sequence[int]) -> float:
     """Return the two-sided exact p-value of the paired sign-flip (randomisation) test on whole differences.
 
@@ -218,14 +206,12 @@ def points(share: float) -> str:
         >>> points(-0.021)
         '−2.1'
     """
-    rounded = round(100 * share, 1) + 0.0  # -0.0 + 0.0 is 0.0: no "−0.0"
-    return f"{rounded:.1f}".replace("-", "−")
+    return signed_points(share).removeprefix("+")
 
 
 def signed_points(share: float) -> str:
     """Return a change in percentage points with its sign: "+22.6", "−2.1", "0.0"."""
-    text = points(share)
-    return text if text.startswith("−") or text == "0.0" else f"+{text}"
+    return signed(100 * share, 1)
 
 
 def p_text(p: float) -> str:

@@ -14,8 +14,8 @@ Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
 
-def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion, by default at 95 %.
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a proportion.
 
     No trials say nothing: (0, 1).
     Source: Wilson 1927, JASA 22 (158), 209-212; recommended over Wald in Brown, Cai, DasGupta 2001.
@@ -26,27 +26,27 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     """
     if trials == 0:
         return 0.0, 1.0
-    share, spread = successes / trials, z * z / trials
+    share, spread = successes / trials, Z95**2 / trials
     centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    half = Z95 / (1 + spread) * sqrt(share * (1 - share) / trials + spread / (4 * trials))
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return max(low, 0.0), min(high, 1.0)
 
 
-def mean_interval(values: Sequence[float], z: float = Z95) -> tuple[float, float]:
-    """Return the normal 95 % interval of the mean of one share per problem, cut to [0, 1].
+def mean_interval(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
+    """Return the normal 95 % interval of the mean of one value per problem, cut to what it can be: low to high.
 
-    Samples of one problem are not independent, so the problem is the unit: the standard error is that of the
-    per-problem means. Fewer than two problems say nothing: (0, 1).
-    Source: Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, section 2.
+    Samples of one problem are not independent, so the problem is the unit: a share is the mean over its samples, a
+    paired difference that of two such shares. Fewer than two problems say nothing: (low, high).
+    Source: Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, sections 2 and 4.
     """
     n = len(values)
     if n < 2:
-        return 0.0, 1.0
+        return low, high
     mean = sum(values) / n
-    error = sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    return max(mean - z * error, 0.0), min(mean + z * error, 1.0)
+    half = Z95 * sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    return max(mean - half, low), min(mean + half, high)
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.evaluation.compare import Comparison, compare, verdict_line
-from mathgrpo.evaluation.files import evaluation_names, read_evaluation, to_json, write_atomically
+from mathgrpo.evaluation.files import evaluation_names, read_evaluation
 from mathgrpo.evaluation.gain import GainParts, gain_parts
 from mathgrpo.evaluation.records import Evaluation, Metric
+from mathgrpo.files import to_json, write_atomically
 
 SUBJECTS = {"heldout": "held-out accuracy", "templates": "held-out-template accuracy"}
 """Problem set -> what its verdict line begins with."""

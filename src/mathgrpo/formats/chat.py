@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats.format import Format
 from mathgrpo.types import Problem, Prompt
 
@@ -64,9 +64,8 @@ def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
     try:
         return _render(tokenizer, _merged(messages))
     except TemplateError as error:
-        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"model.path: its chat template fails on one user turn ({reason}); "
+            f"model.path: its chat template fails on one user turn ({first_line(error)}); "
             "repair chat_template in the model's folder or remove it to use the plain layout"
         ) from error
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import torch
 
-from mathgrpo.cache import cache_folder
+from mathgrpo.cache import keep, machine_file
 from mathgrpo.errors import UserError
 from mathgrpo.hardware.roofline import cpu_name
 
@@ -62,7 +60,7 @@ def cpu_precision() -> CpuPrecision:
         if named not in ("float32", "bfloat16"):
             raise UserError(f"{ENVIRONMENT}={named}: allowed are float32 and bfloat16; or unset it to have it measured")
         return CpuPrecision(named, 0.0, machine)
-    path = cache_folder() / "precision" / (re.sub(r"[^\w.-]+", "-", machine).strip("-").lower() + ".json")
+    path = machine_file("precision", machine)
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
         kept = CpuPrecision(str(row["dtype"]), float(row["ratio"]), str(row["machine"]))
@@ -72,11 +70,7 @@ def cpu_precision() -> CpuPrecision:
         pass  # missing or damaged: measured anew
     ratio = measure_ratio()
     decided = CpuPrecision(_faster(ratio), ratio, machine)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{time.time_ns()}.tmp")
-        partial.write_text(json.dumps(asdict(decided), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+    keep(path, json.dumps(asdict(decided), indent=1) + "\n")
     return decided
 
 

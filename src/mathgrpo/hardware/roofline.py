@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mathgrpo.cache import cache_folder
+from mathgrpo.cache import keep, machine_file
 from mathgrpo.hardware.flops import Work
 
 MEASUREMENTS = 3
@@ -89,7 +88,7 @@ def machine_roofline(device: str, dtype: torch.dtype) -> Roofline:
     A file that is missing, unreadable, of another machine or too old is replaced; one that cannot be written is left.
     """
     machine = machine_name(device, dtype)
-    path = cache_folder() / "roofline" / (re.sub(r"[^\w.-]+", "-", machine).strip("-").lower() + ".json")
+    path = machine_file("roofline", machine)
     kept = read_roofline(path)
     if kept is not None and not (kept.machine == machine and 0 <= time.time() - kept.measured_at < MAX_AGE_S):
         kept = None
@@ -97,11 +96,7 @@ def machine_roofline(device: str, dtype: torch.dtype) -> Roofline:
         return kept
     measured = measure_roofline(device, dtype)
     measured = measured if kept is None else best_of(kept, measured)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{time.time_ns()}.tmp")
-        partial.write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+    keep(path, json.dumps(asdict(measured), indent=1) + "\n")
     return measured
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mathgrpo.config.recipe import ModelSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models.device import compute_dtype, resolve_device
 from mathgrpo.models.ends import end_token_ids
@@ -178,7 +178,7 @@ def _one_line_errors(path: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise UserError(
-            f"model.path={path}: a safetensors file is damaged ({_first_line(error)}); download or save it again"
+            f"model.path={path}: a safetensors file is damaged ({first_line(error)}); download or save it again"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if "trust_remote_code" in str(error):
@@ -187,15 +187,9 @@ def _one_line_errors(path: str) -> Iterator[None]:
                 f"read it, then allow it with --set model.trust_remote_code={path}"
             ) from error
         raise UserError(
-            f"model.path={path}: cannot be loaded ({_first_line(error)}); "
+            f"model.path={path}: cannot be loaded ({first_line(error)}); "
             'give a folder written by save_pretrained with safetensors, a run folder, a hub id or "starter"'
         ) from error
-
-
-def _first_line(error: BaseException, limit: int = 200) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= limit else text[:limit] + "…"
 
 
 def _name(path: str) -> str:

@@ -8,7 +8,6 @@ seeds repeat items: each set draws from its own far range, and questions are com
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.cache import cache_folder
+from mathgrpo.cache import cache_folder, keep
 from mathgrpo.problems.sets import ProblemSets
 from mathgrpo.problems.worked import Step, clean_answer, steps_text, worked_steps
 from mathgrpo.types import Problem
@@ -91,10 +90,7 @@ def _load_or_draw(draw: _Draw, size: int) -> tuple[Problem, ...]:
         if len(rows) == size:
             return tuple(Problem(**row) for row in rows)
     problems = tuple(_draw_problems(draw, size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text("".join(json.dumps(_row(problem)) + "\n" for problem in problems))
-    partial.replace(path)
+    keep(path, "".join(json.dumps(_row(problem)) + "\n" for problem in problems))
     return problems
 
 

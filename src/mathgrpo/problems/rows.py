@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.problems import gsm8k
 from mathgrpo.types import Problem
 
@@ -45,13 +44,6 @@ def shown(value: object, limit: int = 80) -> str:
 def listed(names: Sequence[str], limit: int = 12) -> str:
     """Return names as a list for a message, the first `limit` of them."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """Return '; did you mean "question"?' for the nearest of the names, blind to case, or "" when none is near."""
-    by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"; did you mean {shown(by_lower[near[0]])}?" if near else ""
 
 
 def problem_from_row(row: Row, section: ProblemsSection) -> Problem:

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.problems import gsm8k
 from mathgrpo.problems.hub import ALLOWED, hub_rows
-from mathgrpo.problems.rows import Row, did_you_mean, listed, problem_from_row, shown
+from mathgrpo.problems.rows import Row, listed, problem_from_row, shown
 from mathgrpo.problems.sets import ProblemSets, distinct
 from mathgrpo.problems.split import choose, hold_out, separate
 from mathgrpo.problems.table import READERS, read_table

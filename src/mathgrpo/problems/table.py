@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.problems.rows import Row, shown
 
 
@@ -103,8 +103,7 @@ def _read_parquet(path: Path) -> list[Row]:
     try:
         values = parquet.ParquetFile(path).read().to_pylist()
     except pyarrow.ArrowException as error:
-        reason = str(error).partition("\n")[0][:120]
-        raise _bad_file(path, f"not readable as Parquet ({reason}); write the file again") from error
+        raise _bad_file(path, f"not readable as Parquet ({first_line(error, 120)}); write the file again") from error
     return numbered(values)
 
 

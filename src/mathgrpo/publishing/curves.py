@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.evaluation.metrics import wilson_interval
+from mathgrpo.report.charts import thinned
+from mathgrpo.report.curves import accuracy_by_step
 from mathgrpo.report.load import RunData
 
 PANELS = (
@@ -13,8 +14,6 @@ PANELS = (
     ("completion length, tokens", "completions/mean_length"),
     ("gradient norm", "grad_norm"),
 )
-MOST_POINTS = 300
-"""Points of a curve; a longer one is averaged over neighbours."""
 
 
 def draw_curves(run: RunData, path: Path) -> bool:
@@ -24,7 +23,7 @@ def draw_curves(run: RunData, path: Path) -> bool:
     """
     from matplotlib.figure import Figure
 
-    accuracy = held_out_accuracy(run)
+    accuracy = accuracy_by_step(run)
     panels = [(title, run.metrics[name]) for title, name in PANELS if name in run.metrics]
     if not accuracy and not panels:
         return False
@@ -48,28 +47,3 @@ def draw_curves(run: RunData, path: Path) -> bool:
     figure.supxlabel("step", fontsize=9)
     figure.savefig(path, metadata={"Software": None})  # the same bytes for the same run
     return True
-
-
-def held_out_accuracy(run: RunData) -> list[tuple[int, float, float, float]]:
-    """Return (step, accuracy, low, high) of every evaluation on the held-out problems, by step."""
-    found = []
-    for name, evaluation in run.evaluations.items():
-        step = {"before": 0, "after": run.last_step}.get(name, int(name[5:]) if name[5:].isdigit() else None)
-        if step is not None:
-            correct = sum(record.greedy.correct for record in evaluation.records)
-            low, high = wilson_interval(correct, len(evaluation.records))
-            found.append((step, correct / len(evaluation.records), low, high))
-    return sorted(found)
-
-
-def thinned(steps: tuple[int, ...], values: tuple[float, ...]) -> tuple[list[float], list[float]]:
-    """Return a curve of at most MOST_POINTS points, each the mean of its neighbours.
-
-    Example:
-        >>> thinned((1, 2, 3), (1.0, 3.0, 5.0))
-        ([1.0, 2.0, 3.0], [1.0, 3.0, 5.0])
-    """
-    size = -(-len(steps) // MOST_POINTS)
-    starts = range(0, len(steps), size)
-    mean = [sum(values[i : i + size]) / len(values[i : i + size]) for i in starts]
-    return [sum(steps[i : i + size]) / len(steps[i : i + size]) for i in starts], mean

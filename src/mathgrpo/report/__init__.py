@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mathgrpo.evaluation.files import write_atomically
+from mathgrpo.files import write_atomically
 from mathgrpo.report.load import load_run
 from mathgrpo.report.page import render_page
 

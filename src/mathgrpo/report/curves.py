@@ -95,16 +95,13 @@ def accuracy_chart(run: RunData) -> Chart | None:
     """Return held-out accuracy over the run's evaluations, with 95 % intervals; None with fewer than two of a set."""
     series, lows, highs = [], [], []
     for label, suffix in (("problems", ""), ("templates", "-templates")):
-        rows = sorted(
-            (step, name) for name in run.evaluations if (step := _step(name, suffix, run.last_step)) is not None
-        )
+        rows = accuracy_by_step(run, suffix)
         if len(rows) < 2:
             continue
-        records = [run.evaluations[name].records for _, name in rows]
-        counts = [(sum(record.greedy.correct for record in one), len(one)) for one in records]
-        series.append(Series(label, [step for step, _ in rows], [right / max(n, 1) for right, n in counts]))
-        lows.append([wilson_interval(right, n)[0] for right, n in counts])
-        highs.append([wilson_interval(right, n)[1] for right, n in counts])
+        steps, values, low, high = zip(*rows, strict=True)
+        series.append(Series(label, steps, values))
+        lows.append(low)
+        highs.append(high)
     if not series:
         return None
     return Chart(
@@ -113,6 +110,17 @@ def accuracy_chart(run: RunData) -> Chart | None:
         interval_chart("chart-heldout", series, lows, highs),
         *_legend(series, percent),
     )
+
+
+def accuracy_by_step(run: RunData, suffix: str = "") -> list[tuple[int, float, float, float]]:
+    """Return (step, greedy accuracy, its 95 % interval's low and high) of a problem set's evaluations, by step."""
+    found = []
+    for name, evaluation in run.evaluations.items():
+        step = _step(name, suffix, run.last_step)
+        if step is not None:
+            right, count = sum(record.greedy.correct for record in evaluation.records), len(evaluation.records)
+            found.append((step, right / max(count, 1), *wilson_interval(right, count)))
+    return sorted(found)
 
 
 def _step(name: str, suffix: str, last_step: int) -> int | None:

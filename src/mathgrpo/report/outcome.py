@@ -10,7 +10,8 @@ from mathgrpo.evaluation.gain import Rates, rates
 from mathgrpo.evaluation.verdict import SUFFIXES, SetVerdict, set_verdict
 from mathgrpo.report.charts import gain_chart
 from mathgrpo.report.load import RunData
-from mathgrpo.report.text import number, percent, signed, unbroken
+from mathgrpo.report.text import number, percent, unbroken
+from mathgrpo.text import signed
 
 SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}
 

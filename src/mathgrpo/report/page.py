@@ -13,7 +13,8 @@ from mathgrpo.report.curves import chart_sections
 from mathgrpo.report.items import OUTCOMES, Shown, group_html, shown_groups, shown_problems
 from mathgrpo.report.load import RunData
 from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
-from mathgrpo.report.text import brief, clean, duration, number, percent, shorten, signed
+from mathgrpo.report.text import brief, clean, number, percent, shorten
+from mathgrpo.text import duration, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_NOTES = 40

@@ -14,7 +14,7 @@ from typing import Any
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.files import to_json, write_atomically
+from mathgrpo.files import to_json, write_atomically
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.problems.split import hold_out
 from mathgrpo.types import Problem

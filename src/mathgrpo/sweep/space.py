@@ -11,7 +11,7 @@ from mathgrpo.config import Recipe
 from mathgrpo.config.fields import field_at
 from mathgrpo.config.load import require_possible, validated
 from mathgrpo.config.overrides import overridden, parse_value, split_path
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 
 HOW = "write PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=ONE,TWO,THREE"
 FIXED = ("run.", "problems.", "training.steps", "training.trackers")
@@ -137,7 +137,7 @@ def _require_allowed(parameter: Parameter, recipe: Recipe) -> None:
         try:
             with_values(recipe, {parameter.path: value})
         except UserError as error:
-            raise UserError(f"--param {parameter.text()}: {str(error).splitlines()[0]}") from None
+            raise UserError(f"--param {parameter.text()}: {first_line(error)}") from None
 
 
 def _toml(value: Any) -> str:

@@ -11,7 +11,8 @@ import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.evaluation import evaluation_names
-from mathgrpo.evaluation.files import EVALUATION_FOLDER, read_json_object
+from mathgrpo.evaluation.files import EVALUATION_FOLDER
+from mathgrpo.files import read_json_object
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.progress import Progress
 from mathgrpo.training.resume import resumed_recipe

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError
+from mathgrpo.text import printable
 from mathgrpo.trainer.config import GRPOConfig
 from mathgrpo.trainer.scoring import Scored
 
@@ -65,8 +66,7 @@ def _cell(value: Any) -> str:
         return f"{value:.2f}"
     if isinstance(value, list) and value and isinstance(value[0], dict) and "content" in value[0]:
         value = "\n".join(str(message["content"]) for message in value)
-    text = str(value)
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    return printable(str(value))
 
 
 def _send(rows: list[dict[str, Any]], args: GRPOConfig) -> None:

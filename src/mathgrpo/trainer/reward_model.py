@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
 
 
@@ -27,8 +27,9 @@ class RewardModel:
                 name = str(getattr(model.config, "_name_or_path", ""))
                 tokenizer = tokenizer or AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"reward_funcs: a reward model or its tokenizer cannot be loaded ({reason})") from error
+            raise UserError(
+                f"reward_funcs: a reward model or its tokenizer cannot be loaded ({first_line(error)})"
+            ) from error
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         # The head reads the last token that is not padding, so both must agree on what padding is.

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mathgrpo.errors import first_line
 from mathgrpo.grpo.modes import layers_of
 
 
@@ -128,7 +129,7 @@ def kernel_obstacle(device: torch.device) -> str:
         difference = _trial(device)
     # A compiler or driver can fail in any way of its own; torch's optimizer is there instead.
     except Exception as error:
-        return f"it fails here ({type(error).__name__}: {str(error).partition(chr(10))[0][:120]})"
+        return f"it fails here ({type(error).__name__}: {first_line(error, 120)})"
     return "" if difference <= 1e-6 else f"its step differs from torch's by {difference:.1g}"
 
 

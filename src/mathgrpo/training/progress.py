@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
+from mathgrpo.text import duration, printable
 from mathgrpo.training.live import live_view
 from mathgrpo.training.speed import speed_line
 
@@ -15,7 +16,7 @@ RECENT_STEPS = 20
 """Steps whose mean duration says how long the rest takes."""
 SPEED_EVERY = 10
 """Steps between two lines about speed in plain text; the first comes after the first step."""
-COLUMNS = 80
+LINE_WIDTH = 80
 """Width of a line at most."""
 
 
@@ -195,34 +196,9 @@ def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | No
         **({"left": f"{duration(seconds_left)} left"} if seconds_left is not None else {}),
     }
     for name in LEAST_TELLING:
-        if len("  ".join(shown.values())) > COLUMNS:
+        if len("  ".join(shown.values())) > LINE_WIDTH:
             shown.pop(name, None)
     return "  ".join(shown.values())
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for a reader.
-
-    Example:
-        >>> duration(42.4), duration(200), duration(7300)
-        ('42 s', '3 min 20 s', '2 h 1 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: model output must not steer the terminal.
-
-    Example:
-        >>> printable("a\\x1b[31mb")
-        'a\\\\x1b[31mb'
-    """
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
 def clock() -> float:

@@ -11,7 +11,8 @@ from typing import Any
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names
-from mathgrpo.evaluation.files import EVALUATION_FOLDER, write_atomically
+from mathgrpo.evaluation.files import EVALUATION_FOLDER
+from mathgrpo.files import write_atomically
 from mathgrpo.training.run_folder import CONFIG, METRICS, ROLLOUTS, forget_after, open_run_folder, read_info, write_info
 
 MAY_CHANGE = (

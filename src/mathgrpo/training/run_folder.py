@@ -12,7 +12,7 @@ from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.load import recipe_from_toml
 from mathgrpo.config.recipe import RunSection, Section
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.files import read_json_lines, read_json_object, to_json, write_atomically
+from mathgrpo.files import append_whole, read_json_lines, read_json_object, to_json, write_atomically
 
 CONFIG, INFO, METRICS, ROLLOUTS = "config.toml", "run.json", "metrics.jsonl", "rollouts.jsonl"
 
@@ -87,14 +87,13 @@ def write_info(folder: Path, info: dict[str, Any]) -> None:
 
 
 def append_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append one JSON line a row and flush. Numbers that are not finite, which JSON does not know, become null.
+    """Append one JSON line a row, all of them or none. What JSON does not know, a number that is not finite, is null.
 
     Raises: UserError when the disk is full or the file cannot be written.
     """
     text = "".join(to_json(_finite(row)) + "\n" for row in rows)
     try:
-        with path.open("ab") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+        append_whole(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); free the disk, then continue with --resume {path.parent}"

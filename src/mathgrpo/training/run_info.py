@@ -12,6 +12,7 @@ from typing import Any
 
 from mathgrpo.evaluation import GainParts, SetVerdict
 from mathgrpo.models import Policy
+from mathgrpo.text import signed
 
 PACKAGES = ("mathgrpo", "torch", "transformers", "tokenizers", "peft")
 
@@ -73,5 +74,5 @@ def gain_line(parts: GainParts) -> str:
         '  of which format +1.0, choosing to work +15.2, better arithmetic −0.5 points'
     """
     named = {"format": parts.format, "choosing to work": parts.working, "better arithmetic": parts.arithmetic}
-    shown = ", ".join(f"{name} {value:+.1f}".replace("-", "−") for name, value in named.items())
+    shown = ", ".join(f"{name} {signed(value, 1)}" for name, value in named.items())
     return f"  of which {shown} points"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from mathgrpo.errors import first_line
+
 
 class StepGraphs:
     """Captured steps by shape, in one shared memory pool.
@@ -54,7 +56,7 @@ class StepGraphs:
         try:
             self._graphs[shape] = self._capture(step)
         except RuntimeError as error:
-            self._enabled, self.error = False, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            self._enabled, self.error = False, first_line(error)
             return None
         return self._graphs[shape]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.training.trackers.tensorboard import TensorBoardTracker
 from mathgrpo.training.trackers.tracker import TrackedRun, Tracker, table_rows
 from mathgrpo.training.trackers.trackio import TrackioTracker
@@ -46,7 +46,7 @@ def open_trackers(names: Sequence[str], run: TrackedRun, warn: Callable[[str], N
         except Exception as error:  # a tracker can fail in any way of its own
             Trackers(opened, warn).close("failed")
             raise UserError(
-                f"training.trackers={name}: cannot be opened ({_first_line(error)}); leave it out"
+                f"training.trackers={name}: cannot be opened ({first_line(error)}); leave it out"
                 + (", or set WANDB_MODE=offline" if name == "wandb" else "")
             ) from error
     return Trackers(opened, warn)
@@ -87,9 +87,4 @@ class Trackers:
                 act(tracker)
             except Exception as error:  # a tracker can fail in any way of its own
                 del self._opened[name]
-                self._warn(f"note: {name} failed ({_first_line(error)}); the run goes on without it")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+                self._warn(f"note: {name} failed ({first_line(error)}); the run goes on without it")

@@ -1,0 +1,51 @@
+"""Untrusted text, and numbers, as a reader sees them."""
+
+from __future__ import annotations
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: model output must not steer the terminal.
+
+    Example:
+        >>> printable("a\\x1b[31mb")
+        'a\\\\x1b[31mb'
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """Return a number with its sign, "+0.35" or "−1.20", and 0 without.
+
+    Example:
+        >>> signed(15.25, 1), signed(-0.5), signed(-0.001)
+        ('+15.2', '−0.50', '0.00')
+    """
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:+.{decimals}f}".replace("-", MINUS) if rounded else f"{0:.{decimals}f}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its two largest units.
+
+    Example:
+        >>> duration(42.4), duration(200), duration(7300)
+        ('42 s', '3 min 20 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def gigabytes(num_bytes: float) -> str:
+    """Return a size, 1 GB being 10^9 bytes.
+
+    Example:
+        >>> gigabytes(3_200_000), gigabytes(14_000_000_000)
+        ('3.2 MB', '14.0 GB')
+    """
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
