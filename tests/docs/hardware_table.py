@@ -17,14 +17,14 @@ from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.flops import (
     GroupLengths,
     decode_work,
-    model_shape,
     prefill_work,
     training_flops,
     update_size,
 )
 from mathgrpo.hardware.roofline import Roofline, ideal_seconds
 from mathgrpo.models.lora import attach_adapter
-from mathgrpo.training.memory_plan import MemoryPlan, ModelSizes, model_sizes, plan_memory
+from mathgrpo.models.shape import ModelSizes, model_shape, model_sizes
+from mathgrpo.training.memory_plan import MemoryPlan, plan_memory
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hardware.md"
 GB = 10**9

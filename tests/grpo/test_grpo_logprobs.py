@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -8,7 +10,8 @@ from grpo.grpo_cases import MAX_NEW_TOKENS, lora_model, make_groups
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo import logprobs as logprobs_module
 from mathgrpo.grpo.attention import packed_attention
-from mathgrpo.grpo.logprobs import chunked_logprobs, completion_logprobs, split_model
+from mathgrpo.grpo.forward import ModuleForward
+from mathgrpo.grpo.logprobs import chunked_logprobs, split_model
 from mathgrpo.grpo.pack import Piece, build_micro_batch
 from mathgrpo.grpo.step_tokens import step_tokens
 
@@ -61,13 +64,15 @@ def test_packed_logprobs_equal_one_sequence_at_a_time(architecture: str, shared_
     pieces = [Piece(b, (0, 1, 2, 3)) for b in range(3)]
     batch = build_micro_batch(groups, tokens, pieces, shared_prompt=shared_prompt, device="cpu")
     config = split_model(model)[0].config
-    before = config._attn_implementation
+    before, forward = config._attn_implementation, ModuleForward(model, nullcontext)
     with torch.no_grad():
         if shared_prompt:
             with packed_attention(config):
-                ours, entropy = completion_logprobs(model, batch, 0.9)
+                hidden = forward.hidden(batch)
         else:
-            ours, entropy = completion_logprobs(model, batch, 0.9)
+            hidden = forward.hidden(batch)
+        ours, entropy = chunked_logprobs(hidden, batch.targets, forward.head, 0.9)
+    ours, entropy = ours[: len(batch.token_index)], entropy[: len(batch.token_index)]
     assert config._attn_implementation == before
     expected, expected_entropy = [], []
     for group in groups:

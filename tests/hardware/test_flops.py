@@ -15,12 +15,11 @@ from mathgrpo.hardware.flops import (
     Work,
     decode_work,
     forward_flops,
-    model_shape,
     prefill_work,
     training_flops,
     update_size,
-    why_uncountable,
 )
+from mathgrpo.models.shape import model_shape, why_uncountable
 
 BY_HAND = ModelShape(
     linear=100, trained_linear=100, head=50, trained_head=50, attention=8, linear_bytes=400, head_bytes=200, kv_bytes=16

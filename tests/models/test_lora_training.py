@@ -27,8 +27,8 @@ from mathgrpo.models.count import count_parameters
 from mathgrpo.models.lora import learning_failure, unlearnt_layers
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.engine import trial_difference
 from mathgrpo.rollout.fused import FusedDecoder
+from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.training import Interrupted, plan_lines_of, train
 from mathgrpo.training.progress import TextProgress
 from mathgrpo.training.resume import resumed_recipe
@@ -218,10 +218,12 @@ def test_4bit_weights_are_counted_by_what_they_stand_for(folder: Path) -> None:
 
 @needs_bitsandbytes
 def test_the_memory_plan_knows_4bit_weights_before_and_after_they_are_loaded(folder: Path) -> None:
-    from mathgrpo.training.memory_plan import model_sizes, plan_memory, sizes_of_folder
+    from mathgrpo.models.outline import sizes_ahead
+    from mathgrpo.models.shape import model_sizes
+    from mathgrpo.training.memory_plan import plan_memory
 
     recipe, model = recipe_of(folder, "nf4"), adapted(folder, "nf4").model
-    ahead, loaded = sizes_of_folder(str(folder / "model"), recipe), model_sizes(model)
+    ahead, loaded = sizes_ahead(recipe.model), model_sizes(model)
     assert ahead is not None and loaded is not None and ahead.quantized == loaded.quantized == 73_728
     plan = plan_memory(loaded, recipe, compute_bytes=4, longest_prompt=20, device=None, kind="cpu")
     stored = count_parameters(model).stored_bytes

@@ -20,19 +20,18 @@ from mathgrpo.errors import UserError
 from mathgrpo.grpo import policy_update, with_advantages
 from mathgrpo.grpo.modes import recomputed_layers
 from mathgrpo.hardware.memory import device_bytes
-from mathgrpo.models import load_policy, starter_path
+from mathgrpo.models import load_policy
+from mathgrpo.models.outline import sizes_ahead
+from mathgrpo.models.shape import ModelSizes, model_sizes
 from mathgrpo.training.memory_plan import (
     MARGIN,
     MAX_BUDGET,
     SMALL_BUDGET,
-    ModelSizes,
     activation_bytes,
     logit_bytes,
-    model_sizes,
     plan_memory,
     require_fit,
     require_room,
-    sizes_of_folder,
 )
 from mathgrpo.training.plan import memory_lines
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
@@ -122,8 +121,8 @@ def test_sizes_are_those_of_the_model_also_without_memory(tmp_path: Path) -> Non
     assert sizes.matrices == 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 64)
     assert (sizes.layers, sizes.hidden, sizes.feed_forward, sizes.query_width, sizes.key_width) == (2, 32, 64, 32, 16)
     model.save_pretrained(tmp_path)
-    assert sizes_of_folder(str(tmp_path), Recipe()) == sizes
-    assert sizes_of_folder(str(tmp_path / "none"), Recipe()) is None
+    assert sizes_ahead(ModelSection(path=str(tmp_path))) == sizes
+    assert sizes_ahead(ModelSection(path=str(tmp_path / "none"))) is None
     with torch.device("meta"):
         assert model_sizes(tiny_model("gpt2")) is not None
 
@@ -196,4 +195,4 @@ def test_the_plan_never_says_it_fits_when_its_sum_does_not(gigabytes: int) -> No
 def test_the_machines_memory_is_known_here() -> None:
     total = device_bytes("cpu")
     assert total is not None and 10**8 < total < 10**14
-    assert sizes_of_folder(str(starter_path()), Recipe()) is not None
+    assert sizes_ahead(ModelSection(path="starter")) is not None

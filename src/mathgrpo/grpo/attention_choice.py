@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.errors import first_line
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout
 from mathgrpo.grpo.attention_flex import flex_obstacle
 from mathgrpo.grpo.attention_varlen import varlen_obstacle
-from mathgrpo.grpo.logprobs import split_model
+from mathgrpo.models.policy import base_model
+from mathgrpo.models.shape import head_shape
 
 # Shape legend: T packed rows, H query heads, K key heads, D head size.
 
@@ -54,7 +56,8 @@ def choose_attention(
 
     layout_of: kernel -> (layout of one micro-batch of the run, its rows without padding).
     """
-    device, dtype, shape = torch.device(policy.device), policy.compute_dtype, _head_shape(policy.model)
+    device, dtype = torch.device(policy.device), policy.compute_dtype
+    shape = head_shape(base_model(policy.model).config.get_text_config())
     asked = section.attention
     if asked == "sdpa" or (asked == "auto" and device.type == "cpu"):
         return AttentionChoice("sdpa", "")
@@ -127,7 +130,7 @@ class Trial:
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            return f"{type(error).__name__}: {first_line(error)}"
         wanted = self._pass(self.plain)
         pairs = zip(found, wanted, strict=True)
         # The tensor's max and this comparison let NaN fail.
@@ -164,14 +167,6 @@ def _rows_of(layout: PackedLayout) -> int:
     """Return the packed rows of a layout for sdpa, padding included."""
     slots: Tensor = layout.form.slots  # type: ignore[attr-defined]
     return len(slots)
-
-
-def _head_shape(model: Any) -> tuple[int, int, int]:
-    """Return (query heads, key heads, head size) of a model's attention."""
-    config = split_model(model)[0].config.get_text_config()
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return heads, getattr(config, "num_key_value_heads", None) or heads, size
 
 
 def _sentence(kernel: Literal["sdpa", "varlen", "flex"], notes: list[str]) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.grpo.pack import MicroBatch
+from mathgrpo.models.policy import base_model
 
 # Shape legend: N completion tokens (padded to a bucket), V vocabulary, F hidden size.
 
@@ -16,23 +17,6 @@ CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Logits in one chunk. On a CPU 4 MiB in fp32, which stay in the cache: 512 tokens of a vocabulary of 2,048."""
 MIN_CHUNK = 256
 """Tokens in a chunk at least, so that with a large vocabulary the head is still an efficient matrix product."""
-
-
-def completion_logprobs(model: Any, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return (token_logprobs, entropy) of the micro-batch's completion tokens, under softmax(logits / temperature).
-
-    The softmax is the full one. Where sampling was truncated (top_p, top_k, min_p) its log-probs are higher than
-    these by the log of the mass kept: no importance weight is made of that difference, it is only logged, because the
-    policy gradient is that of the full softmax (TRL does the same, issue 6789).
-
-    Shapes: both [N without padding], float32; entropy has no gradient.
-    """
-    decoder, head = split_model(model)
-    hidden = decoder_states(decoder, batch).flatten(0, 1)
-    hidden_NF = hidden.index_select(0, batch.logit_rows)
-    logprobs_N, entropy_N = chunked_logprobs(hidden_NF, batch.targets, head, temperature)
-    num_tokens = len(batch.token_index)
-    return logprobs_N[:num_tokens], entropy_N[:num_tokens]
 
 
 def decoder_states(decoder: Any, batch: MicroBatch) -> Tensor:
@@ -86,6 +70,9 @@ def chunk_rows(num_rows: int, vocab_size: int, device: torch.device | str) -> li
 def token_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return (log softmax(logits / temperature) at the targets, its entropy), float32 [N] each.
 
+    The softmax is the full one. Where sampling was truncated (top_p, top_k, min_p) its log-probs are higher than these
+    by the log of the mass kept; that difference is logged and makes no importance weight, because the policy gradient
+    is that of the full softmax (TRL does the same, its issue 6789).
     The entropy has no gradient. A backward pass through it runs once.
     """
     logprobs, entropy = _TokenLogprobs.apply(logits_NV, targets_N, temperature)  # type: ignore[no-untyped-call]
@@ -94,7 +81,7 @@ def token_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> 
 
 def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
     """Return (decoder, head) of a causal LM, adapters included: head turns its hidden states into logits."""
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base = base_model(model)
     output_layer = base.get_output_embeddings()
     config = base.config
     softcap = getattr(config, "final_logit_softcapping", None)

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mathgrpo.models.policy import resting
+
 
 @contextlib.contextmanager
 def update_mode(model: Any) -> Iterator[None]:
@@ -17,17 +19,11 @@ def update_mode(model: Any) -> Iterator[None]:
 
     Dropout in the base model would make the policy that is updated another one than the policy that sampled.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    for name, module in model.named_modules():
-        if "lora_dropout" in name:
-            module.training = True
-    try:
+    with resting(model):
+        for name, module in model.named_modules():
+            if "lora_dropout" in name:
+                module.training = True
         yield
-    finally:
-        model.eval()
-        for module in training:
-            module.training = True
 
 
 @contextlib.contextmanager

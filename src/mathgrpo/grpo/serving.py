@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.grpo.attention import packed_attention
 from mathgrpo.grpo.logprobs import decoder_states, split_model
 from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch
 from mathgrpo.grpo.step_tokens import step_tokens
+from mathgrpo.models.policy import resting
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 TOLERANCE = 1e-3
@@ -32,13 +33,8 @@ def unshared_reason(model: Any) -> str:
     """
     decoder, _ = split_model(model)
     if decoder not in _reasons:
-        was_training = [module for module in model.modules() if module.training]
-        model.eval()
-        try:
+        with resting(model):
             _reasons[decoder] = _try_layouts(model)
-        finally:
-            for module in was_training:
-                module.training = True
     return _reasons[decoder]
 
 
@@ -61,7 +57,7 @@ def _try_layouts(model: Any) -> str:
             packed = _logits(model, _probe_batch(model, shared_prompt=True))
     # Whatever an unknown architecture's code raises when its attention is replaced means the same: not served.
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"{type(error).__name__}: {first_line(error)}"
     return "" if _same(packed, plain) else "packed and plain logits differ"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,49 +47,6 @@ class Work:
 
     flops: int
     num_bytes: int
-
-
-def model_shape(model: Any, itemsize: int) -> ModelShape:
-    """Return the shape of a transformers causal LM, or of a PEFT model around one.
-
-    itemsize: bytes of a number in the compute precision. Quantised weights count with the bytes they have.
-    The weights must be countable, see `why_uncountable`.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = base.config.get_text_config()
-    head = base.get_output_embeddings()
-    linears = [module for module in model.modules() if module is not head and _num_weights(module)]
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_weights = config.hidden_size * config.vocab_size
-    return ModelShape(
-        linear=sum(_num_weights(module) for module in linears),
-        trained_linear=sum(_num_weights(module) for module in linears if module.weight.requires_grad),
-        head=head_weights,
-        trained_head=head_weights if head.weight.requires_grad else 0,
-        attention=config.num_hidden_layers * config.num_attention_heads * head_dim,
-        linear_bytes=sum(_weight_bytes(module, itemsize) for module in linears),
-        head_bytes=head_weights * itemsize,
-        kv_bytes=2 * config.num_hidden_layers * kv_heads * head_dim * itemsize,
-    )
-
-
-def why_uncountable(model: Any) -> str:
-    """Return why the formulas here do not fit a model; "" when they do."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = base.config.get_text_config()
-    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
-    if any(not getattr(config, name, None) for name in names) or base.get_output_embeddings() is None:
-        return "its configuration does not say its shape"
-    if any((getattr(config, name, None) or 0) > 1 for name in ("num_experts", "num_local_experts", "n_routed_experts")):
-        return "only some of its experts compute a token"
-    if config is not base.config:
-        return "it has parts that text does not pass"
-    layers = getattr(config, "layer_types", None)
-    window, context = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
-    if set(layers) != {"full_attention"} if layers else window and context and window < context:
-        return "not all of its layers attend to the whole context"
-    return ""
 
 
 def forward_flops(shape: ModelShape, tokens: int, attended: int, head_tokens: int) -> int:
@@ -181,19 +137,3 @@ def _add(differences: list[int], last_step: int, value: int) -> None:
 def _triangle(n: int) -> int:
     """Return 1 + 2 + ... + n: pairs of n tokens that each see themselves and all before."""
     return n * (n + 1) // 2
-
-
-def _num_weights(module: Any) -> int:
-    """Return the weights of a linear layer (adapters' and quantised ones too), 0 for any other module."""
-    if "weight" not in module._parameters:
-        return 0
-    if hasattr(module, "in_features"):
-        return int(module.in_features * module.out_features)
-    return int(module.weight.numel()) if hasattr(module, "nf") else 0  # GPT-2's transposed linear layer
-
-
-def _weight_bytes(module: Any, itemsize: int) -> int:
-    weight = module.weight
-    if weight.is_floating_point():
-        return _num_weights(module) * itemsize
-    return int(weight.numel() * weight.element_size())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from mathgrpo.config.recipe import ModelSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.models.count import num_weights
 from mathgrpo.models.lora import attach_adapter
+from mathgrpo.models.shape import ModelSizes, model_sizes
 from mathgrpo.models.sources import adapter_base, locate_model
 
 
@@ -68,8 +69,21 @@ def hollow_model(section: ModelSection) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise UserError(
-            f"model.path={section.path}: its shape cannot be told on this machine ({reason}); give a model folder, or "
-            "download it first"
+            f"model.path={section.path}: its shape cannot be told on this machine ({first_line(error)}); give a "
+            "model folder, or download it first"
         ) from None
+
+
+def sizes_ahead(section: ModelSection) -> ModelSizes | None:
+    """Return the sizes of a recipe's model before any weight is read; None where only loading tells."""
+    if section.trust_remote_code:  # its code is only run to load it
+        return None
+    try:
+        sizes = model_sizes(hollow_model(section))
+    # Whatever is wrong with the model is told by loading it, with the remedy.
+    except Exception:
+        return None
+    if sizes is None or section.lora is None:
+        return sizes
+    return replace(sizes, trainable=0, quantized=0 if section.quantization == "none" else sizes.matrices)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +36,38 @@ class Policy:
     @property
     def causal_lm(self) -> Any:
         """The transformers model itself; adapters injected into its layers stay in force."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return base_model(self.model)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which every forward pass of this policy runs."""
         kind = self.device.split(":")[0]
         return torch.autocast(kind, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids. Special tokens stay: a format may use them."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def save(self, folder: Path) -> None:
+        """Write the model (with an adapter: that alone) and its tokenizer, so that from_pretrained reads them."""
+        # The embeddings under an adapter do not train, and looking at the base model's would need the hub.
+        options: dict[str, Any] = {"save_embedding_layers": False} if hasattr(self.model, "peft_config") else {}
+        self.model.save_pretrained(folder, **options)
+        self.tokenizer.save_pretrained(folder)
+
+
+def base_model(model: Any) -> Any:
+    """Return the transformers model inside a PEFT model, or the model itself; adapters in its layers stay in force."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def resting(model: Any) -> Iterator[None]:
+    """Put every module in eval mode, and back exactly as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.eval()
+        for module in training:
+            module.training = True

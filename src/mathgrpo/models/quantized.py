@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError
+from mathgrpo.models.policy import base_model
 
 
 def quantization_config(section: ModelSection, dtype: torch.dtype) -> Any:
@@ -36,7 +37,7 @@ def quantization_config(section: ModelSection, dtype: torch.dtype) -> Any:
 
 def is_quantized(model: Any) -> bool:
     """Return whether a model's weights are quantised, so that only an adapter on it can train."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     return getattr(base, "hf_quantizer", None) is not None or bool(linear4bit_layers(base))
 
 

@@ -52,9 +52,9 @@ def _checkpoint_in(folder: Path, path: str) -> Path:
     if _holds_model(folder):
         return folder
     root = folder if folder.name == "checkpoints" else folder / "checkpoints"
-    steps = [p for p in root.glob("step-*") if p.name[5:].isdigit() and _holds_model(p)]
+    steps = [step for step in step_folders(root) if _holds_model(step)]
     if steps:
-        return max(steps, key=lambda p: int(p.name[5:]))
+        return steps[-1]
     if root.is_dir():
         raise UserError(
             f"model.path={path}: this run folder has no complete checkpoint yet; train longer or give a model"
@@ -63,6 +63,12 @@ def _checkpoint_in(folder: Path, path: str) -> Path:
         f"model.path={path}: not a model folder (no config.json) and not a run folder (no checkpoints/); "
         "give a folder written by save_pretrained, a run folder or a hub id"
     )
+
+
+def step_folders(checkpoints: Path) -> list[Path]:
+    """Return the step-N folders in a run's folder of checkpoints, in the order of N."""
+    found = (path for path in checkpoints.glob("step-*") if path.name[5:].isdigit())
+    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def _holds_model(folder: Path) -> bool:

@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from mathgrpo.models import Policy
+from mathgrpo.models.policy import resting
 from mathgrpo.rollout.context import check_context
-from mathgrpo.rollout.native import completion_until_end, resting
+from mathgrpo.rollout.native import completion_until_end
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
 from mathgrpo.types import Completion, Prompt, Sampling

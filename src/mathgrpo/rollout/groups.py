@@ -80,11 +80,11 @@ def reward_columns(groups: Sequence[RolloutGroup]) -> dict[str, list[Any]]:
 
 
 def completion_text(policy: Policy, completion: Completion) -> str:
-    """Return a completion's text without its end token; other special tokens stay, a format may use them."""
+    """Return a completion's text without its end token."""
     ids = list(completion.ids)
     if ids and ids[-1] in policy.eos_ids:
         ids.pop()
-    return str(policy.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return policy.decode(ids)
 
 
 def _verdict(text: str, problem: Problem, fmt: Format) -> str:

@@ -8,14 +8,13 @@ of this changes what is sampled.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.policy import resting
 from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
 from mathgrpo.rollout.noise import row_keys, uniforms
@@ -53,18 +52,6 @@ class NativeEngine:
             rollout.run()
             completions = rollout.completions()
         return [completions[i : i + group_size] for i in range(0, num_rows, group_size)]
-
-
-@contextmanager
-def resting(model: Any) -> Iterator[None]:
-    """Put every module in eval mode, and back exactly as it was afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _Rollout:

@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import written_whole
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import is_quantized
 from mathgrpo.training.optimizer import load_optimizer_tensors, optimizer_tensors
@@ -28,15 +29,12 @@ def save_model(folder: Path, policy: Policy, args: Any) -> None:
 
     Raises: UserError when the folder cannot be written.
     """
-    # The embeddings of an adapter's base model do not train, and looking at that model would need the hub.
-    options: dict[str, Any] = {"save_embedding_layers": False} if hasattr(policy.model, "peft_config") else {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        policy.model.save_pretrained(folder, **options)
-        policy.tokenizer.save_pretrained(folder)
+        policy.save(folder)
         (folder / ARGUMENTS).write_text(args.to_json_string() + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: the model cannot be written ({_first_line(error)}); free the disk") from error
+        raise UserError(f"{folder}: the model cannot be written ({first_line(error)}); free the disk") from error
 
 
 def save_checkpoint(
@@ -47,25 +45,20 @@ def save_checkpoint(
     position: where the run is beside `state` (the next rollout, the token budget after halvings).
     Raises: UserError when it cannot be written; older checkpoints are untouched.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        save_model(temporary, policy, args)
-        state.save_to_json(str(temporary / TRAINER))
-        if not args.save_only_model:
-            tensors = optimizer_tensors(policy.model, optimizer)
-            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary / OPTIMIZER)
-            (temporary / SCHEDULER).write_text(
-                json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8"
-            )
-            save_file(_random_state(), temporary / RANDOM)
-            (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with written_whole(folder) as temporary:
+            save_model(temporary, policy, args)
+            state.save_to_json(str(temporary / TRAINER))
+            if not args.save_only_model:
+                tensors = optimizer_tensors(policy.model, optimizer)
+                save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary / OPTIMIZER)
+                (temporary / SCHEDULER).write_text(
+                    json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8"
+                )
+                save_file(_random_state(), temporary / RANDOM)
+                (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written ({_first_line(error)}); free the disk") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(f"{folder}: cannot be written ({first_line(error)}); free the disk") from error
 
 
 def checkpoints(output_dir: str) -> list[Path]:
@@ -122,7 +115,7 @@ def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any
         return state, {name: int(position[name]) for name in ("rollout", "token_budget")}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(
-            f"resume_from_checkpoint={folder}: cannot be read for this model ({_first_line(error)}); "
+            f"resume_from_checkpoint={folder}: cannot be read for this model ({first_line(error)}); "
             "use the model and settings it was written with, or an older checkpoint"
         ) from error
 
@@ -174,7 +167,3 @@ def _set_random_state(tensors: dict[str, torch.Tensor]) -> None:
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mathgrpo.errors import UserError
-from mathgrpo.evaluation.files import read_json_object, to_json
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import read_json_object, remove_folder, to_json, written_whole
 from mathgrpo.models import Policy
+from mathgrpo.models.sources import step_folders
 from mathgrpo.training.master_adamw import full_precision
 from mathgrpo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 
@@ -45,9 +45,10 @@ def save_checkpoint(
     """
     folder = run / FOLDER / f"step-{state.step}"
     if not (folder / STATE).is_file():
-        _write_whole(folder, lambda temporary: _write(temporary, policy, optimizer, state))
+        with _writing(folder) as temporary:
+            _write(temporary, policy, optimizer, state)
     for old in checkpoints(run)[:-keep]:
-        _remove(old)
+        remove_folder(old)
     return folder
 
 
@@ -58,14 +59,14 @@ def save_model(run: Path, policy: Policy, step: int) -> Path:
     """
     folder = run / FOLDER / f"step-{step}"
     if not folder.exists():
-        _write_whole(folder, lambda temporary: _write_model(temporary, policy))
+        with _writing(folder) as temporary:
+            policy.save(temporary)
     return folder
 
 
 def checkpoints(run: Path) -> list[Path]:
     """Return the complete checkpoints of a run folder, oldest first."""
-    found = [path for path in (run / FOLDER).glob("step-*") if path.name[5:].isdigit() and (path / STATE).is_file()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    return [folder for folder in step_folders(run / FOLDER) if (folder / STATE).is_file()]
 
 
 def load_state(checkpoint: Path) -> TrainingState:
@@ -90,52 +91,31 @@ def load_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Opti
     try:
         load_optimizer_tensors(policy.model, optimizer, load_file(checkpoint / OPTIMIZER))
     except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{checkpoint / OPTIMIZER}: damaged ({reason}); remove {checkpoint} to resume from an older one"
+            f"{checkpoint / OPTIMIZER}: damaged ({first_line(error)}); remove {checkpoint} to resume from an older one"
         ) from error
-
-
-def _write_model(folder: Path, policy: Policy) -> None:
-    # Adapters: the embeddings never train here, and looking at the base model's would need the hub.
-    options: dict[str, Any] = {"save_embedding_layers": False} if hasattr(policy.model, "peft_config") else {}
-    policy.model.save_pretrained(folder, **options)
-    policy.tokenizer.save_pretrained(folder)
 
 
 def _write(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     with full_precision(optimizer):
-        _write_model(folder, policy)
+        policy.save(folder)
     tensors = optimizer_tensors(policy.model, optimizer)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
     (folder / STATE).write_text(to_json(asdict(state)) + "\n")
 
 
-def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder beside this one, then rename it."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
+@contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill that becomes the checkpoint; one that is there without its state was never complete.
+
+    Raises: UserError when the disk is full or it cannot be written.
+    """
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(temporary)
-        if folder.exists():
-            _remove(folder)  # without its state it was never complete
-        temporary.rename(folder)
+        with written_whole(folder) as temporary:
+            yield temporary
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(
             f"{folder}: the checkpoint cannot be written ({reason}); free the disk, then continue with "
             f"--resume {folder.parents[1]}"
         ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder so that, stopped half-way, no incomplete checkpoint is left under its name."""
-    doomed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)

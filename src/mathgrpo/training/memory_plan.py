@@ -8,15 +8,12 @@ them. Sizes are in bytes, 1 GB = 10^9.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
-from mathgrpo.models.count import count_parameters, num_weights
+from mathgrpo.models.shape import ModelSizes
+from mathgrpo.text import gigabytes
 
 # Symbols: d hidden size, f feed-forward size, q and k widths of all query and all key heads, e bytes of a number in the
 # compute precision, V vocabulary.
@@ -31,30 +28,6 @@ QUANTIZED_BYTES = 0.57
 """Of a 4-bit weight with its share of a block's scale: half a byte, and 4 bytes for 64 of them."""
 SMALL_BUDGET = 4096
 """Below this budget matrix products get slow; layers are rather computed again in the backward pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSizes:
-    """What the plan needs to know of a model.
-
-    Attributes:
-        parameters, trainable: numbers of weights.
-        matrices: weights in the layers' matrices, which the compute precision holds a second time.
-        quantized: weights kept in 4 bits.
-        layers, hidden, feed_forward, vocabulary: sizes by their usual names.
-        query_width, key_width: all query heads together, all key heads together.
-    """
-
-    parameters: int
-    trainable: int
-    matrices: int
-    layers: int
-    hidden: int
-    feed_forward: int
-    query_width: int
-    key_width: int
-    vocabulary: int
-    quantized: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,36 +81,6 @@ class MemoryPlan:
         return self.device is not None and least > self.device
 
 
-def model_sizes(model: Any) -> ModelSizes | None:
-    """Return the sizes of a causal LM, or of a PEFT model around one; None when its config does not say its shape.
-
-    Works on a model on the meta device too, which takes no memory.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = base.config.get_text_config()
-    layers, hidden = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    heads = getattr(config, "num_attention_heads", None)
-    if not layers or not hidden or not heads:
-        return None
-    head_dim = getattr(config, "head_dim", None) or hidden // heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    head = base.get_output_embeddings()
-    counts = count_parameters(model)
-    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    return ModelSizes(
-        parameters=counts.total,
-        trainable=counts.trainable,
-        matrices=sum(num_weights(m.weight) for m in linears),
-        layers=layers,
-        hidden=hidden,
-        feed_forward=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden,
-        query_width=heads * head_dim,
-        key_width=key_heads * head_dim,
-        vocabulary=config.vocab_size,
-        quantized=counts.quantized,
-    )
-
-
 def plan_memory(
     sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, longest_prompt: int, device: int | None, kind: str
 ) -> MemoryPlan:
@@ -159,25 +102,6 @@ def plan_memory(
             break
     assert plan is not None
     return plan
-
-
-def sizes_of_folder(folder: str, recipe: Recipe) -> ModelSizes | None:
-    """Return the sizes of the model in a folder, before any weight is read; None where only loading tells."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    # A model with code of its own is only looked at once it may be loaded; an adapter does not say its base's shape.
-    if not (Path(folder) / "config.json").is_file() or recipe.model.trust_remote_code:
-        return None
-    try:
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    # Whatever is wrong with the folder is told by loading it, with the remedy.
-    except Exception:
-        return None
-    sizes = model_sizes(model)
-    if sizes is None or recipe.model.lora is None:
-        return sizes
-    return replace(sizes, trainable=0, quantized=0 if recipe.model.quantization == "none" else sizes.matrices)
 
 
 def require_room(sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, device: int | None, kind: str) -> None:
@@ -235,16 +159,6 @@ def logit_bytes(sizes: ModelSizes, compute_bytes: int, kind: str) -> int:
     tokens = max(MIN_CHUNK, CHUNK_ELEMENTS[kind] // sizes.vocabulary)
     chunk = tokens * sizes.vocabulary * (3 * 4 + 2 * (compute_bytes if compute_bytes < 4 else 0))
     return chunk + sizes.hidden * sizes.vocabulary * (2 * compute_bytes + 4)
-
-
-def gigabytes(num_bytes: float) -> str:
-    """Return a size for a reader.
-
-    Example:
-        >>> gigabytes(3_200_000), gigabytes(14_000_000_000)
-        ('3.2 MB', '14.0 GB')
-    """
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
 
 
 def _plan(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe
 from mathgrpo.formats import Format
+from mathgrpo.grpo.logprobs import split_model
 from mathgrpo.models import Policy
 from mathgrpo.training.mixture import examples
 from mathgrpo.training.muon import Muon
@@ -70,17 +71,12 @@ def learning_rate_factor(tokens: int, total: int, optimizer: SftOptimizerSection
 def completion_loss(model: Any, batch: Sequences, prompt_weight: float) -> Tensor:
     """Return the weighted mean negative log-likelihood; the head runs only where a weight is not zero."""
     weights = loss_weights(batch, prompt_weight)
-    hidden_NTD = _decoder(model)(input_ids=batch.ids_NT, use_cache=False).last_hidden_state[:, :-1]
+    decoder, head = split_model(model)
+    hidden_NTD = decoder(input_ids=batch.ids_NT, use_cache=False).last_hidden_state[:, :-1]
     chosen = weights > 0
-    logits = model.get_output_embeddings()(hidden_NTD[chosen]).float()
+    logits = head(hidden_NTD[chosen]).float()
     losses = F.cross_entropy(logits, batch.ids_NT[:, 1:][chosen], reduction="none")
     return (losses * weights[chosen]).sum() / weights.sum()
-
-
-def _decoder(model: Any) -> Any:
-    """Return the model below its head; adapters injected into its layers stay in force."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.base_model
 
 
 def _optimizers(model: Any, section: SftOptimizerSection) -> list[tuple[torch.optim.Optimizer, float]]:

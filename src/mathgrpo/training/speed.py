@@ -17,15 +17,14 @@ from mathgrpo.hardware.flops import (
     ModelShape,
     decode_work,
     forward_flops,
-    model_shape,
     prefill_work,
     training_flops,
     update_size,
-    why_uncountable,
 )
 from mathgrpo.hardware.memory import memory_metrics
 from mathgrpo.hardware.roofline import Roofline, ideal_seconds, machine_roofline
 from mathgrpo.models import Policy
+from mathgrpo.models.shape import model_shape, why_uncountable
 from mathgrpo.training.metrics import time_metrics
 from mathgrpo.types import RolloutGroup
 

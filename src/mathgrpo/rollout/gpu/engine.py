@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.policy import resting
 from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.gpu.buckets import BUCKETS, reach_of
 from mathgrpo.rollout.gpu.graphs import StepGraphs
@@ -22,7 +23,6 @@ from mathgrpo.rollout.gpu.prefill import prefill
 from mathgrpo.rollout.gpu.rollout import Device, Job, Rollout
 from mathgrpo.rollout.gpu.step import decode_step
 from mathgrpo.rollout.gpu.weights import ComputeWeights
-from mathgrpo.rollout.native import resting
 from mathgrpo.rollout.noise import row_keys
 from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from mathgrpo.models import Policy
-from mathgrpo.rollout.native import resting
+from mathgrpo.models.policy import resting
 from mathgrpo.rollout.vllm.weights import plain_config
 
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}

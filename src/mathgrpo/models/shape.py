@@ -1,0 +1,124 @@
+"""A model's shape, by its config and its layers: what the counts of work and of memory start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mathgrpo.hardware.flops import ModelShape
+from mathgrpo.models.count import count_parameters, num_weights
+from mathgrpo.models.policy import base_model
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """What a memory plan needs to know of a model.
+
+    Attributes:
+        parameters, trainable: numbers of weights.
+        matrices: weights in the layers' matrices, which the compute precision holds a second time.
+        quantized: weights kept in 4 bits.
+        layers, hidden, feed_forward, vocabulary: sizes by their usual names.
+        query_width, key_width: all query heads together, all key heads together.
+    """
+
+    parameters: int
+    trainable: int
+    matrices: int
+    layers: int
+    hidden: int
+    feed_forward: int
+    query_width: int
+    key_width: int
+    vocabulary: int
+    quantized: int = 0
+
+
+def head_shape(config: Any) -> tuple[int, int, int]:
+    """Return (query heads, key heads, head size) of a text config."""
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    return heads, key_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+
+
+def model_sizes(model: Any) -> ModelSizes | None:
+    """Return the sizes of a causal LM, or of a PEFT model around one; None when its config does not say its shape.
+
+    Works on a model on the meta device too, which takes no memory.
+    """
+    base = base_model(model)
+    config, head = base.config.get_text_config(), base.get_output_embeddings()
+    if not all(getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")):
+        return None
+    heads, key_heads, head_dim = head_shape(config)
+    counts = count_parameters(model)
+    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    return ModelSizes(
+        parameters=counts.total,
+        trainable=counts.trainable,
+        matrices=sum(num_weights(m.weight) for m in linears),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        feed_forward=getattr(config, "intermediate_size", None)
+        or getattr(config, "n_inner", None)
+        or 4 * config.hidden_size,
+        query_width=heads * head_dim,
+        key_width=key_heads * head_dim,
+        vocabulary=config.vocab_size,
+        quantized=counts.quantized,
+    )
+
+
+def model_shape(model: Any, itemsize: int) -> ModelShape:
+    """Return what is counted of a causal LM's work, or of that of a PEFT model around one.
+
+    itemsize: bytes of a number in the compute precision. Quantised weights count with the bytes they have.
+    The weights must be countable, see `why_uncountable`.
+    """
+    base = base_model(model)
+    config, head = base.config.get_text_config(), base.get_output_embeddings()
+    linears = [module.weight for module in model.modules() if module is not head and _is_linear(module)]
+    heads, key_heads, head_dim = head_shape(config)
+    head_weights = config.hidden_size * config.vocab_size
+    return ModelShape(
+        linear=sum(num_weights(weight) for weight in linears),
+        trained_linear=sum(num_weights(weight) for weight in linears if weight.requires_grad),
+        head=head_weights,
+        trained_head=head_weights if head.weight.requires_grad else 0,
+        attention=config.num_hidden_layers * heads * head_dim,
+        linear_bytes=sum(_weight_bytes(weight, itemsize) for weight in linears),
+        head_bytes=head_weights * itemsize,
+        kv_bytes=2 * config.num_hidden_layers * key_heads * head_dim * itemsize,
+    )
+
+
+def why_uncountable(model: Any) -> str:
+    """Return why the formulas of `hardware.flops` do not fit a model; "" when they do."""
+    base = base_model(model)
+    config = base.config.get_text_config()
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
+    if any(not getattr(config, name, None) for name in names) or base.get_output_embeddings() is None:
+        return "its configuration does not say its shape"
+    if any((getattr(config, name, None) or 0) > 1 for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        return "only some of its experts compute a token"
+    if config is not base.config:
+        return "it has parts that text does not pass"
+    layers = getattr(config, "layer_types", None)
+    window, context = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
+    if set(layers) != {"full_attention"} if layers else window and context and window < context:
+        return "not all of its layers attend to the whole context"
+    return ""
+
+
+def _is_linear(module: Any) -> bool:
+    """Return whether a module is a matrix product: a linear layer (an adapter's, a 4-bit one), GPT-2's transposed one.
+
+    PEFT's layer around one has no weight of its own.
+    """
+    return "weight" in module._parameters and (hasattr(module, "in_features") or hasattr(module, "nf"))
+
+
+def _weight_bytes(weight: Any, itemsize: int) -> int:
+    return num_weights(weight) * itemsize if weight.is_floating_point() else int(weight.numel() * weight.element_size())
