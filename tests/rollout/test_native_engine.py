@@ -14,10 +14,10 @@ from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.cached import CachedDecoder
-from mathgrpo.rollout.engine import trial_difference
 from mathgrpo.rollout.fused import FusedDecoder
 from mathgrpo.rollout.native import NativeEngine
 from mathgrpo.rollout.sampling import truncate
+from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
 FUSED = ("qwen2", "qwen3", "llama")

@@ -107,12 +107,7 @@ def shared_prompt_attention(
     if window is not None and window < layout.longest:
         raise NotImplementedError(f"sliding window of {window} tokens, context of {layout.longest}")
     query_THD, key_TKD, value_TKD = (states[0].transpose(0, 1) for states in (query, key, value))
-    return _attend(layout, query_THD, key_TKD, value_TKD, scaling).unsqueeze(0), None
-
-
-def _attend(layout: PackedLayout, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-    """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
-    return layout.form.attend(query, key, value, scaling)
+    return layout.form.attend(query_THD, key_TKD, value_TKD, scaling).unsqueeze(0), None
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 Same mathematics as the modules' forward, with the weights gathered into few matrices: query, key and value projections
 are one, gate and up projections are one, the norms' weights and the attention's scale are folded in. They are cast to
 the compute precision once per optimizer step, their gradients are added up in float32 and handed back to the
-parameters once. grpo.fused_forward=false switches to the modules.
+parameters once. grpo.fused_forward=off switches to the modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from mathgrpo.grpo.fused_attention import build_blocks, probability_elements
 from mathgrpo.grpo.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
 from mathgrpo.grpo.pack import MicroBatch
-from mathgrpo.rollout.fused_weights import why_not_fused
+from mathgrpo.rollout.fused_weights import rotary_rows, why_not_fused
 
 _PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -132,17 +132,14 @@ class FusedForward:
         self._head.grad = self._head.bias_grad = None
 
     def _rows(self, batch: MicroBatch, x: Tensor) -> Rows:
-        attention = self.model.model.layers[0].self_attn
         key_heads = self.model.config.num_key_value_heads
         heads = (key_heads, self.model.config.num_attention_heads // key_heads)
         assert batch.spans is not None
         blocks = build_blocks(batch.spans, len(x), heads, x.device, self.dtype)
-        cos, sin = self.model.model.rotary_emb(x[:1, None], batch.position_ids)
-        half = attention.head_dim // 2
-        signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+        cos, sin = rotary_rows(self.model.model, batch.position_ids, x)
         # Kept while they take no more than the rest that a layer keeps.
         rest = len(x) * (3 * x.shape[1] + 2 * self._layers[0].gate_up.weight.shape[0])
-        return Rows(blocks, cos[0, :, None], signed[:, None], probability_elements(blocks) <= rest)
+        return Rows(blocks, cos, sin, probability_elements(blocks) <= rest)
 
 
 def _layer_step(x: Tensor, layer: Layer, rows: Rows) -> Tensor:

@@ -8,14 +8,14 @@ where the weights w_t hold the whole normaliser. They are computed once per opti
 neither micro-batching nor skipping a token whose term is zero can change the result.
 """
 
-# Shape legend: R completions of the step, N completion tokens.
-
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+# Shape legend: R completions of the step, N completion tokens.
 
 LossName = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 

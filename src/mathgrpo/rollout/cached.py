@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from mathgrpo.models import Policy
+from mathgrpo.rollout.batches import batches_by_length, in_order
 
 _PREFILL_TOKENS = 8192
 _SPARE_COLUMNS = 64
@@ -67,14 +68,8 @@ class CachedSession:
 
         Shapes: float32[len(prompts), V].
         """
-        order = sorted(range(len(prompts)), key=lambda i: len(self._prompts[prompts[i]]))
-        logits: dict[int, Tensor] = {}
-        while order:
-            width = len(self._prompts[prompts[order[-1]]])
-            batch = order[-max(1, _PREFILL_TOKENS // width) :]
-            del order[-len(batch) :]
-            logits.update(zip(batch, self._prefill_batch([prompts[i] for i in batch]), strict=True))
-        return torch.stack([logits[i] for i in range(len(prompts))])
+        batches = batches_by_length([len(self._prompts[p]) for p in prompts], _PREFILL_TOKENS)
+        return in_order([self._prefill_batch([prompts[i] for i in batch]) for batch in batches], batches)
 
     def _prefill_batch(self, prompts: list[int]) -> Tensor:
         sequences = [self._prompts[i] for i in prompts]

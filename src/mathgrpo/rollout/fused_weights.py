@@ -153,8 +153,15 @@ def effective_weight(module: Any) -> Tensor:
 
 def rotary_tables(body: Any, num_positions: int, embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Return cos and sin of the first positions, [positions, 1, head_dim]; sin's first half is negated."""
-    positions = torch.arange(num_positions, device=embedding.device)[None]
-    cos, sin = body.rotary_emb(embedding[:1, None], positions)
+    return rotary_rows(body, torch.arange(num_positions, device=embedding.device)[None], embedding)
+
+
+def rotary_rows(body: Any, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cos and sin at positions [1, T], [T, 1, head_dim] in the precision of `like`; sin's first half is negated.
+
+    With rotate_half's minus sign in it, turning a head is x cos + (its halves swapped) sin.
+    """
+    cos, sin = body.rotary_emb(like[:1, None], positions)
     half = sin.shape[-1] // 2
     signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
-    return cos[0, :, None], signed[:, None]
+    return cos[0, :, None].contiguous(), signed[:, None]

@@ -20,10 +20,6 @@ from torch import Tensor
 
 BLOCK = 4096
 """Weights of one program."""
-ADDRESSES = 6
-"""Columns of the address table: gradient, weight, first moment, second moment, copy (0 for none), number of weights."""
-FACTORS = 3
-"""Columns of the factor table: 1 - rate * decay, rate / bias correction 1, 1 / root of bias correction 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +47,8 @@ def _adamw_kernel(  # type: ignore[no-untyped-def]
     addresses, factors, tensor_of_block, start_of_block, beta1, beta2, eps,
     COPY_TYPE: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    # A row of addresses: gradient, weight, first moment, second moment, copy (0 for none), number of weights. A row of
+    # factors: 1 - rate * decay, rate / bias correction 1, 1 / root of bias correction 2.
     block = tl.program_id(0)
     tensor = tl.load(tensor_of_block + block).to(tl.int64)
     offsets = tl.load(start_of_block + block) + tl.arange(0, BLOCK)

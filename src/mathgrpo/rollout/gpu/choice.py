@@ -6,17 +6,13 @@ import importlib.util
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from mathgrpo.models import Policy
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.gpu.engine import GraphEngine
 from mathgrpo.rollout.gpu.kernels import Kernels, TorchKernels
-from mathgrpo.rollout.native import resting
-from mathgrpo.types import Completion, Prompt, Sampling
-
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
-"""Largest difference of log-probabilities, as a share of the logits' spread, that rounding explains."""
+from mathgrpo.rollout.trial import plain_logits, tolerance
+from mathgrpo.types import Prompt, Sampling
 
 _TRIAL_TOKENS = 12
 """More than one round of steps: the trial warms up, captures, replays and polls."""
@@ -61,7 +57,7 @@ def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: 
         return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__})"
     if engine.capture_error:
         return None, f"CUDA graphs with {label} were not captured ({engine.capture_error})"
-    if not difference <= _TOLERANCE.get(policy.compute_dtype, 6e-2):
+    if not difference <= tolerance(policy.compute_dtype):
         return None, f"CUDA graphs with {label} failed their trial (off by {difference:.1g} of the logits' spread)"
     return engine, ""
 
@@ -78,20 +74,12 @@ def trial_difference(engine: GraphEngine, policy: Policy) -> float:
     ]
     groups = engine.generate(prompts, 2, Sampling(max_new_tokens=min(_TRIAL_TOKENS, policy.max_context - 6)))
     worst = 0.0
-    with resting(policy.model), torch.no_grad(), policy.autocast():
-        for prompt, group in zip(prompts, groups, strict=True):
-            for completion in group:
-                logits = _plain_logits(policy, prompt, completion)
-                ids = torch.tensor(completion.ids, device=logits.device)
-                expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
-                got = torch.tensor(completion.logprobs, device=logits.device)
-                off = float((got - expected).abs().max() / logits.std().clamp_min(1e-6))
-                worst = off if not off <= worst else worst
+    for prompt, group in zip(prompts, groups, strict=True):
+        for completion in group:
+            logits = plain_logits(policy, [*prompt.ids, *completion.ids])[len(prompt.ids) - 1 : -1]
+            ids = torch.tensor(completion.ids, device=logits.device)
+            expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+            got = torch.tensor(completion.logprobs, device=logits.device)
+            off = float((got - expected).abs().max() / logits.std().clamp_min(1e-6))
+            worst = off if not off <= worst else worst
     return worst
-
-
-def _plain_logits(policy: Policy, prompt: Prompt, completion: Completion) -> Tensor:
-    """Return the logits each token of the completion was drawn from, float32[T, V]: one full forward, no cache."""
-    ids = torch.tensor([[*prompt.ids, *completion.ids]], device=policy.device)
-    logits: Tensor = policy.causal_lm(input_ids=ids, use_cache=False).logits
-    return logits[0, len(prompt.ids) - 1 : -1].float()

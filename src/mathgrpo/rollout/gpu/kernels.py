@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mathgrpo.rollout.fused import rotated
 from mathgrpo.rollout.fused_weights import FusedModel
 from mathgrpo.rollout.gpu.places import Places
 from mathgrpo.rollout.gpu.pool import DUMMY
@@ -172,18 +173,3 @@ class TorchKernels:
         places.tokens[who] = torch.where(done == 1, places.tokens[who], drawn)
         places.ages[who] = age + 1 - done
         places.done[who] = done | ended
-
-
-def rotated(
-    qkv: Tensor, head_norm: Tensor | None, model: FusedModel, cos: Tensor, sin: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rotated queries [n, H, D], rotated keys and values [n, KV, D] of a fused projection [n, (H + 2 KV) D]."""
-    heads, kv, dim = model.num_heads, model.num_kv_heads, model.head_dim
-    parts = qkv.view(len(qkv), heads + 2 * kv, dim)
-    qk, v = parts[:, : heads + kv], parts[:, heads + kv :]
-    if head_norm is not None:
-        qk = F.rms_norm(qk, (dim,), None, model.eps) * head_norm
-    half = dim // 2
-    swapped = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
-    turned = (qk * cos).addcmul_(swapped, sin).to(model.dtype)
-    return turned[:, :heads], turned[:, heads:], v

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mathgrpo.rollout.batches import batches_by_length, in_order
+from mathgrpo.rollout.fused import rotated
 from mathgrpo.rollout.fused_weights import FusedModel
-from mathgrpo.rollout.gpu.kernels import rotated
 from mathgrpo.rollout.gpu.pool import TokenPool
 
 _PREFILL_TOKENS = 16384
@@ -18,24 +19,9 @@ _PREFILL_TOKENS = 16384
 
 def prefill(model: FusedModel, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
     """Write the prompts' keys and values at these starts; return their next-token logits, [n, V]."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    parts = [
-        _prefill_batch(model, pool, [prompts[i] for i in batch], [starts[i] for i in batch])
-        for batch in _batches(order, [len(prompt) for prompt in prompts])
-    ]
-    back = torch.tensor(order).argsort().to(model.embedding.device)
-    return torch.cat(parts).index_select(0, back)
-
-
-def _batches(order: list[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Cut prompts of ascending length into batches of at most _PREFILL_TOKENS padded tokens, or of one prompt."""
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= _PREFILL_TOKENS:
-            stop += 1
-        yield order[start:stop]
-        start = stop
+    batches = batches_by_length([len(prompt) for prompt in prompts], _PREFILL_TOKENS)
+    parts = [_prefill_batch(model, pool, [prompts[i] for i in batch], [starts[i] for i in batch]) for batch in batches]
+    return in_order(parts, batches)
 
 
 def _prefill_batch(

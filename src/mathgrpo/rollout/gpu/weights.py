@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.rollout.fused_weights import FusedLayer, FusedModel, effective_weight
+from mathgrpo.rollout.fused_weights import FusedLayer, FusedModel, effective_weight, rotary_tables
 
 _FEWEST_POSITIONS = 1024
 
@@ -124,12 +124,3 @@ def _copy_matrix(into: tuple[Tensor, Tensor | None], modules: tuple[Any, ...]) -
 def _base(module: Any) -> Any:
     """Return the plain layer inside an adapter's."""
     return getattr(module, "base_layer", module)
-
-
-def rotary_tables(body: Any, num_positions: int, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cos and sin of every position, [positions, 1, D]; rotate_half's minus sign is in the first half of sin."""
-    positions = torch.arange(num_positions, device=embedding.device)[None]
-    cos, sin = body.rotary_emb(embedding[:1, None], positions)
-    half = sin.shape[-1] // 2
-    signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
-    return cos[0, :, None].contiguous(), signed[:, None].contiguous()
