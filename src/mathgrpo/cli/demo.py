@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mathgrpo.cli.options import Overrides
+
 QUESTION = (
     "Michael is 9 years old. In 5 years his sister Barbara will be 4 times as old as Michael is now. "
     "How old is Barbara right now?"
@@ -25,9 +27,7 @@ The first time, making the problems takes a quarter of a minute; they are kept.
 
 def demo_command(
     seed: Annotated[int, typer.Option("--seed", help="Seed of problem order and sampling.")] = 0,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Train the starter model on this machine and see whether it got better.
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from mathgrpo.cli.options import Overrides
+
 
 def env_command(
     recipe: Annotated[str, typer.Argument(help="A recipe, by path or bare name: its model is counted.")] = "",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
-    ] = None,
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show versions, device, memory, and which engines and adapters would work here: for a bug report.
