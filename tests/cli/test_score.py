@@ -53,7 +53,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_a_completion_is_scored_part_by_part(score: Any) -> None:
     code, out, err = score("demo", "--answer", "18", "--text", RIGHT)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "") and all(len(line) <= 80 for line in out.splitlines())
     assert 'answer    "18": correct' in out
     assert 'correct     1.000 ×      1 =   1.000  the answer "18" is the gold "18"' in out
     assert "format      1.000 ×    0.1 =   0.100  exactly the asked layout" in out
@@ -72,7 +72,8 @@ def test_a_completion_is_scored_part_by_part(score: Any) -> None:
 )
 def test_the_reason_names_what_was_read_and_what_is_missing(score: Any, text: str, words: list[str]) -> None:
     code, out, _ = score("demo", "--answer", "18", "--text", text)
-    assert code == 0 and all(word in out for word in words), out
+    shown = " ".join(out.split())
+    assert code == 0 and all(word in shown for word in words), out
 
 
 def test_verified_steps_are_named_line_by_line(score: Any) -> None:
@@ -91,6 +92,7 @@ def test_verified_steps_are_named_line_by_line(score: Any) -> None:
         "rewards.verified_steps=0.6",
         *settings,
     )
+    out = " ".join(out.split())
     assert code == 0
     assert '2 of 4 steps count (at most 3 pay): "48/2 = 24" true, and the answer follows from it' in out
     assert '"1 + 1 = 2" true, but its numbers come neither from the question' in out and '"72 + 1 = 74" false' in out
@@ -137,11 +139,11 @@ def test_further_columns_are_given_by_hand(score: Any) -> None:
     text = "<reasoning>\nr\n</reasoning>\n<answer>\n3 * 5 - 7\n</answer>\n"
     arguments = ["demo", "--answer", "8", "--text", text, "--set", "rewards.countdown=1"]
     _, out, _ = score(*arguments, "--column", "nums=[3, 5, 7]", "--column", "target=8")
-    assert '"3 * 5 - 7" uses each number once and makes the target' in out
+    assert '"3 * 5 - 7" uses each number once and makes the target' in " ".join(out.split())
     _, out, _ = score(*arguments, "--column", "nums=[3, 5, 8]")
-    assert "7 is too often or not given" in out
+    assert "7 is too often or not given" in " ".join(out.split())
     _, out, _ = score(*arguments)
-    assert "does not apply: the problem has no column nums" in out
+    assert "does not apply: the problem has no column nums" in " ".join(out.split())
 
 
 def test_rewards_on_length_say_when_there_is_no_tokenizer(score: Any, recipe: Path) -> None:
@@ -213,3 +215,126 @@ def test_the_recipe_may_be_of_the_leaky_format(score: Any) -> None:
     settings = ["--set", "format.name=think_leaky", "--set", "rewards.step_verified_reference=1"]
     code, out, _ = score("demo", "--answer", "2", "--text", text, *settings)
     assert code == 0 and "1 of 2 lines between <think> tags hold, the answer is the gold" in out
+
+
+def test_lines_keep_to_the_terminals_width(score: Any, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["--set", "format.name=think", "--set", "rewards.verified_steps=0.05", "--set", "rewards.fluency=0.1"]
+    text = "<think>\n" + "48/2 = 24\n" * 9 + "</think>\n<answer>24</answer>"
+    for columns in (60, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        question = "She sold 48 clips, then half as many. How many?" * 5
+        code, out, _ = score(recipe, "--answer", "24", "--question", question, "--text", text, *settings)
+        names = {line for line in out.splitlines() if ":hinted" in line}
+        assert code == 0 and all(len(line) <= columns for line in set(out.splitlines()) - names), out
+        entries = [line for line in score("--list")[1].splitlines() if line.startswith(" ")]
+        assert all(len(line) <= columns for line in entries)
+
+
+def test_a_completion_of_nothing_or_with_control_characters(score: Any) -> None:
+    code, out, _ = score("demo", "--answer", "18", stdin="")
+    assert code == 0 and "note      the completion is empty" in out and out.splitlines()[-1].endswith("0.000")
+    code, out, _ = score("demo", "--answer", "18", "--text", "<answer>\x1b[31m\n1</answer>")
+    assert code == 0 and "\x1b" not in out and '"\\x1b[31m\\n1" cannot be read' in " ".join(out.split())
+    code, out, _ = score("demo", "--answer", "\\frac{3}{7}", "--text", "<answer>\\frac{3}{7}</answer>")
+    assert 'answer    "\\frac{3}{7}": correct' in out, "a backslash is shown once"
+
+
+def test_a_file_with_a_mark_of_its_encoding_is_read_without_it(score: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text(RIGHT, encoding="utf-8-sig")
+    _, out, _ = score("demo", tmp_path / "c.txt", "--answer", "18", "--json")
+    assert json.loads(out)["format_strict"] is True
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Completions as a run's rollouts, as traces and as a user writes them."""
+    wrong = RIGHT.replace("18\n<", "19\n<")
+    rows = [
+        {"step": 1, "problem_id": "x", "question": "9 times 2?", "gold": "18",
+         "completions": [{"text": RIGHT}, {"text": wrong}]},
+        {"question": "9 times 2?", "answer": "18", "reasoning": "r", "completion": RIGHT, "verdict": "correct"},
+        {"completion": "", "answer": 18},
+        {"completions": ["#### 7", "no"], "answer": "7", "nums": [7]},
+    ]  # fmt: skip
+    file = tmp_path / "many.jsonl"
+    file.write_text("\n\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8-sig")
+    return file
+
+
+def test_many_completions_are_a_table_with_means(score: Any, many: Path) -> None:
+    code, out, err = score("demo", many, "--set", "rewards.countdown=0.5")
+    lines = out.splitlines()
+    assert (code, err) == (0, "") and all(len(line) <= 80 for line in lines)
+    assert [line.split()[1:3] for line in lines[1:7]] == [
+        ["1.100", "correct"], ["0.000", "wrong"], ["1.100", "correct"], ["0.000", "no_answer"], ["0.250", "no_answer"],
+        ["0.000", "no_answer"],
+    ]  # fmt: skip
+    assert lines[1].endswith('"18"') and lines[4].endswith("none in the format")
+    means = {line.split()[0]: line.split()[1:] for line in lines[9:]}
+    assert means["correct"] == ["0.375", "6", "of", "6"] and means["countdown"] == ["0.000", "2", "of", "6"]
+    assert float(means["total"][0]) == pytest.approx(2.45 / 6, abs=1e-3)
+
+
+def test_many_completions_as_json_and_with_one_gold_for_all(score: Any, many: Path) -> None:
+    _, out, _ = score("demo", many, "--json")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["gold"] for record in records] == ["18", "18", "18", "18", "7", "7"]
+    many.write_text('"18"\n{"completion": "19"}\n', encoding="utf-8")
+    _, out, _ = score("demo", many, "--answer", "19", "--json")
+    assert [json.loads(line)["total"] for line in out.splitlines()] == [0.0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no line"),
+        ("\n \n", "holds no line"),
+        ("{", "line 1 is not JSON"),
+        ('{"completion": "a", "answer": "1"}\n3\n', "line 2 has no completion"),
+        ('{"answer": "1"}', "line 1 has no completion"),
+        ('{"completions": ["a", 3], "answer": "1"}', "line 1 has no completion"),
+        ('{"completion": "a"}', 'line 1 has no gold answer; write it as "answer"'),
+        ('{"completion": "a", "answer": true}', "line 1 has no gold answer"),
+        ('{"completion": "a", "answer": "a, b or c"}', 'line 1: gold="a, b or c": cannot be graded'),
+        # what solve writes of a question of the user's: the answer is the model's own
+        ('{"question": "?", "reasoning": "r", "completion": "a", "answer": "1"}', "line 1 has no gold answer"),
+    ],
+)
+def test_a_file_of_many_that_cannot_be_scored_is_one_line(score: Any, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "many.jsonl").write_text(text)
+    code, out, err = score("demo", tmp_path / "many.jsonl")
+    assert (code, out) == (2, "") and words in err and err.count("\n") == 1, err
+
+
+def test_bytes_that_are_no_text_are_one_line(score: Any, tmp_path: Path) -> None:
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+        code, _, err = score("demo", tmp_path / name, "--answer", "1")
+        assert code == 2 and "is not UTF-8 text; save it as UTF-8" in err
+    code, _, err = score("demo", "--answer", "1", stdin="\udcff")
+    assert code == 2 and "FILE=-: is not UTF-8 text" in err
+    code, _, err = score("demo", "--answer", "1", "--text", "\udcff")
+    assert code == 2 and "--text: is not UTF-8 text" in err
+
+
+def test_a_fault_of_the_recipe_is_told_before_anything_is_read(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untouched(io.StringIO):
+        def read(self, *_: Any) -> str:
+            raise AssertionError("standard input was read")
+
+    monkeypatch.setattr(io, "StringIO", Untouched)
+    code, _, err = score("demo", "--answer", "1", "--set", "rewards.corect=1")
+    assert code == 2 and "rewards.corect: no such reward" in err
+
+
+def test_columns_with_an_option_of_their_own(score: Any) -> None:
+    code, _, err = score("demo", "--answer", "1", "--text", "x", "--column", "answer=2")
+    assert code == 2 and "--column answer=2: has an option of its own; use --answer" in err
+
+
+def test_a_users_function_that_fails_is_one_line(score: Any, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text("def f(completions, hint, **columns): return [1.0]\n")
+    settings = ["--set", f"rewards.{tmp_path}/my.py:f=1"]
+    code, out, err = score("demo", "--answer", "1", "--text", "x", *settings)
+    assert (code, out) == (2, "") and "needs hint, which is not there; there are: answer, question" in err
+    assert score("demo", "--answer", "1", "--text", "x", "--column", "hint=h", *settings)[0] == 0

@@ -128,7 +128,7 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
         ("rewards.correct=inf", "rewards.correct=Infinity: out of range; allowed: a number"),
         (
             "model.lora.target_modules=q_proj",
-            'model.lora.target_modules="q_proj": wrong type; allowed: a list, each entry text',
+            'model.lora.target_modules="q_proj": wrong type; allowed: a list, each entry text; write ["q_proj"]',
         ),
         ("training=3", "training=3: wrong type; allowed: a table"),
         (
@@ -136,6 +136,7 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
             "problems.train_size=2: fewer than rollout.prompts_per_step=16; a step never takes a problem "
             "twice, so raise the one or lower the other",
         ),
+        ("problems.source=", 'problems.source="": nothing given; use "generated", a file, a folder or a hub id'),
         ("run.name=a/b", 'run.name="a/b": must be one folder name; say where it goes with run.output_dir'),
     ],
 )
@@ -151,6 +152,22 @@ def test_an_unknown_key_gets_the_nearest_name_and_all_names(tmp_path: Path) -> N
     assert line.startswith('optimiser: no such section; did you mean "optimizer"? allowed: run, model, problems')
     [line] = complaint(write(tmp_path, "[model.lora]\nrank = 4\n"))
     assert line.startswith("model.lora.rank=4: no such field") and "alpha" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("steps=5", 'steps=5: no such field; did you mean "training.steps"? allowed: run, model'),
+        ("training.learning_rate=1e-5", 'no such field; did you mean "optimizer.learning_rate"? allowed: steps'),
+        ("rollout.num_generations=8", 'no such field; did you mean "rollout.group_size"? allowed: engine'),
+        ("grpo.temperature=0.9", 'did you mean "rollout.temperature" or "evaluation.temperature"?'),
+        ("lora.r=4", 'lora: no such section; did you mean "model.lora"?'),
+        ("reward_settings.cosine=3", "reward_settings.cosine=3: wrong type; allowed: a table"),
+    ],
+)
+def test_a_key_of_another_section_or_of_trl_is_found(tmp_path: Path, override: str, words: str) -> None:
+    [line] = complaint(write(tmp_path, "[run]\nseed = 1\n"), override)
+    assert words in line
 
 
 def test_a_recipe_of_the_other_kind_is_recognised(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ def fluency(text: str) -> float:
         ("Déjà vu à Zürich", 0.0),
         ("2 + 2 = 4", 0.0),
         ("", 0.0),
+        ("the set \u211d has more than \u2135 numbers", 0.0),
+        ("\u200b\u202e\u200f", 0.0),
         ("the angle \u03b1 and \u03c0 r\u00b2, 5 \u00b5m, \U0001d465 + 1", 0.0),
         ("ab \u4f60\u597d", -0.5),
         ("\u0434\u0430", -1.0),
@@ -42,6 +44,9 @@ def test_letters_of_other_scripts_cost_their_share(text: str, penalty: float) ->
 
 def test_other_scripts_can_be_the_language() -> None:
     assert language("\u4f60\u597d", "cjk") == 0.0 and language("ok \u4f60\u597d", "cjk") == -0.5
+    # a long vowel and a repeated ideograph are letters of the scripts that they stand in; narrow forms too
+    assert language("\u30b3\u30fc\u30d2\u30fc \u4eba\u3005 \uff71", "katakana", "cjk") == 0.0
+    assert language("\uff71\u3005", "latin") == -1.0
     assert language("abc", "cyrillic") == -1.0 and language("ab \u03b1\u03b2", "latin", "greek") == 0.0
 
 

@@ -68,6 +68,8 @@ def test_each_reward_pays_the_notebooks_graduated_scores(text: str, gold: str, s
 PIECES = [
     "<start_working_out>", "<end_working_out>", "<SOLUTION>", "</SOLUTION>", "\n", "\n", " ", "\t", "\u2003", "a",
     "18", "-18", "1,8", "18.0", "19.", ".", "17", "inf", "nan", "1e999", "1_8", "\u0661\u0668", "0",
+    "\r", "\x0b", "\u2028", "\x85", "\u200b", "\x00", "\ufeff", "+18", "1.8e1", "1 8", "$18", "18%", "..",
+    "5" * 400, "<solution>", "Infinity",
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 GOLDS = st.sampled_from(["18", "-18", "1,800", "0", "18.0", "inf", "nan", "x", " 18 ", "20"])

@@ -91,11 +91,13 @@ def test_all_five_by_name_add_up() -> None:
 
 FILE = "1-qwen-math-rl-notebook.txt"
 CODE = {
-    "correctness": "correctness_reward_func", "integer": "int_reward_func", "strict_format": "strict_format_reward_func",
+    "correctness": "correctness_reward_func", "integer": "int_reward_func",
+    "strict_format": "strict_format_reward_func",
     "soft_format": "soft_format_reward_func", "xml_count": "xmlcount_reward_func",
 }  # fmt: skip
 HOSTILE = [
-    *PIECES, "\r", "\x0b", "\u2028", "\x85", "\t", "\u200b", "\ufeff", "\u202e", "\x00", "\ud800", "١٨", "²", "①", "½", "-18", "1,200",
+    *PIECES, "\r", "\x0b", "\u2028", "\x85", "\t", "\u200b", "\ufeff", "\u202e", "\x00", "\ud800", "١٨", "²", "①",
+    "½", "-18", "1,200",
     "<Answer>", "</answer >", "<answer", "\\n", "18\n</answer>\n<answer>\n19", "<reasoning>\n</reasoning>\n",
 ]  # fmt: skip
 

@@ -71,7 +71,8 @@ def test_settings_go_from_the_recipe_into_the_functions(user: str, tmp_path: Pat
             {"soft_overlong": {"max_length": 9, "cache": 10}},
             "cache=10: longer than",
         ),
-        ({"correct": 9, "language": 1}, {"language": {"scripts": ("klingon",)}}, "not one of the names"),
+        ({"correct": 9, "language": 1}, {"language": {"scripts": ("klingon",)}}, 'allowed: a list, each entry "latin"'),
+        ({"correct": 9, "language": 1}, {"language": {"scripts": ()}}, "scripts must name at least one"),
         ({"correct": 9, "repetition": 1}, {"repetition": {"ngram": 0}}, "out of range"),
     ],
 )

@@ -8,23 +8,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
 
+WITHOUT_SOLUTION = {"think_leaky": "think"}
+"""Format that shows the solution in the prompt -> the same layout without it."""
+
 
 def run_recipe(model: str) -> Recipe:
-    """Return the recipe of the run a model belongs to (its folder, a checkpoint, an export), else the defaults."""
+    """Return the recipe of the run a model belongs to (its folder, a checkpoint, an export), else the defaults.
+
+    A format that shows solutions in the prompt becomes its sound one: who asks a question has no solution to show, and
+    an evaluation is to measure reasoning.
+    """
     from mathgrpo.config import Recipe
     from mathgrpo.config.load import read_toml, validated
-    from mathgrpo.evaluation.files import read_json_object
+    from mathgrpo.files import read_json_object
 
     folder = Path(model).expanduser()
     exported = folder / "export.json"
     if exported.is_file():
         record = read_json_object(exported)
         rollout = {"max_new_tokens": record.get("max_new_tokens")}
-        return validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout})
+        return _asking(validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout}))
     for run in (folder, *folder.resolve().parents[:2]) if folder.is_dir() else ():
         config = run / "config.toml"
         if config.is_file() and any((run / name).is_dir() for name in ("checkpoints", "model")):
             data = read_toml(config)
             # A supervised run has other sections; what both kinds have in common is all that is wanted here.
-            return validated(Recipe, {name: data[name] for name in ("problems", "format", "rollout") if name in data})
+            wanted = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
+            return _asking(validated(Recipe, wanted))
     return Recipe()
+
+
+def _asking(recipe: Recipe) -> Recipe:
+    """Return the recipe with a format whose prompt is the question alone."""
+    sound = WITHOUT_SOLUTION.get(recipe.format.name, recipe.format.name)
+    return recipe.model_copy(update={"format": recipe.format.model_copy(update={"name": sound})})

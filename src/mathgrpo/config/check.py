@@ -17,6 +17,8 @@ def _names(recipe: Recipe) -> list[str]:
         lines.append(f'run.name="{name}": must be one folder name; say where it goes with run.output_dir')
     if not recipe.run.output_dir.strip():
         lines.append('run.output_dir="": nothing given; name a folder, such as runs')
+    if not recipe.problems.source.strip():
+        lines.append('problems.source="": nothing given; use "generated", a file, a folder or a hub id')
     if not recipe.model.path.strip():
         lines.append('model.path="": nothing given; use "starter", a model folder, a run folder or a hub id')
     if recipe.model.lora is not None and not recipe.model.lora.target_modules:

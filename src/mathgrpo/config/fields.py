@@ -23,8 +23,8 @@ def field_at(model: type[BaseModel], path: Sequence[object]) -> FieldInfo | None
     field: FieldInfo | None = None
     section: type[BaseModel] | None = model
     for part in path:
-        if field is not None and section is not None and str(part).isdigit():
-            continue  # an entry of a list of tables
+        if field is not None and str(part).isdigit() and (section is not None or get_origin(field.annotation) is tuple):
+            continue  # an entry of a list
         field = section.model_fields.get(str(part)) if section is not None else None
         if field is None:
             return None
@@ -44,6 +44,24 @@ def section_of(annotation: Annotation) -> type[BaseModel] | None:
         return annotation
     found = (section_of(inner) for inner in get_args(annotation))
     return next((section for section in found if section is not None), None)
+
+
+def paths_of(model: type[BaseModel], name: str) -> list[str]:
+    """Return where a recipe has a field of this name, or one that TRL calls so.
+
+    Example:
+        >>> from mathgrpo.config.recipe import Recipe
+        >>> paths_of(Recipe, "learning_rate"), paths_of(Recipe, "num_generations")
+        (['optimizer.learning_rate'], ['rollout.group_size'])
+    """
+    found = []
+    for key, field in model.model_fields.items():
+        inner = section_of(field.annotation)
+        if key == name or f"(TRL: {name})" in (field.description or ""):
+            found.append(key)
+        elif inner is not None and get_origin(field.annotation) is not tuple:
+            found += [f"{key}.{path}" for path in paths_of(inner, name)]
+    return found
 
 
 def is_optional(field: FieldInfo) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mathgrpo.config.fields import allowed, field_at, plain_name, section_at
+from mathgrpo.config.fields import allowed, field_at, paths_of, plain_name, section_at
+from mathgrpo.errors import did_you_mean
 
 BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}
 """Why a number is too small, where the bound alone does not say it."""
@@ -22,8 +22,17 @@ SHOWN_CHARS = 60
 
 
 def validation_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return one line for each problem of a recipe, in the order of its sections."""
-    return [_line(dict(problem), model) for problem in error.errors(include_url=False)]
+    """Return one line for each problem of a recipe, in the order of its sections.
+
+    One line alone where a section belongs to another command: the rest of such a recipe is right there.
+    """
+    problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors(include_url=False)]
+    misplaced = [problem for problem in problems if _is_elsewhere(problem["loc"], model)]
+    return [_line(problem, model) for problem in misplaced[:1] or problems]
+
+
+def _is_elsewhere(path: tuple[Any, ...], model: type[BaseModel]) -> bool:
+    return len(path) == 1 and path[0] in ELSEWHERE and path[0] not in model.model_fields
 
 
 def shown(value: object) -> str:
@@ -50,8 +59,10 @@ def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
     if name in BECAUSE and problem["type"] == "greater_than_equal":
         return f"{name}={shown(value)}: {BECAUSE[name]}"
     number = problem["type"].startswith(("float", "finite"))
-    takes = allowed(field) if field is not None else "a number" if number else "text"
-    return f"{name}={shown(value)}: {_reason(problem)}; allowed: {takes}"
+    table = problem["type"] == "dict_type"
+    takes = allowed(field) if field is not None else "a number" if number else "a table" if table else "text"
+    write = f"; write [{shown(value)}]" if problem["type"] == "tuple_type" and isinstance(value, str) else ""
+    return f"{name}={shown(value)}: {_reason(problem)}; allowed: {takes}{write}"
 
 
 def _unknown(path: tuple[Any, ...], value: object, model: type[BaseModel]) -> str:
@@ -59,13 +70,18 @@ def _unknown(path: tuple[Any, ...], value: object, model: type[BaseModel]) -> st
     *parents, key = path
     section = section_at(model, parents)
     names = list(section.model_fields) if section is not None else []
-    near = difflib.get_close_matches(str(key), names, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ";"
-    if not parents and key in ELSEWHERE and not near:
+    hint = _other_place(str(key), model) or did_you_mean(str(key), names)
+    if _is_elsewhere(path, model):
         hint = f", it belongs in a recipe for {ELSEWHERE[key]};"
     name, table = plain_name(path), isinstance(value, Mapping)
     what = f"{name}: no such section" if table else f"{name}={shown(value)}: no such field"
-    return f"{what}{hint} allowed: {', '.join(names)}"
+    return f"{what}{hint or ';'} allowed: {', '.join(names)}"
+
+
+def _other_place(key: str, model: type[BaseModel]) -> str:
+    """Return the question whether the field of this name in another section is meant, "" without one."""
+    paths = " or ".join(f'"{path}"' for path in paths_of(model, key)[:2])
+    return f"; did you mean {paths}?" if paths else ""
 
 
 def _reason(problem: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from mathgrpo.config.load import validated
@@ -57,6 +58,10 @@ def with_settings(function: RewardFunction, settings: Settings | None) -> Reward
     def configured(**columns: Any) -> Any:
         return function(**{**columns, **fixed})
 
+    with suppress(TypeError, ValueError):  # a builtin has no signature
+        own = inspect.signature(function)
+        left = [parameter for key, parameter in own.parameters.items() if key not in fixed]
+        configured.__signature__ = own.replace(parameters=left)  # type: ignore[attr-defined]
     return configured
 
 
@@ -87,7 +92,12 @@ def _require_length(name: str, settings: Section, max_new_tokens: int) -> Sectio
 
 def _keywords(name: str, function: RewardFunction, table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a user's function, if it has parameters of these names."""
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        raise UserError(
+            f'reward_settings."{name}": its parameters are not known; wrap it in a function of your own'
+        ) from None
     own = [
         key
         for key, parameter in parameters.items()

@@ -39,6 +39,11 @@ _LATEX_SPACE = re.compile(r"\\[,;:! ]|\\quad")
 _MATH = re.compile(r"\$([^$\n]{1,300})\$|\\\(([^\n]{1,300}?)\\\)|\\\[([^\n]{1,300}?)\\\]")
 _POWERS_ONLY = re.compile(r"[0-9+\-*/^(). ]+=[0-9+\-*/^(). ]+", re.ASCII)
 _DIGITS = re.compile(_NUMBER, re.ASCII)
+_OPERATORS = "+-*/×÷·⋅−("
+_PREFIXES = "√∛∜±∓"
+_JOINTS = ",.:'’_"
+_GOES_ON = re.compile(r"[(!²³¹⁰⁴-⁹½¼¾⅓⅔√π]|[,.:'’_][0-9]|[abcknpqrtuvwxyz](?![A-Za-z])")
+"""What may stand right behind a number and make it another: 3!, 5², 2(5), 3x, 3,5, 11:30."""
 _DECIMALS = re.compile(r"\.([0-9]+)", re.ASCII)
 
 
@@ -112,10 +117,21 @@ def _line_claims(line: str) -> list[Claim]:
     sides = [[_Piece(str(m.lastgroup), m[0]) for m in _PIECE.finditer(part)] for part in _EQUALS.split(line)]
     found = []
     for left_side, right_side in itertools.pairwise(sides):
-        left, right = _suffix(left_side), _prefix(right_side)
+        result, goes_on = _prefix(right_side)
+        left, right = _without_open_brackets(_suffix(left_side), result)
         claim = _claim(left, right) if left and right else None
-        found += [claim] if claim else []
+        if claim and (claim.true or not goes_on):
+            found.append(claim)
     return found
+
+
+def _without_open_brackets(left: str, right: str) -> tuple[str, str]:
+    """Return both sides of "(48/2 = 24)" without the brackets around the whole."""
+    while left.startswith("(") and left.count("(") > left.count(")"):
+        left = left[1:]
+    while right.endswith(")") and right.count(")") > right.count("("):
+        right = right[:-1]
+    return left, right
 
 
 def _claim(left_text: str, right_text: str) -> Claim | None:
@@ -168,14 +184,27 @@ def _suffix(pieces: list[_Piece]) -> str:
             units = 0
         elif kind == "mark" and not units:
             taken.append(text)
+        elif _changes_what_follows(pieces, place):
+            return ""
         else:
             return _expression(reversed(taken), cut=True)
     return _expression(reversed(taken), cut=bool(units))
 
 
-def _prefix(pieces: list[_Piece]) -> str:
-    """Return the expression that begins after an "=", "" for none."""
+def _changes_what_follows(pieces: list[_Piece], place: int) -> bool:
+    """Return whether a piece belongs to the number or bracket right behind it: x1, 1e3, √16, sqrt(9), the 2 of 2,5."""
+    follower = pieces[place + 1] if place + 1 < len(pieces) else None
+    if follower is None or not (follower.kind == "number" or follower.text == "("):
+        return False
+    kind, text = pieces[place]
+    joins = text in _JOINTS and place > 0 and pieces[place - 1].kind == "number"
+    return kind == "word" or text in _PREFIXES or text.isalnum() or joins
+
+
+def _prefix(pieces: list[_Piece]) -> tuple[str, bool]:
+    """Return the expression that begins after an "=", "" for none, and whether what follows may be a part of it."""
     taken: list[str] = []
+    rest = ""
     for place, (kind, text) in enumerate(pieces):
         last = taken[-1] if taken else "="
         if kind == "space":
@@ -183,16 +212,19 @@ def _prefix(pieces: list[_Piece]) -> str:
         if kind == "word" and taken and _multiplies(text, pieces, place, _text_after(pieces, place)):
             taken.append("*")
         elif kind == "number" and (_is_value(last) or last == ")"):
-            return ""
+            return "", False
         elif text == "(" and (_is_value(last) or last == ")"):
+            rest = _text_from(pieces, place)
             break
         elif kind in ("number", "mark"):
             taken.append(text)
         elif not (kind == "word" and _is_value(last) and len(text) > 1 and _text_after(pieces, place) in "+*/×÷·"):
+            rest = _text_from(pieces, place)
             break
-    while taken and taken[-1] in "+-*/×÷·⋅−(":
+    goes_on = bool(_GOES_ON.match(rest)) or bool(rest and taken and taken[-1] in _OPERATORS)
+    while taken and taken[-1] in _OPERATORS:
         taken.pop()
-    return _expression(taken, cut=False)
+    return _expression(taken, cut=False), goes_on
 
 
 def _multiplies(word: str, pieces: list[_Piece], place: int, follower: str) -> bool:
@@ -201,6 +233,12 @@ def _multiplies(word: str, pieces: list[_Piece], place: int, follower: str) -> b
     if word not in ("of", "x", "X") or not (_is_value(follower) or follower == "("):
         return False
     return _is_value(before) or before == ")" or (word != "of" and len(before) > 1 and before.isalpha())
+
+
+def _text_from(pieces: list[_Piece], place: int) -> str:
+    """Return the text from a piece on, with the space before it."""
+    begin = place - 1 if place and pieces[place - 1].kind == "space" else place
+    return "".join(piece.text for piece in pieces[begin:])
 
 
 def _text_after(pieces: list[_Piece], place: int) -> str:

@@ -19,6 +19,8 @@ _SYMBOLS = frozenset((
     "mathematical", "script", "double-struck", "black-letter", "modifier", "micro", "ohm", "kelvin", "angstrom",
     "planck", "feminine", "masculine", "superscript", "subscript",
 ))  # fmt: skip
+_SCRIPT_OF = {"katakana-hiragana": "katakana", "ideographic": "cjk"}
+"""First word of a letter's name -> its script, where they differ: the marks of long vowels and repeated ideographs."""
 _LAYOUT_CHARACTERS = frozenset("\n\r\t")
 MIN_LINE_WORDS = 2
 
@@ -93,8 +95,10 @@ def _script(character: str) -> str:
     """Return a letter's script, the first word of its Unicode name; "" for what is no letter or only a symbol."""
     if not unicodedata.category(character).startswith("L"):
         return ""
-    name = unicodedata.name(character, "other").partition(" ")[0].casefold()
-    return "" if name in _SYMBOLS else name
+    words = unicodedata.name(character, "other").casefold().split()
+    if words[0] in _SYMBOLS or words[-1] == "symbol":
+        return ""
+    return _SCRIPT_OF.get(words[0], words[0]) if words[0] != "halfwidth" else words[1]
 
 
 @lru_cache(maxsize=8192)

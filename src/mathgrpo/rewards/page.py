@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from mathgrpo.config.fields import allowed
@@ -16,18 +17,25 @@ BEGIN, END = "<!-- catalogue -->", "<!-- end of catalogue -->"
 """Between these marks docs/rewards.md holds `catalogue_markdown`."""
 
 
-def catalogue_lines() -> list[str]:
-    """Return every reward with its range and what it pays for, in lines for a terminal."""
-    width = max(map(len, CATALOGUE))
-    lines = []
+def catalogue_lines(columns: int = 0) -> list[str]:
+    """Return every reward with its range and what it pays for, for a terminal; columns: of a line, 0: any number."""
+    lines: list[str] = []
     for family, heading in FAMILIES.items():
         lines += [heading]
-        lines += [
-            f"  {name:<{width}}  {range_words(entry):<15}  {entry.pays}"
-            for name, entry in CATALOGUE.items()
-            if entry.family == family
-        ]
+        for name, entry in CATALOGUE.items():
+            if entry.family == family:
+                lines += _entry_lines(name, entry, columns)
     return lines
+
+
+def _entry_lines(name: str, entry: Entry, columns: int) -> list[str]:
+    beginning = f"  {name:<{max(map(len, CATALOGUE))}}  {range_words(entry):<15}  "
+    if not columns or len(beginning) + len(entry.pays) <= columns:
+        return [beginning + entry.pays]
+    return [
+        beginning.rstrip(),
+        *textwrap.wrap(entry.pays, columns, initial_indent="      ", subsequent_indent="      "),
+    ]
 
 
 def catalogue_markdown() -> str:

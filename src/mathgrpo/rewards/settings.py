@@ -57,3 +57,9 @@ class RepetitionSettings(Section):
 class LanguageSettings(Section):
     scripts: tuple[Script, ...] = ("latin",)
     """Scripts that the completion may use. Single Greek letters are mathematics and always allowed."""
+
+    @model_validator(mode="after")
+    def _some(self) -> LanguageSettings:
+        if not self.scripts:
+            raise ValueError("scripts must name at least one")
+        return self

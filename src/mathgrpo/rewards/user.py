@@ -1,52 +1,26 @@
-"""A user's own reward function: loaded from a local file, called, and its values checked."""
+"""Reward functions called, and what they return checked: whoever wrote them, one number or None a completion."""
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import inspect
 import math
+import sysconfig
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.rewards.signature import RewardFunction
 
 SHOWN_CHARS = 120
-
-
-def load_reward(name: str) -> RewardFunction:
-    """Return the function that "file.py:function" names.
-
-    Raises:
-        UserError: no such file or function, or the file does not load.
-    """
-    file, _, function_name = name.rpartition(":")
-    path = Path(file).expanduser()
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f'rewards."{name}": no such file {file}; write it as path/to/file.py:function, a local path')
-    module = _load_module(name, path)
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        functions = sorted(key for key, value in vars(module).items() if inspect.isfunction(value))
-        known = ", ".join(functions) or "none"
-        raise UserError(f'rewards."{name}": {path.name} has no function "{function_name}"; its functions: {known}')
-    return function  # type: ignore[no-any-return]
-
-
-def _load_module(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mathgrpo_reward_{path.stem}", path)
-    assert spec is not None and spec.loader is not None  # the suffix is .py
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may raise anything
-        raise UserError(f'rewards."{name}": {path.name} does not load: {describe(error)}') from error
-    return module
+_FAULTS = (Exception, SystemExit)
+"""What a function may raise and is told of: sys.exit() in it must not end the run in silence."""
+_LIBRARIES = tuple(
+    f"{folder}/" for folder in (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), Path(__file__).parents[1])
+)
+"""Folders whose lines a user did not write."""
 
 
 def call_rewards(
@@ -54,7 +28,8 @@ def call_rewards(
 ) -> dict[str, list[float | None]]:
     """Return every reward's values, checked: one finite number or None per completion.
 
-    Plain functions run one after another; those that return an awaitable are then waited for together.
+    Plain functions run one after another; those that return an awaitable are then waited for together. Each gets lists
+    of its own, so that what one does to them no other sees.
 
     Args:
         texts: the completions, to show the one at fault.
@@ -63,7 +38,7 @@ def call_rewards(
     Raises:
         UserError: a function raises, or returns anything else.
     """
-    outcomes = {name: _outcome(function, dict(call)) for name, function in functions.items()}
+    outcomes = {name: _outcome(function, _copied(call)) for name, function in functions.items()}
     waiting = {name: values for name, values in outcomes.items() if inspect.isawaitable(values)}
     if waiting:
         outcomes |= dict(zip(waiting, _awaited(list(waiting.values())), strict=True))
@@ -74,30 +49,78 @@ def _outcome(function: RewardFunction, call: dict[str, Any]) -> Any:
     """Return what a function returns, or the exception that it raises."""
     try:
         return function(**call)
-    except Exception as error:  # a user's function may raise anything
+    except _FAULTS as error:
         return error
+
+
+def _copied(value: Any) -> Any:
+    """Return lists and dicts, one in another, as new ones; everything else as it is."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value] if value and isinstance(value[0], list | dict) else list(value)
+    return value
 
 
 def _values(
     name: str, function: RewardFunction, outcome: Any, texts: Sequence[str], call: Mapping[str, Any]
 ) -> list[float | None]:
     """Return an outcome as one number or None per completion."""
-    if isinstance(outcome, Exception):
-        culprit = _first_raising(function, texts, call)
-        raise UserError(
-            f'rewards."{name}": raised {describe(outcome)}{culprit}; return None where it does not apply'
-        ) from outcome
-    if isinstance(outcome, str | bytes | dict) or not hasattr(outcome, "__len__") or not hasattr(outcome, "__iter__"):
+    if isinstance(outcome, BaseException):
+        raise UserError(f'rewards."{name}": {_fault(function, outcome, texts, call)}') from outcome
+    values = _as_list(outcome)
+    if values is None:
         kind = type(outcome).__name__
         raise UserError(f'rewards."{name}": returned {kind}; return a list, one number per completion')
-    if len(outcome) != len(texts):
+    if len(values) != len(texts):
         raise UserError(
-            f'rewards."{name}": returned {len(outcome)} values for {len(texts)} completions; return one for each'
+            f'rewards."{name}": returned {len(values)} values for {len(texts)} completions; return one for each'
         )
-    return [_checked(name, value, text) for value, text in zip(outcome, texts, strict=True)]
+    return [_checked(name, value, text) for value, text in zip(values, texts, strict=True)]
 
 
-def _awaited(awaitables: Sequence[Any]) -> list[Any]:
+def _as_list(outcome: Any) -> list[Any] | None:
+    """Return a list, tuple, array or tensor as a list; None for what has no order or no length."""
+    if isinstance(outcome, str | bytes | Mapping | set | frozenset) or not hasattr(outcome, "__len__"):
+        return None
+    try:
+        return list(outcome)
+    except TypeError:  # a tensor or array without dimensions has __len__, and raises
+        return None
+
+
+def _fault(function: RewardFunction, error: BaseException, texts: Sequence[str], call: Mapping[str, Any]) -> str:
+    """Return in words why a function raised, and what to do."""
+    if isinstance(error, TypeError):
+        refused = _refused_call(function, call)
+        if refused:
+            return refused
+    return f"raised {describe(error)}{_first_raising(function, texts, call)}; return None where it does not apply"
+
+
+def _refused_call(function: RewardFunction, call: Mapping[str, Any]) -> str:
+    """Return in words why a function cannot be called with these keywords, "" when it can."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins have none
+        return ""
+    try:
+        signature.bind(**call)
+    except TypeError as error:
+        needed = [
+            key
+            for key, parameter in signature.parameters.items()
+            if parameter.default is parameter.empty
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and key not in call
+        ]
+        if needed:
+            return f"needs {', '.join(needed)}, which is not there; there are: {', '.join(call)}"
+        return f"cannot be called with the columns by name ({error}); end its parameters with **columns"
+    return ""
+
+
+def _awaited(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
     """Return the results or exceptions of awaitables that run together, in order.
 
     In a thread of its own, because a notebook already runs a loop in this one.
@@ -106,8 +129,14 @@ def _awaited(awaitables: Sequence[Any]) -> list[Any]:
 
     outcomes: list[Any] = []
 
+    async def guarded(awaitable: Awaitable[Any]) -> Any:
+        try:
+            return await awaitable
+        except (*_FAULTS, asyncio.CancelledError) as error:
+            return error
+
     async def gather() -> list[Any]:
-        return await asyncio.gather(*awaitables, return_exceptions=True)
+        return await asyncio.gather(*map(guarded, awaitables))
 
     thread = threading.Thread(target=lambda: outcomes.extend(asyncio.run(gather())))
     thread.start()
@@ -115,23 +144,14 @@ def _awaited(awaitables: Sequence[Any]) -> list[Any]:
     return outcomes
 
 
-def _run(function: RewardFunction, call: dict[str, Any]) -> Any:
-    values = function(**call)
-    if not inspect.isawaitable(values):
-        return values
-    (outcome,) = _awaited([values])
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
 def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping[str, Any]) -> str:
     """Return in words the first completion on which the function raises by itself; "" if none does."""
     for index, text in enumerate(texts):
         one = {key: [value[index]] if _is_column(value, len(texts)) else value for key, value in call.items()}
-        try:
-            _run(function, one)
-        except Exception:  # found it; the first error is the one that is told
+        outcome = _outcome(function, _copied(one))
+        if inspect.isawaitable(outcome):
+            (outcome,) = _awaited([outcome])
+        if isinstance(outcome, BaseException):
             return f" on the completion {shown(text)}"
     return ""
 
@@ -145,8 +165,8 @@ def _checked(name: str, value: Any, text: str) -> float | None:
         return None
     number = _as_float(value)
     if number is not None and math.isfinite(number):
-        return number
-    what = f"{type(value).__name__} {shown(str(value))}" if number is None else str(number)
+        return number + 0.0  # -0.0 is 0.0
+    what = f"{type(value).__name__} {_written(value)}" if number is None else str(number)
     raise UserError(
         f'rewards."{name}": returned {what} for the completion {shown(text)}; '
         "return a finite number, or None where it does not apply"
@@ -164,11 +184,23 @@ def _as_float(value: Any) -> float | None:
         return None
 
 
+def _written(value: Any) -> str:
+    try:
+        return shown(str(value))
+    except Exception:  # an integer too long for str(), or an object of the user's
+        return "(too large to show)"
+
+
 def describe(error: BaseException) -> str:
-    """Return an exception in one line, with the place in the user's file where it arose."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {shown(str(error), quote=False)}{place}"
+    """Return an exception in one line, with the line of the user's own that it arose in, if there is one."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    place = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
+    said = str(error)
+    return f"{type(error).__name__}{': ' if said else ''}{shown(said, quote=False)}{place}"
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(("<frozen", *_LIBRARIES))
 
 
 def shown(text: str, *, quote: bool = True) -> str:
@@ -177,10 +209,3 @@ def shown(text: str, *, quote: bool = True) -> str:
     short = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS // 2] + middle + text[-SHOWN_CHARS // 2 :]
     escaped = repr(short)
     return escaped if quote else escaped[1:-1]
-
-
-def unknown_reward(name: str, known: Sequence[str]) -> UserError:
-    """Return the error for a reward name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ";"
-    return UserError(f'rewards.{name}: no such reward{hint} known: {", ".join(known)}, or "file.py:function"')

@@ -30,7 +30,17 @@ Why = Callable[[Judged], str]
 def quoted(text: str) -> str:
     """Return a text in quotes on one line, cut when long, control characters escaped."""
     short = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
-    return '"' + repr(short)[1:-1] + '"'
+    return f'"{escaped(short)}"'
+
+
+def escaped(text: str) -> str:
+    """Return a text on one line without control characters: what a model writes must not steer a terminal.
+
+    Example:
+        >>> escaped("a\\x1b[31mb")
+        'a\\\\x1b[31mb'
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def answer(judged: Judged) -> str:

@@ -1,0 +1,45 @@
+"""What a command takes from the run it is pointed at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mathgrpo.cli.evaluate import evaluation_recipe
+from mathgrpo.cli.run_defaults import WITHOUT_SOLUTION, run_recipe
+from mathgrpo.config import Recipe, recipe_to_toml
+from mathgrpo.config.load import validated
+from mathgrpo.formats import FORMATS
+
+
+def run_folder(folder: Path, fmt: str) -> Path:
+    """A run folder as far as its recipe goes."""
+    (folder / "checkpoints").mkdir(parents=True)
+    recipe = validated(Recipe, {"format": {"name": fmt}, "rollout": {"max_new_tokens": 77}})
+    (folder / "config.toml").write_text(recipe_to_toml(recipe), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_run_is_asked_in_its_own_format_and_never_shown_the_solution(name: str, tmp_path: Path) -> None:
+    run, own = run_folder(tmp_path / "run", name), WITHOUT_SOLUTION.get(name, name)
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "export.json").write_text(json.dumps({"format": name, "max_new_tokens": 77}))
+    for folder in (run, export):
+        recipe = run_recipe(str(folder))
+        assert (recipe.format.name, recipe.rollout.max_new_tokens) == (own, 77)
+        assert not FORMATS[recipe.format.name].leaky
+    # what is named on the command line stands
+    asked = {"problems": "", "split": "", "limit": 0, "max_new_tokens": 0}
+    assert evaluation_recipe(str(run), fmt=name, **asked).format.name == name
+    assert evaluation_recipe(str(run), fmt="", **asked).format.name == own
+
+
+def test_every_leaky_format_has_one_without_the_solution_and_the_same_layout() -> None:
+    for name, fmt in FORMATS.items():
+        assert fmt.leaky == (name in WITHOUT_SOLUTION)
+        if fmt.leaky:
+            assert FORMATS[WITHOUT_SOLUTION[name]].layout == fmt.layout
