@@ -15,13 +15,11 @@ class ParameterCounts:
         total: all, adapters included.
         trainable: what the optimizer changes.
         quantized: kept in 4 bits.
-        stored_bytes: what all of them take, the 4-bit ones with their scales.
     """
 
     total: int
     trainable: int
     quantized: int
-    stored_bytes: int
 
 
 def count_parameters(model: Any) -> ParameterCounts:
@@ -32,8 +30,6 @@ def count_parameters(model: Any) -> ParameterCounts:
         total=sum(num_weights(parameter) for parameter in parameters),
         trainable=sum(num_weights(parameter) for parameter in parameters if parameter.requires_grad),
         quantized=sum(num_weights(parameter) for parameter in packed),
-        stored_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-        + sum(_scale_bytes(parameter.quant_state) for parameter in packed),
     )
 
 
@@ -45,11 +41,3 @@ def num_weights(parameter: Any) -> int:
 def is_packed(parameter: Any) -> bool:
     """Return whether a parameter holds 4-bit numbers, two in a byte."""
     return getattr(parameter, "quant_state", None) is not None
-
-
-def _scale_bytes(state: Any) -> int:
-    """Return what the scales of a 4-bit matrix take: one a block, themselves quantised with double quantisation."""
-    scales = state.absmax.numel() * state.absmax.element_size()
-    if state.nested:
-        scales += state.state2.absmax.numel() * state.state2.absmax.element_size()
-    return int(scales)
