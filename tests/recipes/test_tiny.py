@@ -233,6 +233,8 @@ def test_what_is_set_on_the_command_line_stands(tmp_path: Path) -> None:
     recipe = tiny_recipe(path_of("qwen2.5-0.5b-xml"), ["training.steps=9", "optimizer.learning_rate=1e-3"])
     assert recipe.training.steps == 9 and recipe.optimizer.learning_rate == 1e-3
     assert recipe.rollout.max_new_tokens == MOST["rollout"]["max_new_tokens"]
+    said = "\n".join(recipe.run.notes)
+    assert "training.steps" not in said and "--tiny: rollout.max_new_tokens = 48 (recipe: 512)" in said
 
 
 def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

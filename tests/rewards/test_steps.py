@@ -14,7 +14,7 @@ import reference_code
 from mathgrpo.answers import parse_number
 from mathgrpo.formats import get_format
 from mathgrpo.problems.gsm8k import split_answer
-from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite
+from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite, steps
 from mathgrpo.rewards.claims import read_claims
 from mathgrpo.rewards.settings import StepsSettings
 from mathgrpo.rewards.steps import check_steps
@@ -299,3 +299,9 @@ def test_a_line_that_hangs_costs_its_limit_and_the_third_is_not_tried() -> None:
         0.2,
     )
     assert time.perf_counter() - start < 30
+
+
+def test_so_many_lines_that_they_take_long_are_not_all_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MAX_TRIED_LINES", 3)
+    text = "<think>no equation\n" + "\n".join(f"{i} + 1 = {i + 1}" for i in range(5)) + "</think>"
+    assert notebook_paid(text, "18") == pytest.approx(3 * 0.2)

@@ -20,10 +20,13 @@ def tiny_recipe(name_or_path: str, overrides: Sequence[str]) -> Recipe:
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.config import Recipe, load_recipe, recipe_to_toml
     from mathgrpo.config.load import require_possible, validated
-    from mathgrpo.config.overrides import overridden
-    from mathgrpo.training.tiny import tiny_run
+    from mathgrpo.config.overrides import overridden, parse_override
+    from mathgrpo.training.tiny import MARK, tiny_run
 
     quiet_libraries()
     os.environ.setdefault("WANDB_MODE", "offline")
-    data = tomllib.loads(recipe_to_toml(tiny_run(load_recipe(name_or_path, overrides))))
+    asked = load_recipe(name_or_path, overrides)
+    data = tomllib.loads(recipe_to_toml(tiny_run(asked)))
+    stands = tuple(f"{MARK}{parse_override(override)[0]} = " for override in overrides)
+    data["run"]["notes"] = [note for note in data["run"]["notes"] if not note.startswith(stands)]
     return require_possible(validated(Recipe, overridden(Recipe, data, overrides)))

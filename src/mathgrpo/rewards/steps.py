@@ -42,6 +42,8 @@ _ANSWER_DIGITS = re.compile(r"<answer>(\d+)</answer>")
 _GOLD_DIGITS = re.compile(r"\s*([-+]?\d+)")
 MAX_TIMEOUTS = 2
 """Lines of one completion that may run into the grader's wall limit before the rest earns nothing."""
+MAX_TRIED_LINES = 1000
+"""Lines of one completion that are put to math-verify, at a millisecond each; the rest earns nothing."""
 
 
 class Step(NamedTuple):
@@ -192,9 +194,11 @@ def _notebook_score(text: str, gold: str) -> float | None:
 
 def lines_that_hold(lines: Iterable[str]) -> list[bool]:
     """Return for each line whether math-verify finds both sides of its first "=" equal."""
-    held, timeouts = [], 0
+    held, timeouts, tried = [], 0, 0
     for line in lines:
-        verdict = arithmetic_line_verdict(line) if "=" in line and timeouts < MAX_TIMEOUTS else "wrong"
+        may = "=" in line and timeouts < MAX_TIMEOUTS and tried < MAX_TRIED_LINES
+        verdict = arithmetic_line_verdict(line) if may else "wrong"
+        tried += may
         timeouts += verdict == "timeout"
         held.append(verdict == "correct")
     return held
