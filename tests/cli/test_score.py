@@ -338,3 +338,24 @@ def test_a_users_function_that_fails_is_one_line(score: Any, tmp_path: Path) -> 
     code, out, err = score("demo", "--answer", "1", "--text", "x", *settings)
     assert (code, out) == (2, "") and "needs hint, which is not there; there are: answer, question" in err
     assert score("demo", "--answer", "1", "--text", "x", "--column", "hint=h", *settings)[0] == 0
+
+
+@pytest.mark.slow
+def test_a_runs_rollouts_are_scored_as_the_run_scored_them(score: Any, tmp_path: Path) -> None:
+    from mathgrpo.cli.tiny import tiny_recipe
+    from mathgrpo.cli.train import run_training
+
+    settings = ["rewards.language=0.1", "rewards.soft_overlong=0.2", "reward_settings.soft_overlong.max_length=40"]
+    run = run_training(tiny_recipe("demo", [f"run.output_dir={tmp_path}", *settings]), "r")
+    assert run is not None
+    sets = [word for each in (*settings, "rollout.max_new_tokens=48") for word in ("--set", each)]
+    code, out, err = score("demo", run / "rollouts.jsonl", "--json", *sets)
+    rows = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
+    theirs = [each for row in rows for each in row["completions"]]
+    ours = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "") and len(ours) == len(theirs) == 4 * 4 * 4
+    assert [each["verdict"] for each in ours] == [each["verdict"] for each in theirs]
+    for mine, row in zip(ours, theirs, strict=True):
+        for part in mine["rewards"]:
+            if part["name"] != "soft_overlong" or row["finish_reason"] == "eos":  # cut completions have no end token
+                assert part["value"] == pytest.approx(row["reward_parts"][part["name"]]), part["name"]

@@ -57,8 +57,10 @@ def countdown_problem(answer: str | None, nums: Any, target: Any, gold: Any = No
         return "there is no single answer block"
     left, _, right = answer.strip().strip("$").partition("=")
     expression = evaluate(left)
-    if expression is None or expression.signed or "%" in left:
+    if expression is None or "%" in left:
         return "the answer is no expression of numbers, + - * / and brackets"
+    if expression.signed:
+        return "a number has a minus sign of its own; only differences of the given numbers count"
     if right.strip() and (_value(evaluate(right)) != expression.value):
         return f"the answer says that it makes {right.strip()[:20]}, and it makes {_shown(expression.value)}"
     used = Counter(expression.numbers)
