@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,21 +12,15 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
-from mathgrpo.errors import UserError
-from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_attention
-from mathgrpo.grpo.attention_choice import choose_attention
-from mathgrpo.grpo.forward import Forward, ModuleForward, choose_forward
-from mathgrpo.grpo.fused_forward import FusedForward
-from mathgrpo.grpo.gradient import Step, micro_batch_of, step_gradient
-from mathgrpo.grpo.logprobs import split_model
+from mathgrpo.grpo.gradient import Step, step_gradient
 from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
 from mathgrpo.grpo.old_logprobs import SequenceImportance, fill_old_logprobs, weigh_completions
-from mathgrpo.grpo.pack import Piece, pieces_with_loss, plan_micro_batches
+from mathgrpo.grpo.pack import Piece, pieces_with_loss
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
 from mathgrpo.grpo.shares import divided, summed_step
-from mathgrpo.grpo.step_tokens import step_tokens
+from mathgrpo.grpo.step_setup import attention_of, build_step, check_update, choose_step_attention
 from mathgrpo.types import RolloutGroup
 
 DEFAULT_TOKEN_BUDGET = 8192
@@ -98,52 +91,64 @@ def policy_update(
     sequence_importance: weights of whole completions, which take a forward pass of their own.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
     """
-    _check(groups, section, reference)
+    check_update(groups, section, reference)
     reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
-    tokens = step_tokens(groups, section, max_new_tokens, policy.device)
     pieces = pieces_with_loss(groups, section)
     turns = [_common(pieces, part) for part in parts] or [pieces]
     shares = [_own(world, groups, turn, shared_prompt=not reason) for turn in turns]
-    step = Step(
-        policy, groups, section, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(turns)),
-        [piece for share in shares for piece in share], not reason,
-        token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET,
-        torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
-        choose_forward(policy, section, shared_prompt=not reason), None,
+    step = build_step(
+        policy, groups, section, shares, reference, temperature=temperature, max_new_tokens=max_new_tokens,
+        token_budget=token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET, shared_prompt=not reason,
     )  # fmt: skip
-    step.reference_forward = _forward_of_reference(step)
-    notes = _choose_attention(step)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    before = weight_sample(parameters)
-    history: list[dict[str, float]] = []
-    micro_batches: list[int] = [0, 0]
-    with _attention_of(step), update_mode(policy.model):
+    notes = choose_step_attention(step)
+    before = weight_sample(_parameters(optimizer))
+    with attention_of(step), update_mode(policy.model):
         weighed = _look_ahead(step, len(turns), sequence_importance)
-        for index in range(section.updates_per_rollout):
-            turn, first = index % len(turns), index < len(turns)
-            step.pieces = shares[turn]
-            totals, micro_batches = step_gradient(step, optimizer, first=first)
-            world.sum_gradients(parameters)
-            totals, micro_batches, step.token_budget = summed_step(world, totals, micro_batches, step.token_budget)
-            norm = _fill_and_norm(parameters)
-            metrics = _metrics(step, turns[turn], totals, norm, first=first, parts=len(turns))
-            _require_finite(metrics, optimizer, index)
-            torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            history.append(metrics)
-    metrics = _mean_metrics(history) | weighed | {"weights_moved": moved_fraction(before, weight_sample(parameters))}
+        history, counts = _take_steps(step, optimizer, turns, shares, max_grad_norm, world)
+    moved = moved_fraction(before, weight_sample(_parameters(optimizer)))
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
-        metrics=metrics,
-        tokens=micro_batches[1],
-        completion_tokens=tokens.num_tokens,
-        micro_batches=micro_batches[0],
+        metrics=_mean_metrics(history) | weighed | {"weights_moved": moved},
+        tokens=counts[1],
+        completion_tokens=step.tokens.num_tokens,
+        micro_batches=counts[0],
         skipped_groups=len(groups) - len({piece.group for piece in pieces}),
         token_budget=step.token_budget,
         layout="plain" if reason else "shared",
         notes=notes,
     )
+
+
+def _take_steps(
+    step: Step, optimizer: torch.optim.Optimizer, turns: Sequence[list[Piece]], shares: Sequence[list[Piece]],
+    max_grad_norm: float, world: World,
+) -> tuple[list[dict[str, float]], list[int]]:  # fmt: skip
+    """Take the optimizer steps; return the metrics of each, and the last one's [micro-batches, tokens].
+
+    turns: the pieces of each optimizer step, round and round; shares: what this process computes of them.
+    Raises: NonFiniteError before the weights change.
+    """
+    parameters = _parameters(optimizer)
+    history: list[dict[str, float]] = []
+    counts: list[int] = [0, 0]
+    for index in range(step.section.updates_per_rollout):
+        turn, first = index % len(turns), index < len(turns)
+        step.pieces = shares[turn]
+        totals, counts = step_gradient(step, optimizer, first=first)
+        world.sum_gradients(parameters)
+        totals, counts, step.token_budget = summed_step(world, totals, counts, step.token_budget)
+        norm = _fill_and_norm(parameters)
+        metrics = _metrics(step, turns[turn], totals, norm, first=first, parts=len(turns))
+        _require_finite(metrics, optimizer, index)
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        history.append(metrics)
+    return history, counts
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _common(pieces: Sequence[Piece], part: Sequence[Piece]) -> list[Piece]:
@@ -167,33 +172,6 @@ def _look_ahead(step: Step, num_parts: int, importance: SequenceImportance | Non
     fill_old_logprobs(step)
     step.old_known = True
     return weigh_completions(step, importance) if importance is not None else {}
-
-
-def _choose_attention(step: Step) -> tuple[str, ...]:
-    """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
-    if not isinstance(step.forward, ModuleForward):
-        step.attention = None
-    if step.attention is None or not step.shared_prompt or not step.pieces:
-        return ()
-    pieces = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=True)[0]
-
-    def layout_of(kernel: AttentionKernel) -> tuple[PackedLayout, int]:
-        batch = micro_batch_of(step, pieces, kernel)
-        assert batch.layout is not None
-        return batch.layout, batch.num_unique
-
-    choice = choose_attention(step.policy, step.section, layout_of)
-    step.attention = choice.kernel
-    return (choice.reason,) if choice.reason else ()
-
-
-def _forward_of_reference(step: Step) -> Forward | None:
-    """Return the reference's forward pass, of the same kind as the policy's."""
-    if step.reference is None:
-        return None
-    if step.reference.adapter_off or isinstance(step.forward, ModuleForward):
-        return ModuleForward(step.reference.model, step.policy.autocast)
-    return FusedForward.of(step.reference.model, step.policy.compute_dtype)
 
 
 def _metrics(
@@ -244,25 +222,3 @@ def _mean_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for metrics in history for name in metrics)
     values = {name: [metrics[name] for metrics in history if name in metrics] for name in names}
     return {name: sum(column) / len(column) for name, column in values.items()}
-
-
-@contextlib.contextmanager
-def _attention_of(step: Step) -> Iterator[None]:
-    """Let the policy and a copied reference use packed attention, if prompts are shared."""
-    models = [step.policy.model]
-    if step.reference is not None and step.reference.model is not step.policy.model:
-        models.append(step.reference.model)
-    with contextlib.ExitStack() as stack:
-        if step.shared_prompt:
-            for model in models:
-                stack.enter_context(packed_attention(split_model(model)[0].config))
-        yield
-
-
-def _check(groups: Sequence[RolloutGroup], section: GrpoSection, reference: Reference | None) -> None:
-    if not groups:
-        raise UserError("policy_update: there are no groups to learn from")
-    if any(len(group.advantages) != len(group.completions) for group in groups):
-        raise UserError("policy_update: a group has no advantages; call with_advantages first")
-    if section.beta > 0.0 and reference is None:
-        raise UserError(f"grpo.beta={section.beta}: the KL term needs a reference; call build_reference first")
