@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
@@ -33,7 +33,7 @@ def run_recipe(model: str) -> Recipe:
         if config.is_file() and any((run / name).is_dir() for name in ("checkpoints", "model")):
             data = read_toml(config)
             # A supervised run has other sections; what both kinds have in common is all that is wanted here.
-            wanted = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
+            wanted: dict[str, Any] = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
             return _asking(validated(Recipe, wanted))
     return Recipe()
 
