@@ -21,11 +21,13 @@ from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.device import compute_dtype
+from mathgrpo.models.outline import sizes_ahead
 from mathgrpo.models.sources import locate_model
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
+from mathgrpo.rewards.trial import try_rewards
 from mathgrpo.rollout import Engine, build_engine
-from mathgrpo.training.memory_plan import require_room, sizes_of_folder
+from mathgrpo.training.memory_plan import require_room
 from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.training.together import own_bytes, own_part, require_shareable
 from mathgrpo.types import Problem
@@ -80,8 +82,8 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGL
     fmt = get_format(recipe.format.name)
     suite = build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
     device = resolve_device(recipe.run.device)
-    location = locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
-    _require_room(recipe, location, device, world)
+    locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
+    _require_room(recipe, device, world)
     problems = load_problem_sets(recipe.problems)
     require_enough(problems.train, recipe.rollout)
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
@@ -97,6 +99,7 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGL
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
     longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
+    try_rewards(suite, problems.train, lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"])
     wanted = recipe.rollout
     engine = build_engine(
         policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton,
@@ -125,9 +128,9 @@ def settle_importance(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"importance": "on"})})
 
 
-def _require_room(recipe: Recipe, location: str, device: str, world: World) -> None:
+def _require_room(recipe: Recipe, device: str, world: World) -> None:
     """Raise UserError when the model is too large for the device, before its weights are read."""
-    sizes = sizes_of_folder(location, recipe)
+    sizes = sizes_ahead(recipe.model)
     if sizes is not None:
         require_room(
             sizes, own_part(world, recipe), compute_bytes=compute_dtype(recipe.model.dtype, device).itemsize,
