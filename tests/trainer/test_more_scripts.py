@@ -158,8 +158,9 @@ def test_the_command_line_of_the_example_scripts(run: Run, tmp_path: Path, monke
     )
     names = run(
         "command_line.py", "--config", "config.yaml", "--max_steps", "2", "--output_dir", "cli",
-        "--max_completion_length", "8", "--per_device_train_batch_size", "4", "--logging_steps", "1", "--use_peft", "--lora_r", "4",
-        "--lora_target_modules", "all-linear", "--gradient_checkpointing_kwargs", '{"use_reentrant": false}',
+        "--max_completion_length", "8", "--per_device_train_batch_size", "4", "--logging_steps", "1", "--use_peft",
+        "--lora_r", "4", "--lora_target_modules", "all-linear",
+        "--gradient_checkpointing_kwargs", '{"use_reentrant": false}',
         "--use_liger_kernel", "false", "--dtype", "bfloat16",
     )  # fmt: skip
     assert os.environ.pop("SCRIPT_SAYS") == "hello"

@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo import GRPOTrainer
 from mathgrpo.errors import UserError
-from trainer.trainer_cases import ROWS, length_reward, logs_of, trainer
+from trainer.trainer_cases import ROWS, config, length_reward, logs_of, trainer
 
 
 def lora(**options: Any) -> Any:
@@ -231,3 +231,26 @@ def test_micro_batches_follow_from_the_memory_plan(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("mathgrpo.trainer.memory.own_bytes", lambda world, device: 1_120_000_000)
     trainer(tmp_path, max_steps=1).train()
     assert budgets[0] is not None and 0 < budgets[0] < 8192
+
+
+def test_model_and_tokenizer_agree_on_padding(tmp_path: Path) -> None:
+    """As in TRL: a tokenizer without a padding token pads with its end token, and the model is told."""
+    tokenizer, model = tiny_tokenizer(), tiny_model("llama")
+    tokenizer.pad_token = model.config.pad_token_id = model.generation_config.pad_token_id = None
+    run = GRPOTrainer(model, length_reward, config(tmp_path, max_steps=1), ROWS, processing_class=tokenizer)
+    run.train()
+    assert tokenizer.pad_token_id == model.config.pad_token_id == model.generation_config.pad_token_id == 1
+
+
+def test_a_prompt_without_room_for_its_completion_is_told_before_the_first_step(tmp_path: Path) -> None:
+    rows = [{"prompt": "x" * 1020}] * 4
+    with pytest.raises(UserError, match=r"^max_completion_length=8: with a prompt of 1020 tokens .* max_prompt_length"):
+        trainer(tmp_path, train_dataset=rows).train()
+    trainer(tmp_path, train_dataset=rows, max_prompt_length=100, max_steps=1).train()
+
+
+def test_a_model_is_named_by_a_path_too(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "m")
+    tiny_tokenizer().save_pretrained(tmp_path / "m")
+    run = GRPOTrainer(tmp_path / "m", length_reward, config(tmp_path / "out", max_steps=1), ROWS)
+    assert run.train().global_step == 1

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import mathgrpo
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo import GRPOConfig, GRPOTrainer
 from mathgrpo.types import Completion, Prompt, Sampling
@@ -156,3 +158,65 @@ def test_logs_equal_those_of_trl(tmp_path: Path) -> None:
             assert line[name] == pytest.approx(expected[name], rel=2e-4, abs=1e-5), name
     missing = set(their_logs[0]) - set(our_logs[0])
     assert missing <= {"clip_ratio/low_min", "clip_ratio/high_max"}, missing
+
+
+EVENTS = (
+    "init_end", "train_begin", "epoch_begin", "step_begin", "pre_optimizer_step", "optimizer_step", "step_end",
+    "evaluate", "save", "log", "epoch_end", "train_end",
+)  # fmt: skip
+
+
+def recorder() -> tuple[Any, list[tuple[str, int, float]], dict[str, set[str]]]:
+    """Return a callback, the events it has seen with step and epoch, and the keywords of each event."""
+    from transformers import TrainerCallback
+
+    events: list[tuple[str, int, float]] = []
+    keywords: dict[str, set[str]] = {}
+
+    def note(name: str, args: Any, state: Any, control: Any, **given: Any) -> None:
+        events.append((name, state.global_step, float(state.epoch or 0.0)))
+        keywords.setdefault(name, set(given))
+
+    callback = TrainerCallback()
+    for name in EVENTS:
+        setattr(callback, f"on_{name}", functools.partial(note, name))
+    return callback, events, keywords
+
+
+def test_callbacks_logs_files_and_results_are_those_of_trl(tmp_path: Path) -> None:
+    """Six steps past an epoch, with evaluations and checkpoints: the same events in one order."""
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+
+    tiny_model(seed=0).save_pretrained(tmp_path / "model")
+    seen: dict[str, Any] = {}
+    for name, module in (("theirs", trl), ("ours", mathgrpo)):
+        callback, events, keywords = recorder()
+        args = module.GRPOConfig(
+            str(tmp_path / name), **(SHARED | {"save_strategy": "steps", "max_steps": 6, "logging_steps": 2}),
+            save_steps=3, save_total_limit=1, eval_strategy="steps", eval_steps=4,
+            per_device_eval_batch_size=4, eval_on_start=True, logging_first_step=True,
+        )  # fmt: skip
+        run = module.GRPOTrainer(
+            model=str(tmp_path / "model"), reward_funcs=[reward, second_reward], args=args,
+            train_dataset=Dataset.from_list(ROWS), eval_dataset=Dataset.from_list(ROWS[:2]),
+            processing_class=tiny_tokenizer(), callbacks=[callback],
+        )  # fmt: skip
+        output = run.train()
+        seen[name] = (run, output, events, keywords)
+    (theirs, their_output, their_events, their_keywords), (ours, output, events, keywords) = seen.values()
+    assert events == their_events
+    assert keywords == their_keywords
+    assert set(output.metrics) == set(their_output.metrics) and output.global_step == their_output.global_step == 6
+    pairs = list(zip(ours.state.log_history, theirs.state.log_history, strict=True))
+    for line, expected in pairs:
+        missing = {key for key in set(expected) - set(line) if not key.startswith("eval_")}
+        assert missing <= {"clip_ratio/low_min", "clip_ratio/high_max"}
+        unlogged = {key.split("/")[0] for key in set(expected) - set(line) if key.startswith("eval_")}
+        assert unlogged <= {"eval_loss", "eval_num_tokens", "eval_entropy", "eval_kl", "eval_clip_ratio"}
+    for name in ("max_steps", "num_train_epochs", "logging_steps", "eval_steps", "save_steps", "epoch", "global_step"):
+        assert getattr(ours.state, name) == getattr(theirs.state, name), name
+    model_files = {"config.json", "model.safetensors", "tokenizer.json", "trainer_state.json", "generation_config.json"}
+    for name in ("theirs", "ours"):
+        (checkpoint,) = (tmp_path / name).glob("checkpoint-*")
+        assert checkpoint.name == "checkpoint-6" and model_files <= {path.name for path in checkpoint.iterdir()}

@@ -42,6 +42,12 @@ _AT_LEAST: dict[str, float] = {
     "vllm_tensor_parallel_size": 1, "vllm_server_timeout": 0.0,
 }  # fmt: skip
 
+_WHOLE = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "steps_per_generation",
+    "generation_batch_size", "num_generations", "num_generations_eval", "num_iterations", "max_prompt_length",
+    "max_completion_length", "max_steps", "seed",
+)  # fmt: skip
+
 
 def check_config(config: GRPOConfig) -> None:
     """Return when the settings can work.
@@ -54,6 +60,9 @@ def check_config(config: GRPOConfig) -> None:
             raise UserError(f"{name}={value!r}: use one of {', '.join(allowed)}; {remark}")
     for name, least in _AT_LEAST.items():
         _require_number(name, getattr(config, name), least)
+    for name in _WHOLE:
+        if getattr(config, name) is not None and getattr(config, name) != int(getattr(config, name)):
+            raise UserError(f"{name}={getattr(config, name)!r}: must be a whole number")
     _check_optional(config)
     _check_intervals(config)
     _check_batch(config)

@@ -163,6 +163,19 @@ def encode(tokenizer: Any, prompt: Any, args: GRPOConfig, key: int) -> Prompt:
     return Prompt(ids=tuple(int(token) for token in ids), key=key)
 
 
+def require_context(prompts: Sequence[Prompt], max_context: int, args: GRPOConfig) -> None:
+    """Return when the prompts leave the model room for their completions.
+
+    Raises: UserError otherwise.
+    """
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if longest + args.max_completion_length > max_context:
+        raise UserError(
+            f"max_completion_length={args.max_completion_length}: with a prompt of {longest} tokens that is more than "
+            f"the model's context of {max_context}; lower it, set max_prompt_length, or take the long prompts out"
+        )
+
+
 def columns_of(rows: Sequence[Row], args: GRPOConfig) -> dict[str, list[Any]]:
     """Return the columns that reward functions get by name, one value for each row.
 

@@ -176,7 +176,7 @@ class Loop:
         samples = steps * self._args.per_device_train_batch_size * self._args.gradient_accumulation_steps
         metrics = speed_metrics("train", started, num_samples=samples, num_steps=steps)
         metrics |= {"total_flos": trainer.state.total_flos, "train_loss": loss}
-        trainer.log(dict(metrics))
+        trainer.log(metrics)  # which adds the epoch
         failure = learning_failure(self._machinery.policy.model)
         if steps and failure:
             warnings.warn(failure.replace("optimizer.learning_rate", "learning_rate"), stacklevel=2)

@@ -13,7 +13,7 @@ from mathgrpo.models import Policy
 from mathgrpo.models.shape import model_sizes
 from mathgrpo.text import gigabytes
 from mathgrpo.trainer.config import GRPOConfig
-from mathgrpo.trainer.dataset import Row, encode
+from mathgrpo.trainer.dataset import Row, encode, require_context
 from mathgrpo.training.memory_plan import MemoryPlan, plan_memory
 from mathgrpo.training.together import own_bytes
 
@@ -24,13 +24,15 @@ _SAMPLED_ROWS = 64
 def plan_run(policy: Policy, rows: Sequence[Row], args: GRPOConfig) -> MemoryPlan | None:
     """Return how a run uses its device's memory; None for a model that does not say its shape.
 
-    Raises: UserError when not even one completion fits.
+    Raises: UserError when not even one completion fits, or a prompt is too long for the model.
     """
+    measured = [rows[i] for i in range(min(len(rows), _SAMPLED_ROWS))]
+    prompts = [encode(policy.tokenizer, row["prompt"], args, 0) for row in measured]
+    require_context(prompts, policy.max_context, args)
+    longest = max(len(prompt.ids) for prompt in prompts)
     sizes = model_sizes(policy.model)
     if sizes is None:
         return None
-    measured = [rows[i] for i in range(min(len(rows), _SAMPLED_ROWS))]
-    longest = max(len(encode(policy.tokenizer, row["prompt"], args, 0).ids) for row in measured)
     adapter = LoraSection() if hasattr(policy.model, "peft_config") else None
     recipe = Recipe(
         model=ModelSection(lora=adapter),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,13 +36,13 @@ def make_policy(
     precision = {None: "auto", True: "bfloat16", False: "float32"}[args.bf16]
     dtype = compute_dtype(precision, device)
     tokenizer = _check_tokenizer(processing_class)
-    if isinstance(model, str):
-        name = model
-        model, loaded_tokenizer = _load(model, args, device, precision, quantization_config)
-        tokenizer = tokenizer or loaded_tokenizer
+    if isinstance(model, str | os.PathLike):
+        name = str(model)
+        model, tokenizer = _load(name, args, device, precision, quantization_config, tokenizer)
     else:
         name = str(getattr(model.config, "_name_or_path", "")) or type(model).__name__
         tokenizer = tokenizer or _tokenizer_of(name)
+    _set_padding(model, tokenizer)
     if peft_config is not None:
         model = _with_adapter(model, peft_config)
     quantized = is_quantized(model)
@@ -63,8 +65,10 @@ def make_reference(policy: Policy, beta: float) -> Reference | None:
     return build_reference(policy, beta)
 
 
-def _load(name: str, args: GRPOConfig, device: str, precision: Any, quantization_config: Any) -> tuple[Any, Any]:
-    """Return model and tokenizer of a name: a folder, a hub id, or "starter"."""
+def _load(
+    name: str, args: GRPOConfig, device: str, precision: Any, quantization_config: Any, tokenizer: Any
+) -> tuple[Any, Any]:
+    """Return model and tokenizer of a name: a folder, a hub id, or "starter". A tokenizer that is given is kept."""
     options = {option: value for option, value in args.model_options.items() if value is not None}
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
@@ -74,16 +78,16 @@ def _load(name: str, args: GRPOConfig, device: str, precision: Any, quantization
         if options.get("quantization_config") is None or option == "trust_remote_code":
             options.pop(option, None)  # decided by bf16, use_cpu and the trust_remote_code field
     trusted = name if args.trust_remote_code else ""
-    if not options:
+    location = locate_model(name)
+    if not options and (tokenizer is None or not _is_bare(location)):
         policy = load_policy(ModelSection(path=name, dtype=precision, trust_remote_code=trusted), device, train=True)
-        return policy.model, policy.tokenizer
+        return policy.model, tokenizer or policy.tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    location = locate_model(name)
     try:
         with offline_if_unreachable(location == name):
             model = AutoModelForCausalLM.from_pretrained(location, trust_remote_code=bool(trusted), **options)
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(
                 location, trust_remote_code=bool(trusted), revision=options.get("revision", "main")
             )
     except (OSError, ValueError, TypeError, ImportError) as error:
@@ -91,6 +95,12 @@ def _load(name: str, args: GRPOConfig, device: str, precision: Any, quantization
             f"model={name}: cannot be loaded with model_init_kwargs={options} ({first_line(error)})"
         ) from error
     return model, tokenizer
+
+
+def _is_bare(location: str) -> bool:
+    """Return whether this is a folder with a model and no tokenizer."""
+    folder = Path(location)
+    return folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*"))
 
 
 def _check_tokenizer(processing_class: Any) -> Any:
@@ -112,6 +122,15 @@ def _tokenizer_of(name: str) -> Any:
             return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UserError(f"processing_class: no tokenizer found beside the model ({name}); pass it") from error
+
+
+def _set_padding(model: Any, tokenizer: Any) -> None:
+    """Let model and tokenizer agree on padding, as TRL does: the end token where there is none."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def _with_adapter(model: Any, peft_config: Any) -> Any:

@@ -20,7 +20,7 @@ from mathgrpo.rollout import Engine
 from mathgrpo.rollout.outside import engine_metrics, make_room
 from mathgrpo.trainer.config import GRPOConfig
 from mathgrpo.trainer.copies import ComputeCopies
-from mathgrpo.trainer.dataset import Row, encode
+from mathgrpo.trainer.dataset import Row, encode, require_context
 from mathgrpo.trainer.metrics import Metrics, rollout_metrics, update_metrics
 from mathgrpo.trainer.rewards import RewardFunctions
 from mathgrpo.trainer.scoring import Scored, score
@@ -56,6 +56,7 @@ class Machinery:
         """
         args = self.args
         prompts = [encode(self.policy.tokenizer, row["prompt"], args, key) for row, key in zip(rows, keys, strict=True)]
+        require_context(prompts, self.policy.max_context, args)
         sampling = Sampling(
             max_new_tokens=args.max_completion_length, temperature=args.temperature, top_p=args.top_p,
             top_k=args.top_k or 0, min_p=args.min_p or 0.0, seed=counted_seed(args.seed, purpose, 0),
