@@ -247,3 +247,25 @@ def test_code_that_comes_with_a_model_runs_only_when_the_model_is_named(model_wi
     assert not mark.exists()
     policy = load_policy(ModelSection(path=path, trust_remote_code=path), "cpu", train=False)
     assert mark.exists() and type(policy.model).__name__ == "OwnForCausalLM"
+
+
+def test_a_folder_without_its_tokenizer_file_is_told(tmp_path: Path) -> None:
+    """transformers would make up an empty tokenizer, and the model would be asked nothing."""
+    from mathgrpo.models import starter_path
+
+    folder = Path(shutil.copytree(starter_path(), tmp_path / "model"))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"^model\.path=[^\n]*its tokenizer reads no text: a file of it is missing"):
+        load_policy(ModelSection(path=str(folder)), "cpu", train=False)
+
+
+def test_a_run_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mathgrpo.models.sources import locate_model
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.toml").touch()
+    with pytest.raises(UserError, match=r"^model\.path=runs/onne: no such folder; the runs in runs are: one, two$"):
+        locate_model("runs/onne")
+    assert locate_model("Qwen/Qwen3-4B") == "Qwen/Qwen3-4B"

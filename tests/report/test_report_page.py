@@ -143,6 +143,22 @@ def test_a_full_size_run_stays_under_two_megabytes(tmp_path: Path) -> None:
     assert len(shown) == broken
 
 
+def test_filters_say_how_many_there_are_when_not_all_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count of the shown rows alone would be read as the result."""
+    from mathgrpo.report import page
+
+    folder = write_synthetic_run(tmp_path, steps=3, groups=2, problems=120, templates=30)
+    whole = page_of(folder)
+    assert "<span>all <b>150</b></span>" in whole and " of 150" not in whole
+    counts = {name: int(n) for name, n in re.findall(r'value="([\w-]+)"><span>[^<]* <b>(\d+)</b>', whole)}
+    assert sum(counts.values()) == 150
+    monkeypatch.setattr(page, "PAGE_BYTES", len(whole.encode()) + page.REST_BYTES - 120_000)
+    cut = page_of(folder)
+    right = re.search(r'value="both-right"><span>both right <b>(\d+) of (\d+)</b>', cut)
+    assert right and int(right[1]) < int(right[2]) == counts["both-right"]
+    assert re.search(r"<span>all <b>\d+ of 150</b></span>", cut)
+
+
 HOSTILE = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e"
     "\" onclick='x' {{ 7*7 }} </pre></details>"

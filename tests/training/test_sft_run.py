@@ -173,3 +173,15 @@ def test_a_signal_during_the_evaluation_and_a_failure_are_noted_too(
     with pytest.raises(RuntimeError, match="no memory"):
         run_sft(recipe(tmp_path, ROWS, run={"name": "other", "output_dir": str(tmp_path / "runs")}), "sft")
     assert json.loads((tmp_path / "runs" / "other" / "run.json").read_text())["status"] == "failed"
+
+
+def test_notes_are_shown_and_a_change_of_format_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = {"answer": "3", "reasoning": "1+2=3", "completion": "c", "verdict": "correct"}
+    rows: list[dict[str, object]] = [
+        {"question": f"{i}+0?", **trace, "settings": {"format": "boxed"}} for i in range(20)
+    ]
+    plain = recipe(tmp_path, rows, problems={"source": str(tmp_path / "rows.jsonl")}, stages=[{"tokens": 500}])  # type: ignore[arg-type]
+    run_sft(plain, "sft")
+    out = capsys.readouterr().out
+    assert "note        the traces were written in format boxed, this run teaches xml (format.name)" in out
+    assert "note        train: 18 worked solutions of 18 questions" in out

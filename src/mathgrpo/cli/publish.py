@@ -38,11 +38,12 @@ def publish_command(
     import tempfile
 
     from mathgrpo.cli.libraries import quiet_libraries
-    from mathgrpo.publishing.publish import require_login, stage, staged_lines, upload
+    from mathgrpo.publishing.publish import require_login, require_name, stage, staged_lines, upload
 
     if kind == "adapter":
         refuse_idle(ctx, {"dtype": "--dtype"}, "an adapter is written as it was trained, in float32; leave it out")
     quiet_libraries()
+    require_name(repo)
     if not dry_run:
         require_login()
     with tempfile.TemporaryDirectory(prefix="mathgrpo-publish-") as scratch:

@@ -153,6 +153,11 @@ def _check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
             f"model.path={path}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; "
             "give a folder where both belong together"
         )
+    if not tokenizer("1 + 1 = 2", add_special_tokens=False)["input_ids"]:  # transformers makes up an empty one
+        raise UserError(
+            f"model.path={path}: its tokenizer reads no text: a file of it is missing, such as tokenizer.json; "
+            "download or save the model again"
+        )
 
 
 @contextmanager

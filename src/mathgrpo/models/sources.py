@@ -34,7 +34,15 @@ def locate_model(path: str) -> str:
         raise UserError(f"model.path={path}: is a file; give the model's folder, a run folder or a hub id")
     if not _HUB_ID.fullmatch(path) or path.startswith("."):
         raise UserError(f'model.path={path}: no such folder; give a model folder, a run folder, a hub id or "starter"')
+    if runs := _runs_beside(folder):  # runs/NAME also has the form of a hub id
+        raise UserError(f"model.path={path}: no such folder; the runs in {folder.parent} are: {', '.join(runs)}")
     return path
+
+
+def _runs_beside(folder: Path) -> list[str]:
+    """Return the run folders that lie where this folder would, none in the working directory itself."""
+    places = [] if folder.parent == Path() else folder.parent.glob("*/config.toml")
+    return sorted(place.parent.name for place in places)
 
 
 def _starter() -> Path:

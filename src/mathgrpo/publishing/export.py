@@ -117,9 +117,9 @@ def export_lines(folder: Path, record: dict[str, Any]) -> list[str]:
     """Return an export for a reader, one line a subject."""
     size = sum(file["bytes"] for file in record["files"].values())
     checks, scores = record["checks"], record["checks"]["logprobs"]
+    files = "1 file" if len(record["files"]) == 1 else f"{len(record['files'])} files"
     lines = [
-        f"exported    {folder}: {record['kind']}, {record['dtype']}, {len(record['files'])} files, "
-        f"{size / 1e6:,.1f} MB",
+        f"exported    {folder}: {record['kind']}, {record['dtype']}, {files}, {size / 1e6:,.1f} MB",
         f"checked     {checks['tensors_equal']} tensors on disk bit for bit as in memory; log-probabilities of "
         f"{scores['tokens']} tokens differ by {scores['mean']:.2g} nats on average, {scores['largest']:.2g} at most",
     ]

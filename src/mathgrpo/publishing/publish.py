@@ -50,7 +50,7 @@ def stage(
     """
     from transformers import AutoTokenizer
 
-    _require_name(repo)
+    require_name(repo)
     source = find_source(run)
     if source.run is None:
         raise UserError(f"{run}: belongs to no run, and the card is made from one; give a run folder or a checkpoint")
@@ -145,7 +145,11 @@ def without_secrets(text: str) -> str:
     return SECRETS.sub(b"***", text.encode()).decode()
 
 
-def _require_name(repo: str) -> None:
+def require_name(repo: str) -> None:
+    """Return when a repository can be called so.
+
+    Raises: UserError otherwise.
+    """
     from huggingface_hub import utils
     from huggingface_hub.errors import HFValidationError
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from mathgrpo.text import signed
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -152,14 +154,14 @@ def gain_chart(name: str, before: float, after: float, parts: Sequence[tuple[str
         reached = before
         for label, part in parts:
             labels.append(label)
-            levels.append((reached, part, STAND_IN["--good" if part >= 0 else "--bad"], f"{part:+.1f}"))
+            levels.append((reached, part, STAND_IN["--good" if part >= 0 else "--bad"], signed(part, 1)))
             reached += part
         labels.append("after")
         levels.append((0.0, after, STAND_IN["--c1"], f"{after:.1f}"))
         for x, (bottom, height, colour, text) in enumerate(levels):
             axes.bar(x, height, 0.62, bottom=bottom, color=colour)
             axes.annotate(
-                text.replace("-", "\N{MINUS SIGN}"),
+                text,
                 (x, max(bottom, bottom + height)),
                 xytext=(0, 3),
                 textcoords="offset points",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,12 @@ _FIRST_KEPT = ("broken", "fixed", "both-wrong", "both-right")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Rendered items, how many there are in all, and how many of the shown ones carry each value of a filter."""
+    """Rendered items, how many there are in all, and how many carry each value of a filter: of the shown, of all."""
 
     html: list[str]
     total: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 def shown_problems(run: RunData, template: Any, room: int) -> Shown:
@@ -37,8 +38,13 @@ def shown_problems(run: RunData, template: Any, room: int) -> Shown:
         if room < 0:
             break
         kept.add(i)
-    counts = {name: sum(name in (rows[i]["outcome"], rows[i]["set"]) for i in kept) for name in (*OUTCOMES, *SUFFIXES)}
-    return Shown([html[i] for i in sorted(kept)], len(rows), counts)
+    shown = [rows[i] for i in sorted(kept)]
+    return Shown([html[i] for i in sorted(kept)], len(rows), _filter_counts(shown), _filter_counts(rows))
+
+
+def _filter_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many problems have each outcome, and how many are of each set."""
+    return {name: sum(name in (row["outcome"], row["set"]) for row in rows) for name in (*OUTCOMES, *SUFFIXES)}
 
 
 def _problem_rows(run: RunData, problem_set: str) -> Iterator[dict[str, Any]]:

@@ -177,7 +177,7 @@ def read_request(kind: type[R], body: bytes) -> R:
     if not isinstance(data, dict):
         raise ApiError(400, "the body is not a JSON object")
     try:
-        return kind.model_validate(data)
+        return kind.model_validate({name: value for name, value in data.items() if value is not None})
     except ValidationError as error:
         raise _refusal(error, kind) from None
 

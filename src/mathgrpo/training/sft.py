@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
@@ -48,9 +48,11 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     policy = _policy(recipe, sets.train, fmt, device)
     prompt_tokens, new_tokens = RolloutSection().max_prompt_tokens, recipe.training.max_new_tokens
     require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, prompt_tokens, new_tokens)
-    info = start_info(policy, folder, recipe_name, command, started, sets.notes)
+    notes = [*sets.notes, *_format_notes(sets.train, recipe.format.name)]
+    info = start_info(policy, folder, recipe_name, command, started, notes)
     create_run_folder(folder, recipe, info)
     print(f"run folder  {folder}\nmodel       {policy.model.num_parameters():,} parameters on {device}", flush=True)
+    print("".join(f"note        {note}\n" for note in notes), end="", flush=True)
     _to_the_end(policy, recipe, sets, fmt, folder, info)
     return folder
 
@@ -85,6 +87,17 @@ def _require_solutions(train: tuple[Problem, ...], recipe: SftRecipe) -> None:
             f"problems.source={recipe.problems.source}: no row has a worked solution; "
             "name the column that has it with problems.solution_column"
         )
+
+
+def _format_notes(train: Sequence[Problem], name: str) -> list[str]:
+    """Return a note when the solutions are traces that were written in another response format than is taught."""
+    settings = [problem.columns.get("settings") for problem in train]
+    others = {
+        str(each["format"]) for each in settings if isinstance(each, Mapping) and each.get("format", name) != name
+    }
+    if not others:
+        return []
+    return [f"the traces were written in format {', '.join(sorted(others))}, this run teaches {name} (format.name)"]
 
 
 def _policy(recipe: SftRecipe, train: tuple[Problem, ...], fmt: Format, device: str) -> Policy:
