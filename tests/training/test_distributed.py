@@ -27,13 +27,16 @@ STEPS = 3
 VOWELS = """
 import os
 
+CALLS = []
+
 
 def vowels(prompts, completions, **columns):
     return [sum(c in "aeiou" for c in turn[0]["content"]) // 2 / 4 for turn in completions]
 
 
 def fails_in_the_second(prompts, completions, **columns):
-    if os.environ.get("RANK") == "1":
+    CALLS.append(len(completions))
+    if os.environ.get("RANK") == "1" and len(CALLS) > 1:  # the first call is the trial before step 0
         raise ValueError("made by the test")
     return [0.0] * len(completions)
 """
