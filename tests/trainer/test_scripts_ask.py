@@ -254,3 +254,15 @@ def test_a_model_is_named_by_a_path_too(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path / "m")
     run = GRPOTrainer(tmp_path / "m", length_reward, config(tmp_path / "out", max_steps=1), ROWS)
     assert run.train().global_step == 1
+
+
+def test_what_the_engine_cannot_learn_is_told_before_work_starts(tmp_path: Path) -> None:
+    from peft import PrefixTuningConfig
+
+    with pytest.raises(UserError, match=r"^peft_config: PrefixTuningConfig puts virtual tokens"):
+        trainer(tmp_path, peft_config=PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"))
+    with pytest.raises(UserError, match=r"^lr_scheduler_kwargs=.*'cosine' does not take them"):
+        trainer(tmp_path, lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_decay_steps": 1}).train()
+    picture = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
+    with pytest.raises(UserError, match="a prompt has a picture"):
+        trainer(tmp_path, train_dataset=[{"prompt": picture}] * 4).train()

@@ -138,6 +138,11 @@ def _with_adapter(model: Any, peft_config: Any) -> Any:
 
     if not isinstance(peft_config, PeftConfig):
         raise UserError(f"peft_config: {type(peft_config).__name__} is no peft.PeftConfig; pass a peft.LoraConfig")
+    if peft_config.is_prompt_learning:
+        raise UserError(
+            f"peft_config: {type(peft_config).__name__} puts virtual tokens before the prompt, which rollout "
+            "and update here do not know; use a peft.LoraConfig"
+        )
     if isinstance(model, PeftModel):
         raise UserError("peft_config: the model has an adapter already; pass the model without, or no peft_config")
     try:

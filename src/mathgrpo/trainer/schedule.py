@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mathgrpo.config.recipe import OptimizerSection
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.models import Policy
 from mathgrpo.trainer.config import GRPOConfig
 from mathgrpo.training.master_adamw import MasterAdamW
@@ -36,10 +37,19 @@ def make_optimizer(
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, args: GRPOConfig, max_steps: int) -> Any:
-    """Return transformers' learning-rate schedule over max_steps optimizer steps."""
+    """Return transformers' learning-rate schedule over max_steps optimizer steps.
+
+    Raises: UserError for lr_scheduler_kwargs that it does not take.
+    """
     from transformers import get_scheduler
 
-    return get_scheduler(
+    try:
+        return get_scheduler(
         args.lr_scheduler_type, optimizer, num_warmup_steps=args.get_warmup_steps(max_steps),
         num_training_steps=max_steps, scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),  # type: ignore[arg-type]
-    )  # fmt: skip
+        )  # fmt: skip
+    except TypeError as error:
+        raise UserError(
+            f"lr_scheduler_kwargs={args.lr_scheduler_kwargs}: lr_scheduler_type={args.lr_scheduler_type!r} does not "
+            f"take them ({first_line(error)})"
+        ) from error
