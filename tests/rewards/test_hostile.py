@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -146,10 +147,11 @@ LONG = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("size", "limit_s"), [(10**5, 1.0), pytest.param(10**6, 3.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", LONG)
-def test_a_million_characters_take_every_reward_seconds_at_most(kind: str) -> None:
+def test_long_texts_take_every_reward_a_moment(kind: str, size: int, limit_s: float) -> None:
     piece = LONG[kind]
-    body = piece * (10**6 // len(piece))
+    body = piece * (size // len(piece))
     slow = {}
     for text in (body, XML.write(body, "18"), XML.write("r", body)):
         for name in QUICK:
@@ -160,12 +162,36 @@ def test_a_million_characters_take_every_reward_seconds_at_most(kind: str) -> No
             start = time.process_time()
             suite.score(["?"], [text], columns, completion_ids=[[1] * 64])
             slow[name] = max(slow.get(name, 0.0), time.process_time() - start)
-    assert max(slow.values()) < 3, sorted(slow.items(), key=lambda item: -item[1])[:4]
+    assert max(slow.values()) < limit_s, sorted(slow.items(), key=lambda item: -item[1])[:4]
 
 
-def test_the_reasons_of_a_million_characters_stay_short() -> None:
+def test_the_reasons_of_long_texts_stay_short() -> None:
     suite = build_suite(dict.fromkeys(QUICK, 1.0), XML, max_new_tokens=64)
     for piece in ("9", "1 + 1 = 2\n", "\x1b[31m", "<answer>"):
-        text = XML.write(piece * (10**6 // len(piece)), "1" * 1000)
+        text = XML.write(piece * (10**5 // len(piece)), "1" * 1000)
         for part in explain(suite, Problem("9 times 2?", "18"), text, "?", [1] * 64).parts:
             assert part.why.isprintable() and len(part.why) < 1500, part.name
+
+
+def test_no_mixture_of_these_leaves_its_range_or_speaks_in_control_characters() -> None:
+    draw = random.Random(0)
+    pieces = [
+        *LONG.values(),
+        *(answer for _, answer, _ in ANSWERS if len(answer) < 99),
+        *(" = ", "of", "x", "(", "2", "!"),
+    ]
+    columns = [[9, 2], "9 2", [], None, [True], ["x"], {"a": 1}, float("nan"), b"9"]
+    for name in sorted(FORMATS):
+        fmt = get_format(name)
+        suite = build_suite(dict.fromkeys(QUICK, 1.0), fmt, max_new_tokens=64)
+        for _ in range(400):
+            body = "".join(draw.choices(pieces, k=draw.randrange(12)))
+            text = draw.choice([body, fmt.write(body, "18"), fmt.write("9*2 = 18", body), body + fmt.write("r", "19")])
+            given = {"nums": draw.choice(columns), "target": draw.choice([18, "18", None, "x", float("inf"), True])}
+            problem = Problem(
+                draw.choice(["9 times 2?", body[:99]]), draw.choice(["18", "-5", "1/2", "50%"]), columns=given
+            )
+            for part in explain(suite, problem, text, "?", draw.choice([None, [], [1, 2, 3]])).parts:
+                pay = CATALOGUE[part.name].pay_with(None)
+                assert part.value is None or pay.low <= part.value <= pay.high, (part.name, text)
+                assert part.why and part.why.isprintable(), (part.name, part.why)

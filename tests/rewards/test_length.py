@@ -28,6 +28,13 @@ def test_cosine_falls_from_short_to_long_for_right_answers_and_pays_wrong_ones_n
     assert [cosine(RIGHT, length) for length in (0, 50, 100, 101)] == pytest.approx([1.0, 0.75, 0.0, 0.0])
     assert cosine(RIGHT, 25) == pytest.approx(0.5 + 0.25 * (1 + math.sqrt(0.5)))
     assert [cosine(WRONG, length) for length in (0, 50, 99, 100)] == [0.0] * 4
+    # the curve ends at right_long, and one token more is over
+    assert (
+        0.5 < cosine(RIGHT, 99) < 0.5002
+        and cosine(RIGHT, 99, over=-1.0) > 0.5
+        and cosine(RIGHT, 100, over=-1.0) == -1.0
+    )
+    assert [cosine(RIGHT, length, limit=1) for length in (0, 1)] == [1.0, 0.0]
 
 
 def test_cosine_with_a_curve_for_wrong_answers_and_a_penalty_at_the_end() -> None:
@@ -48,6 +55,9 @@ def test_soft_overlong_by_hand() -> None:
     assert overlong(16_384, 20_480, 4_096) == 0.0
     assert overlong(16_384 + 1_024, 20_480, 4_096) == -0.25
     assert overlong(20_480, 20_480, 4_096) == -1.0 and overlong(30_000, 20_480, 4_096) == -1.0
+    # at the borders: the whole length as cache, a limit of one token
+    assert [overlong(length, 100, 100) for length in (0, 1, 99, 100)] == [0.0, -0.01, -0.99, -1.0]
+    assert [overlong(length, 1, 0) for length in (0, 1, 2)] == [0.0, -1.0, -1.0]
     # a fifth of the limit without a setting
     assert [overlong(length, 100, 0) for length in (80, 90, 100)] == [0.0, -0.5, -1.0]
 

@@ -14,6 +14,7 @@ import pytest
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import Scores, build_suite
+from mathgrpo.rewards import user as calling
 from mathgrpo.rewards.trial import try_rewards
 from mathgrpo.types import Problem
 
@@ -312,3 +313,11 @@ def test_a_fault_in_the_middle_of_a_run_names_the_completion_and_keeps_the_run(t
     assert done.returncode == 2 and done.stderr.startswith("error: rewards.") and done.stderr.count("\n") == 1
     assert 'late.py:late": returned nan for the completion ' in done.stderr
     assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "failed"
+
+
+def test_the_completion_at_fault_is_not_looked_for_without_end(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{user}:deep"
+    assert "on the completion 'a'" in complaint(lambda: score({name: 1.0}, ["1", "2", "a"]))
+    monkeypatch.setattr(calling, "SEARCH_S", -1.0)
+    message = complaint(lambda: score({name: 1.0}, ["1", "2", "a"]))
+    assert "raised JSONDecodeError" in message and "on the completion" not in message

@@ -16,6 +16,7 @@ from mathgrpo.answers import parse_number
 from mathgrpo.formats import Format, get_format
 from mathgrpo.rewards.arithmetic import Expression, evaluate
 from mathgrpo.rewards.signature import Completions, completion_texts
+from mathgrpo.rewards.user import shown
 
 MAX_NUMBERS = 64
 _SEPARATORS = re.compile(r"[\s,;\[\]()]+")
@@ -62,7 +63,8 @@ def countdown_problem(answer: str | None, nums: Any, target: Any, gold: Any = No
     if expression.signed:
         return "a number has a minus sign of its own; only differences of the given numbers count"
     if right.strip() and (_value(evaluate(right)) != expression.value):
-        return f"the answer says that it makes {right.strip()[:20]}, and it makes {_shown(expression.value)}"
+        said = shown(right.strip()[:20], quote=False)
+        return f"the answer says that it makes {said}, and it makes {_shown(expression.value)}"
     used = Counter(expression.numbers)
     if used != Counter(given):
         wrong = (used - Counter(given)) or (Counter(given) - used)

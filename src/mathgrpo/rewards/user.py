@@ -6,6 +6,7 @@ import inspect
 import math
 import sysconfig
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from mathgrpo.errors import UserError
 from mathgrpo.rewards.signature import RewardFunction
 
 SHOWN_CHARS = 120
+SEARCH_S = 20.0
+"""Seconds at most to find the completion on which a function raises: it is called with one after another."""
 _FAULTS = (Exception, SystemExit)
 """What a function may raise and is told of: sys.exit() in it must not end the run in silence."""
 _LIBRARIES = tuple(
@@ -145,8 +148,11 @@ def _awaited(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
 
 
 def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping[str, Any]) -> str:
-    """Return in words the first completion on which the function raises by itself; "" if none does."""
+    """Return in words the first completion on which the function raises by itself; "" if none is found in time."""
+    begun = time.monotonic()
     for index, text in enumerate(texts):
+        if time.monotonic() - begun > SEARCH_S:
+            break
         one = {key: [value[index]] if _is_column(value, len(texts)) else value for key, value in call.items()}
         outcome = _outcome(function, _copied(one))
         if inspect.isawaitable(outcome):
