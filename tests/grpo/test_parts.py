@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from grpo.grpo_cases import MAX_NEW_TOKENS, RecordingSGD, TinyPolicy, largest_di
 from grpo.test_importance import with_sampler
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo import UpdateStats, build_reference, policy_update
-from mathgrpo.grpo.old_logprobs import SequenceImportance
+from mathgrpo.grpo.old_logprobs import Importance
 from mathgrpo.grpo.pack import Piece
 from mathgrpo.types import RolloutGroup
 
@@ -28,7 +27,7 @@ def update(
     optimizer = RecordingSGD(model, lr)
     stats = policy_update(
         TinyPolicy(model), optimizer, groups, GrpoSection(**section), temperature=1.0, max_new_tokens=MAX_NEW_TOKENS,
-        max_grad_norm=1e9, reference=reference, parts=parts, sequence_importance=importance,
+        max_grad_norm=1e9, reference=reference, parts=parts, look_ahead=importance,
     )  # fmt: skip
     return stats, optimizer.gradients
 
@@ -93,10 +92,17 @@ def test_parts_come_again_in_turn() -> None:
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 @pytest.mark.parametrize(
-    "importance", [SequenceImportance(high=3.0), SequenceImportance(0.95, 3.0, mask=False)], ids=["mask", "truncate"]
+    "importance",
+    [
+        Importance(high=3.0),
+        Importance(0.95, 3.0, mask=False),
+        Importance(0.95, 1.5, whole=False),
+        Importance(0.95, 1.5, mask=False, whole=False),
+    ],
+    ids=["mask", "truncate", "token mask", "token truncate"],
 )
-def test_a_completion_s_weight_multiplies_its_policy_term(beta: float, importance: SequenceImportance) -> None:
-    """Against a loss written out. Shifts of -0.1 to 0.5 nats a token: some completions are past the bounds."""
+def test_the_weights_multiply_the_policy_term(beta: float, importance: Importance) -> None:
+    """Against a loss written out. Shifts of -0.1 to 0.5 nats a token: some ratios are past the bounds."""
     groups = with_sampler(tiny_model(), make_groups(), lambda i: (-0.1, 0.2, 0.5)[i % 3])
     reference = build_reference(TinyPolicy(tiny_model(seed=9)), beta)
     stats, (ours,) = update(tiny_model(), groups, importance=importance, beta=beta, reference=reference, loss="grpo")
@@ -108,16 +114,16 @@ def test_a_completion_s_weight_multiplies_its_policy_term(beta: float, importanc
             new = model(ids).logits[0, rows].log_softmax(-1).gather(-1, chosen)[:, 0]
             with torch.no_grad():
                 ref = base(ids).logits[0, rows].log_softmax(-1).gather(-1, chosen)[:, 0]
-            exact = math.exp(sum((-0.1, 0.2, 0.5)[i % 3] for i in range(length)))
-            weight = importance.weights(torch.tensor(exact)).item()
+            shifts = torch.tensor([(-0.1, 0.2, 0.5)[i % 3] for i in range(length)])
+            weight = importance.weights(torch.exp(shifts.sum().expand(length) if importance.whole else shifts))
             ratio = torch.exp(new - new.detach())
             kl = ratio * (torch.exp(ref - new) - (ref - new) - 1.0)
             total = total + (-weight * ratio * advantage + beta * kl).sum() / (length * 12)
-            weights += [weight] if advantage or beta else []
+            weights += weight.tolist()[: 1 if importance.whole else length] if advantage or beta else []
     total.backward()
     expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert largest_difference(ours, expected) < 5e-5
-    assert len(set(weights)) > 2
+    assert len(set(weights)) > 1
     for name, value in (("mean", sum(weights) / len(weights)), ("min", min(weights)), ("max", max(weights))):
         assert stats.metrics[f"importance/{name}"] == pytest.approx(value, rel=1e-3, abs=1e-6)
 
@@ -125,7 +131,7 @@ def test_a_completion_s_weight_multiplies_its_policy_term(beta: float, importanc
 def test_a_sampler_that_agrees_changes_nothing() -> None:
     groups = with_sampler(tiny_model(), make_groups(), lambda i: 0.0)
     _, (plain,) = update(tiny_model(), groups)
-    _, (weighed,) = update(tiny_model(), groups, importance=SequenceImportance())
+    _, (weighed,) = update(tiny_model(), groups, importance=Importance())
     assert largest_difference(weighed, plain) < SAME
 
 
@@ -137,7 +143,7 @@ def test_adapter_dropout_takes_no_part_in_the_old_log_probs() -> None:
             module["default"] = torch.nn.Dropout(0.5)
     model.eval()
     groups = with_sampler(model, make_groups(), lambda i: 0.0)
-    stats, _ = update(model, groups, importance=SequenceImportance())
+    stats, _ = update(model, groups, importance=Importance())
     assert stats.metrics["importance/min"] == pytest.approx(1.0, abs=1e-4)
     assert stats.metrics["importance/max"] == pytest.approx(1.0, abs=1e-4)
 
@@ -148,7 +154,7 @@ def test_a_masked_completion_adds_nothing_but_counts_in_the_denominator() -> Non
     first = dataclasses.replace(groups[0], completions=(*far, *groups[0].completions[1:]))
     agreeing = with_sampler(tiny_model(), groups, lambda i: 0.0)[0]
     mixed = dataclasses.replace(agreeing, completions=(first.completions[0], *agreeing.completions[1:]))
-    _, (masked,) = update(tiny_model(), [mixed], importance=SequenceImportance(), skip_zero_advantage=False)
+    _, (masked,) = update(tiny_model(), [mixed], importance=Importance(), skip_zero_advantage=False)
     zeroed = dataclasses.replace(agreeing, advantages=(0.0, *agreeing.advantages[1:]))
     _, (expected,) = update(tiny_model(), [zeroed], skip_zero_advantage=False)
     assert largest_difference(masked, expected) < SAME

@@ -14,9 +14,9 @@ import torch
 
 from mathgrpo import GRPOConfig
 from mathgrpo.errors import UserError
-from mathgrpo.grpo.old_logprobs import SequenceImportance
+from mathgrpo.grpo.old_logprobs import Importance
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.trainer.vllm import sequence_importance, token_importance, vllm_section
+from mathgrpo.trainer.vllm import direct_importance, look_ahead_importance, vllm_section
 from rollout.test_vllm_engine import saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
 from trainer.trainer_cases import length_reward, logs_of, trainer
@@ -73,7 +73,7 @@ def test_colocate_starts_a_server_in_the_environment_that_is_named(
     assert logs_of(run)[0]["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["sequence_mask", "token_truncate"])
+@pytest.mark.parametrize("mode", ["sequence_mask", "token_truncate", "token_mask"])
 def test_a_faithful_sampler_changes_nothing_but_the_draws(tmp_path: Path, mode: str) -> None:
     """With importance weights of about 1 the update is about the one without them."""
     ends = {}
@@ -127,22 +127,27 @@ def test_importance_fields_mean_what_they_mean_in_trl() -> None:
     def config(**fields: Any) -> GRPOConfig:
         return GRPOConfig(use_vllm=True, **fields)
 
-    assert sequence_importance(config()) == SequenceImportance(None, 3.0, mask=True)
-    assert token_importance(config()) == {"importance": "off"}
+    assert look_ahead_importance(config()) == Importance(None, 3.0, mask=True)
+    assert direct_importance(config()) == {"importance": "off"}
     truncated = config(vllm_importance_sampling_mode="token_truncate", vllm_importance_sampling_cap=2.0)
-    assert token_importance(truncated) == {"importance": "on", "importance_cap": 2.0}
-    assert sequence_importance(truncated) is None
+    assert direct_importance(truncated) == {"importance": "on", "importance_cap": 2.0}
+    assert look_ahead_importance(truncated) is None
     bounded = config(vllm_importance_sampling_mode="sequence_truncate", vllm_importance_sampling_clip_min=0.5)
-    assert sequence_importance(bounded) == SequenceImportance(0.5, 3.0, mask=False)
-    assert sequence_importance(config(vllm_importance_sampling_correction=False)) is None
-    assert sequence_importance(GRPOConfig()) is None
+    assert look_ahead_importance(bounded) == Importance(0.5, 3.0, mask=False)
+    masked = config(vllm_importance_sampling_mode="token_mask", vllm_importance_sampling_clip_min=0.5)
+    assert look_ahead_importance(masked) == Importance(0.5, 3.0, mask=True, whole=False)
+    assert direct_importance(masked) == {"importance": "off"}
+    both = config(vllm_importance_sampling_mode="token_truncate", vllm_importance_sampling_clip_min=0.5)
+    assert look_ahead_importance(both) == Importance(0.5, 3.0, mask=False, whole=False)
+    assert look_ahead_importance(config(vllm_importance_sampling_correction=False)) is None
+    assert look_ahead_importance(GRPOConfig()) is None
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"vllm_mode": "remote"}, {"vllm_importance_sampling_mode": "token_mask"}, {"vllm_gpu_memory_utilization": 0.0},
-        {"vllm_importance_sampling_mode": "token_truncate", "vllm_importance_sampling_clip_min": 0.5},
+        {"vllm_mode": "remote"}, {"vllm_importance_sampling_mode": "token"}, {"vllm_gpu_memory_utilization": 0.0},
+        {"vllm_importance_sampling_mode": "token_truncate", "vllm_importance_sampling_clip_max": None},
         {"vllm_importance_sampling_clip_min": 4.0}, {"vllm_max_model_length": 0}, {"vllm_tensor_parallel_size": 0},
         {"vllm_importance_sampling_mode": "sequence_truncate", "vllm_importance_sampling_clip_max": None},
         {"vllm_mode": "server", "vllm_server_host": ""},
@@ -165,7 +170,7 @@ def test_weights_of_completions_are_those_of_trl(low: float | None, high: float 
         expected = ratio.masked_fill(outside, value=0.0)
     else:
         expected = torch.clamp(ratio, min=low, max=high)
-    assert torch.equal(SequenceImportance(low, high, mask=mask).weights(ratio), expected)
+    assert torch.equal(Importance(low, high, mask=mask).weights(ratio), expected)
 
 
 def test_rewards_see_the_completions_that_vllm_drew(tmp_path: Path) -> None:

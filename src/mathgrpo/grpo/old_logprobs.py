@@ -19,25 +19,27 @@ from mathgrpo.models.policy import resting
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceImportance:
-    """How whole completions are weighted for a sampler with other numerics: by w = p_trainer / p_sampler of all tokens.
+class Importance:
+    """How completions are weighted for a sampler with other numerics: by w = p_trainer / p_sampler.
 
-    Source: TRL 1.16, vllm_importance_sampling_mode="sequence_mask" and "sequence_truncate".
+    Source: TRL 1.16, the four values of vllm_importance_sampling_mode.
 
     Attributes:
         low, high: bounds of w; None: no bound.
         mask: what is outside gets weight 0; else it is moved to the nearest bound.
+        whole: w is of all tokens of a completion together, and the same for each; else of each token.
     """
 
     low: float | None = None
     high: float | None = 3.0
     mask: bool = True
+    whole: bool = True
 
     def weights(self, ratio_R: Tensor) -> Tensor:
-        """Return the weight of every completion.
+        """Return the weight for every ratio.
 
         Example:
-            >>> SequenceImportance(high=3.0).weights(torch.tensor([0.5, 4.0])).tolist()
+            >>> Importance(high=3.0).weights(torch.tensor([0.5, 4.0])).tolist()
             [0.5, 0.0]
         """
         if not self.mask:
@@ -62,8 +64,8 @@ def fill_old_logprobs(step: Step) -> None:
             step.old_logprobs_M.index_copy_(0, batch.token_index, logprobs_N[: len(batch.token_index)])
 
 
-def weigh_completions(step: Step, importance: SequenceImportance) -> dict[str, float]:
-    """Multiply every completion's advantage by its importance weight; return the weights' mean, smallest and largest.
+def weigh_advantages(step: Step, importance: Importance) -> dict[str, float]:
+    """Multiply advantages by importance weights; return the weights' mean, smallest and largest.
 
     Weights are not negative, so the policy loss is multiplied by them, and the KL term is not. Completions that have no
     loss keep theirs. Needs `fill_old_logprobs`.
@@ -73,13 +75,13 @@ def weigh_completions(step: Step, importance: SequenceImportance) -> dict[str, f
         for g in piece.completions:
             begin = step.tokens.offsets[piece.group][g]
             rows = slice(begin, begin + len(step.groups[piece.group].completions[g].ids))
-            ratio = torch.exp((step.old_logprobs_M[rows] - step.tokens.sampling_logprobs_M[rows]).sum())
-            weight = importance.weights(ratio)
+            difference = step.old_logprobs_M[rows] - step.tokens.sampling_logprobs_M[rows]
+            weight = importance.weights(torch.exp(difference.sum().view(1) if importance.whole else difference))
             advantages_M[rows] *= weight
             weight_of.append(weight)
     step.tokens = replace(step.tokens, advantages_M=advantages_M)
     if not weight_of:
         return {}
-    weights_R = torch.stack(weight_of)
+    weights_R = torch.cat(weight_of)
     names = ("importance/mean", "importance/min", "importance/max")
     return dict(zip(names, torch.stack([weights_R.mean(), *weights_R.aminmax()]).tolist(), strict=True))

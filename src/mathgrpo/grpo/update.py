@@ -15,7 +15,7 @@ from mathgrpo.distributed import SINGLE, World
 from mathgrpo.grpo.gradient import Step, step_gradient
 from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
-from mathgrpo.grpo.old_logprobs import SequenceImportance, fill_old_logprobs, weigh_completions
+from mathgrpo.grpo.old_logprobs import Importance, fill_old_logprobs, weigh_advantages
 from mathgrpo.grpo.pack import Piece, pieces_with_loss
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
@@ -72,7 +72,7 @@ def policy_update(
     token_budget: int | None = None,
     world: World = SINGLE,
     parts: Sequence[Sequence[Piece]] = (),
-    sequence_importance: SequenceImportance | None = None,
+    look_ahead: Importance | None = None,
 ) -> UpdateStats:
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
@@ -88,7 +88,7 @@ def policy_update(
     parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
         whole does: its token weights are multiplied by the number of parts. The old log-probs are then those of one
         forward pass before the first step.
-    sequence_importance: weights of whole completions, which take a forward pass of their own.
+    look_ahead: importance weights that take a forward pass before the first step, other than section.importance.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
     """
     check_update(groups, section, reference)
@@ -103,7 +103,7 @@ def policy_update(
     notes = choose_step_attention(step)
     before = weight_sample(_parameters(optimizer))
     with attention_of(step), update_mode(policy.model):
-        weighed = _look_ahead(step, len(turns), sequence_importance)
+        weighed = _look_ahead(step, len(turns), look_ahead)
         history, counts = _take_steps(step, optimizer, turns, shares, max_grad_norm, world)
     moved = moved_fraction(before, weight_sample(_parameters(optimizer)))
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
@@ -165,13 +165,13 @@ def _own(world: World, groups: Sequence[RolloutGroup], pieces: list[Piece], *, s
     return divided(groups, pieces, world.size, shared_prompt=shared_prompt)[world.rank]
 
 
-def _look_ahead(step: Step, num_parts: int, importance: SequenceImportance | None) -> dict[str, float]:
+def _look_ahead(step: Step, num_parts: int, importance: Importance | None) -> dict[str, float]:
     """Compute old log-probs before the first optimizer step where it needs them all; return the weights' metrics."""
     if num_parts == 1 and importance is None:
         return {}
     fill_old_logprobs(step)
     step.old_known = True
-    return weigh_completions(step, importance) if importance is not None else {}
+    return weigh_advantages(step, importance) if importance is not None else {}
 
 
 def _metrics(

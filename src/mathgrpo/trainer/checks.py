@@ -20,7 +20,7 @@ SCHEDULES = (
     "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
 )  # fmt: skip
 TRACKERS = ("trackio", "wandb", "tensorboard", "all")
-IMPORTANCE_MODES = ("sequence_mask", "sequence_truncate", "token_truncate")
+IMPORTANCE_MODES = ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate")
 
 _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     "loss_type": (LOSSES, "of these, dapo is TRL's default"),
@@ -156,19 +156,10 @@ def _check_importance(config: GRPOConfig) -> None:
         config.vllm_importance_sampling_clip_max,
     )
     if mode not in IMPORTANCE_MODES:
+        raise UserError(f"vllm_importance_sampling_mode={mode!r}: use one of {', '.join(IMPORTANCE_MODES)}")
+    if mode.endswith("truncate") and low is None and high is None:
         raise UserError(
-            f"vllm_importance_sampling_mode={mode!r}: use one of {', '.join(IMPORTANCE_MODES)}; single tokens are not "
-            'masked here, "sequence_mask" masks whole completions'
-        )
-    if mode == "token_truncate" and (low is not None or high is None):
-        raise UserError(
-            f"vllm_importance_sampling_clip_min={low}, vllm_importance_sampling_clip_max={high}: "
-            'with vllm_importance_sampling_mode="token_truncate" there is an upper bound only; leave clip_min out and '
-            'give clip_max, or use "sequence_truncate"'
-        )
-    if mode == "sequence_truncate" and low is None and high is None:
-        raise UserError(
-            'vllm_importance_sampling_mode="sequence_truncate": give vllm_importance_sampling_clip_min or '
+            f"vllm_importance_sampling_mode={mode!r}: give vllm_importance_sampling_clip_min or "
             "vllm_importance_sampling_clip_max, without both nothing is truncated"
         )
     for name, value in (("clip_min", low), ("clip_max", high)):

@@ -24,7 +24,7 @@ from mathgrpo.trainer.dataset import Row, encode, require_context
 from mathgrpo.trainer.metrics import Metrics, rollout_metrics, update_metrics
 from mathgrpo.trainer.rewards import RewardFunctions
 from mathgrpo.trainer.scoring import Scored, score
-from mathgrpo.trainer.vllm import sequence_importance, token_importance
+from mathgrpo.trainer.vllm import direct_importance, look_ahead_importance
 from mathgrpo.training.batches import counted_seed
 from mathgrpo.types import RolloutGroup, Sampling
 
@@ -86,7 +86,7 @@ class Machinery:
                 self.policy, optimizer, scored.groups, grpo_section(args, updates), temperature=args.temperature,
                 max_new_tokens=args.max_completion_length, max_grad_norm=args.max_grad_norm or float("inf"),
                 reference=self.reference, token_budget=token_budget, parts=parts,
-                sequence_importance=sequence_importance(args),
+                look_ahead=look_ahead_importance(args),
             )  # fmt: skip
 
     @contextmanager
@@ -110,7 +110,7 @@ def grpo_section(args: GRPOConfig, updates: int) -> GrpoSection:
             "loss": args.loss_type, "beta": float(args.beta),
             "epsilon_high": float(args.epsilon if args.epsilon_high is None else args.epsilon_high),
             "updates_per_rollout": updates, "mask_truncated": bool(args.mask_truncated_completions),
-            **token_importance(args),
+            **direct_importance(args),
         }
     )  # fmt: skip
     # Past the recipe's own bound of 1: DeepSeek-R1 trains with 10, which never binds from below.

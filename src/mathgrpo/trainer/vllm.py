@@ -10,7 +10,7 @@ from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
-from mathgrpo.grpo.old_logprobs import SequenceImportance
+from mathgrpo.grpo.old_logprobs import Importance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.rollout.vllm.client import Client
@@ -78,21 +78,27 @@ def vllm_section(args: GRPOConfig, device: str) -> VllmSection:
     )  # fmt: skip
 
 
-def token_importance(args: GRPOConfig) -> dict[str, Any]:
-    """Return the update's settings of importance weights for single tokens."""
-    if _corrected(args) and args.vllm_importance_sampling_mode == "token_truncate":
+def direct_importance(args: GRPOConfig) -> dict[str, Any]:
+    """Return the update's settings of importance weights that it computes on the way: of tokens, with one bound."""
+    if _corrected(args) and _on_the_way(args):
         return {"importance": "on", "importance_cap": float(args.vllm_importance_sampling_clip_max or 0.0)}
     return {"importance": "off"}
 
 
-def sequence_importance(args: GRPOConfig) -> SequenceImportance | None:
-    """Return how whole completions are weighted; None when they are not."""
-    if not _corrected(args) or args.vllm_importance_sampling_mode == "token_truncate":
+def look_ahead_importance(args: GRPOConfig) -> Importance | None:
+    """Return the importance weights that take a forward pass of their own: of whole completions, masked ones."""
+    if not _corrected(args) or _on_the_way(args):
         return None
-    return SequenceImportance(
-        args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max,
-        mask=args.vllm_importance_sampling_mode == "sequence_mask",
+    level, how = args.vllm_importance_sampling_mode.split("_")
+    return Importance(
+        args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max, mask=how == "mask",
+        whole=level == "sequence",
     )  # fmt: skip
+
+
+def _on_the_way(args: GRPOConfig) -> bool:
+    one_bound = args.vllm_importance_sampling_clip_min is None and args.vllm_importance_sampling_clip_max is not None
+    return args.vllm_importance_sampling_mode == "token_truncate" and one_bound
 
 
 def _corrected(args: GRPOConfig) -> bool:
