@@ -171,9 +171,15 @@ def test_wandb_is_online_only_for_who_has_logged_in(tmp_path: Path, monkeypatch:
     for named in ("offline", "dryrun"):
         monkeypatch.setenv("WANDB_MODE", named)
         assert wandb_mode() == "offline"
+
+
+def test_a_misspelt_mode_is_told_and_an_empty_one_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    with pytest.raises(ValueError, match="WANDB_MODE=ofline; allowed: online, offline, disabled"):
-        wandb_mode()
+    with pytest.raises(UserError, match=r"cannot be opened \(WANDB_MODE=ofline; allowed: online, offline, disabled\)"):
+        open_trackers(["wandb"], tracked(tmp_path), print)
+    out = in_a_process_of_its_own("wandb", tmp_path / "run", WANDB_MODE="")
+    assert "wandb" not in out.lower() and list((tmp_path / "run" / "wandb").glob("offline-run-*"))
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

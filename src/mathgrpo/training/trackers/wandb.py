@@ -10,6 +10,7 @@ from mathgrpo.training.trackers.tracker import COLUMNS, TrackedRun
 
 OFFLINE = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """What WANDB_MODE may hold that keeps a run on this machine -> W&B's mode for it."""
+ONLINE = ("online", "run", "shared")
 
 
 class WandbTracker:
@@ -23,6 +24,7 @@ class WandbTracker:
     def __init__(self, run: TrackedRun) -> None:
         import wandb
 
+        require_known_mode()
         # silent and console: nothing of W&B's on the terminal; git and code: nothing of the user's folder goes up.
         settings = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, save_code=False)
         wandb.setup(settings=settings)
@@ -64,6 +66,16 @@ def wandb_mode() -> Any:
     chosen = os.environ.get("WANDB_MODE", "")
     if chosen in OFFLINE:
         return OFFLINE[chosen]
-    if chosen not in ("", "online", "run", "shared"):
-        raise ValueError(f"WANDB_MODE={chosen}; allowed: online, offline, disabled")
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+
+def require_known_mode() -> None:
+    """Return when WANDB_MODE says something that W&B knows; set to nothing it is not set.
+
+    Raises: ValueError otherwise. Nobody goes online by a slip of the pen.
+    """
+    chosen = os.environ.get("WANDB_MODE")
+    if chosen == "":
+        del os.environ["WANDB_MODE"]
+    elif chosen is not None and chosen not in (*OFFLINE, *ONLINE):
+        raise ValueError(f"WANDB_MODE={chosen}; allowed: online, offline, disabled")
