@@ -34,6 +34,11 @@ def child() -> Iterator[LatexChild]:
         ("$\\boxed{\\sqrt{2}}$", "\\sqrt{2}", "correct"),
         ("", "\\sqrt{2}", "no_answer"),
         ("\\frac{", "\\sqrt{2}", "unreadable"),
+        ("\\infty", "\\infty", "correct"),
+        ("-\\infty", "\\infty", "wrong"),
+        ("5", "\\infty", "wrong"),
+        ("\\infty", "\\sqrt{2}", "wrong"),
+        ("1/0", "\\infty", "wrong"),
     ],
 )
 def test_latex_verdicts(answer: str, gold: str, verdict: str) -> None:
@@ -42,7 +47,10 @@ def test_latex_verdicts(answer: str, gold: str, verdict: str) -> None:
 
 def test_latex_golds_are_told_from_broken_ones() -> None:
     assert [gold_problem(gold) for gold in ("\\sqrt{2}", "\\text{Monday}", "x+1", "1, -2")] == [None] * 4
-    assert "cannot be compared" in str(gold_problem("\\frac{"))
+    for broken in ("\\frac{", "1/0", "0/0", "\\frac{0}{0}", "%", "5-"):
+        assert "cannot be compared" in str(gold_problem(broken))
+    assert gold_problem("5\n6") == gold_problem("5 6") == "is several numbers"
+    assert gold_problem("\\infty") is None
     assert "exponent" in str(gold_problem("x^{1000000}"))
 
 

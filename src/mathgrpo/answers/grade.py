@@ -20,7 +20,7 @@ _BASE_SUBSCRIPT = re.compile(r"[0-9]\s*_")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end|operatorname|mathbb|mathcal)\s*\{[^{}]*\}")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|or|is|to|n/a)(?![A-Za-z])", re.IGNORECASE)
-_DIGIT_LIST = re.compile(r"[0-9., ]+", re.ASCII)
+_DIGIT_LIST = re.compile(r"[0-9.,\s]+", re.ASCII)
 _LISTED = re.compile(r"-?[0-9.]+(?:, -?[0-9.]+)+", re.ASCII)
 
 
