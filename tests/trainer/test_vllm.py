@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mathgrpo import GRPOConfig
+from mathgrpo import GRPOConfig, GRPOTrainer
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.old_logprobs import Importance
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
@@ -21,6 +21,7 @@ from rollout.test_vllm_engine import saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
 from trainer.trainer_cases import length_reward, logs_of, trainer
 
+REAL_PYTHON = os.environ.get(PYTHON_VARIABLE, "")
 SHARED: dict[str, Any] = {"use_vllm": True, "max_steps": 2, "vllm_server_timeout": 5.0, "bf16": False}
 
 
@@ -185,3 +186,23 @@ def test_rewards_see_the_completions_that_vllm_drew(tmp_path: Path) -> None:
         trainer(tmp_path / "out", reward_funcs=reward, vllm_mode="server", vllm_server_base_url=url,
                 **(SHARED | {"max_steps": 1})).train()  # fmt: skip
     assert len(seen) == 8 and all(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not REAL_PYTHON, reason=f"{PYTHON_VARIABLE} names no Python with vLLM")
+def test_three_steps_of_the_starter_on_the_real_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, REAL_PYTHON)
+    rows = [{"prompt": [{"role": "user", "content": f"Tom has {i} pens and buys 3. How many?"}]} for i in range(8)]
+    args = GRPOConfig(
+        str(tmp_path / "out"), use_vllm=True, vllm_max_model_length=256, bf16=False, use_cpu=True, max_steps=3,
+        per_device_train_batch_size=8, num_generations=4, max_completion_length=48, logging_steps=1, save_strategy="no",
+    )  # fmt: skip
+    run = GRPOTrainer("starter", length_reward, args, rows)
+    run.train()
+    run.end()
+    assert len(logs_of(run)) == 3
+    for line in logs_of(run):
+        assert line["vllm/pushed"] == 1.0 or line["step"] == 1
+        assert line["sampling/importance_sampling_ratio/min"] == pytest.approx(1.0, abs=1e-2)
+        assert line["sampling/importance_sampling_ratio/max"] == pytest.approx(1.0, abs=1e-2)

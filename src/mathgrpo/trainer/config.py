@@ -93,8 +93,8 @@ class GRPOConfig(RunFacts):
     seed: int = 42
     use_cpu: bool = False
     bf16: bool | None = None
-    """Precision of matrix products: True bfloat16, False float32; None: bfloat16 on CUDA, what model.dtype="auto" means
-    on a CPU (TRL: bfloat16 on both). Weights that train are float32 always."""
+    """Precision of matrix products: True bfloat16, False float32; None: bfloat16 on CUDA, float32 on
+    a CPU (TRL: bfloat16 on both). Weights that train are float32 always."""
 
     # Optimizer.
     learning_rate: float = 1e-6

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError
+from mathgrpo.hardware.allocator import bound_kernel_caches
 from mathgrpo.rollout.outside import close_engine
 from mathgrpo.trainer.callbacks import default_callbacks, end_trackers
 from mathgrpo.trainer.card import model_card
@@ -97,6 +98,7 @@ class GRPOTrainer(Reporting):
         self._plan = make_schedule(len(self.train_dataset), args)
         if args.push_to_hub:
             require_hub(args)
+        bound_kernel_caches()
         set_seed(args.seed)  # a fresh adapter is drawn from it
         policy = make_policy(model, args, processing_class, peft_config, quantization_config)
         self.accelerator = SingleProcess(policy.device)
