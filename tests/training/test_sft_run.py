@@ -185,3 +185,26 @@ def test_notes_are_shown_and_a_change_of_format_is_one(tmp_path: Path, capsys: p
     out = capsys.readouterr().out
     assert "note        the traces were written in format boxed, this run teaches xml (format.name)" in out
     assert "note        train: 18 worked solutions of 18 questions" in out
+
+
+def test_a_disk_without_room_for_the_model_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from mathgrpo.training import sft
+
+    monkeypatch.setattr(sft.shutil, "disk_usage", lambda place: SimpleNamespace(free=100_000))
+    with pytest.raises(
+        UserError, match=r"^run\.output_dir=[^\n]*runs: the trained model needs 0\.\d MB, 0\.1 MB are free"
+    ):
+        run_sft(recipe(tmp_path, ROWS), "sft")
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.undo()
+    run_sft(recipe(tmp_path, ROWS, stages=[{"tokens": 500}]), "sft")
+    # What was told is what is written.
+    [model] = (tmp_path / "runs" / "sft").glob("checkpoints/*/model.safetensors")
+    monkeypatch.setattr(sft.shutil, "disk_usage", lambda place: SimpleNamespace(free=model.stat().st_size))
+    run_sft(
+        recipe(tmp_path, ROWS, run={"name": "two", "output_dir": str(tmp_path / "runs")}, stages=[{"tokens": 500}]), "x"
+    )

@@ -45,7 +45,7 @@ def save_checkpoint(
     """
     folder = run / FOLDER / f"step-{state.step}"
     if not (folder / STATE).is_file():
-        with _writing(folder) as temporary:
+        with _writing(folder, f"free the disk, then continue with --resume {run}") as temporary:
             _write(temporary, policy, optimizer, state)
     for old in checkpoints(run)[:-keep]:
         remove_folder(old)
@@ -59,7 +59,7 @@ def save_model(run: Path, policy: Policy, step: int) -> Path:
     """
     folder = run / FOLDER / f"step-{step}"
     if not folder.exists():
-        with _writing(folder) as temporary:
+        with _writing(folder, "free the disk and begin anew, from an earlier model where one is there") as temporary:
             policy.save(temporary)
     return folder
 
@@ -105,7 +105,7 @@ def _write(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
+def _writing(folder: Path, remedy: str) -> Iterator[Path]:
     """Yield a folder to fill that becomes the checkpoint; one that is there without its state was never complete.
 
     Raises: UserError when the disk is full or it cannot be written.
@@ -115,7 +115,4 @@ def _writing(folder: Path) -> Iterator[Path]:
             yield temporary
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(
-            f"{folder}: the checkpoint cannot be written ({reason}); free the disk, then continue with "
-            f"--resume {folder.parents[1]}"
-        ) from error
+        raise UserError(f"{folder}: the checkpoint cannot be written ({reason}); {remedy}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
@@ -16,6 +17,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, write_evaluation
 from mathgrpo.formats import Format, get_format
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
+from mathgrpo.models.count import count_parameters
 from mathgrpo.models.device import compute_dtype
 from mathgrpo.problems import ProblemSets
 from mathgrpo.problems.traces import load_worked_sets
@@ -50,6 +52,7 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, prompt_tokens, new_tokens)
     notes = [*sets.notes, *_format_notes(sets.train, recipe.format.name)]
     info = start_info(policy, folder, recipe_name, command, started, notes)
+    _require_room(folder, policy)
     create_run_folder(folder, recipe, info)
     print(f"run folder  {folder}\nmodel       {policy.model.num_parameters():,} parameters on {device}", flush=True)
     print("".join(f"note        {note}\n" for note in notes), end="", flush=True)
@@ -79,6 +82,20 @@ def _to_the_end(
         # The error itself matters more than a disk that is too full to note it down.
         with suppress(UserError) if status == "failed" else nullcontext():
             write_info(folder, finished_info(info, status, step))
+
+
+def _require_room(folder: Path, policy: Policy) -> None:
+    """Return when the disk has room for the trained model, float32, as far as it tells now: it is saved at the end.
+
+    Raises: UserError otherwise.
+    """
+    place = next((each for each in folder.absolute().parents if each.is_dir()), Path())
+    needed, free = 4 * count_parameters(policy.model).trainable, shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"run.output_dir={folder.parent}: the trained model needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are "
+            "free; free the disk or choose another"
+        )
 
 
 def _require_solutions(train: tuple[Problem, ...], recipe: SftRecipe) -> None:
