@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mathgrpo.cli.options import Device, FormatName, Model
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ NAME = "evaluation"
 
 
 def eval_command(
-    model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
+    model: Model,
     problems: Annotated[
         str, typer.Option(help="generated, a file or folder, or a hub id; default: the run's own, else generated.")
     ] = "",
     split: Annotated[str, typer.Option(help="Split, or file stem in a folder; default: test.")] = "",
-    fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
+    fmt: FormatName = "",
     samples: Annotated[int, typer.Option(help="Sampled completions a problem, beside the greedy one.", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=5.0)] = 1.0,
     top_p: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=1.0)] = 1.0,
@@ -37,7 +38,7 @@ def eval_command(
     against: Annotated[
         Path | None, typer.Option(help="Compare with this evaluation: eval/NAME.json, or the folder of one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Measure a model: accuracy with its 95 % interval, format, length; and compare it with another evaluation.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mathgrpo.cli.options import refuse_idle
+from mathgrpo.cli.options import CheckDevice, CheckedProblems, refuse_idle
 
 
 def export_command(
@@ -23,11 +23,11 @@ def export_command(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Precision of merged weights; auto: what the run computed in."),
     ] = "auto",
-    check: Annotated[int, typer.Option(metavar="N", help="Held-out problems to solve again; 0: none.", min=0)] = 25,
+    check: CheckedProblems = 25,
     converter: Annotated[
         Path | None, typer.Option(metavar="FILE", help="llama.cpp's convert_hf_to_gguf.py, for gguf.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")] = "auto",
+    device: CheckDevice = "auto",
 ) -> None:
     """Write a trained model for other programs, and score it again.
 

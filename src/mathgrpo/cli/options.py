@@ -14,6 +14,16 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
 ]
 """The option of every command that takes a recipe."""
+Model = Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')]
+FormatName = Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Decode by the model's own forward pass, not by the fastest decoder.")
+]
+"""What the commands share that take a model to draw from."""
+CheckedProblems = Annotated[int, typer.Option(metavar="N", help="Held-out problems to solve again; 0: none.", min=0)]
+CheckDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")]
+"""What the commands share that write or upload a model and then score it again."""
 
 
 def refuse_idle(ctx: typer.Context, idle: Mapping[str, str], why: str) -> None:

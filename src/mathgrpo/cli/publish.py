@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mathgrpo.cli.options import refuse_idle
+from mathgrpo.cli.options import CheckDevice, CheckedProblems, refuse_idle
 
 
 def publish_command(
@@ -25,8 +25,8 @@ def publish_command(
     license_id: Annotated[
         str, typer.Option("--license", help="Licence id for the card, such as apache-2.0; default: the starter's.")
     ] = "",
-    check: Annotated[int, typer.Option(metavar="N", help="Held-out problems to solve again; 0: none.", min=0)] = 25,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")] = "auto",
+    check: CheckedProblems = 25,
+    device: CheckDevice = "auto",
 ) -> None:
     """Upload a trained model with a card made from its run; log in first with: hf auth login.
 

@@ -7,22 +7,21 @@ from typing import Annotated
 
 import typer
 
+from mathgrpo.cli.options import Device, FormatName, Model, Plain
 from mathgrpo.errors import UserError
 
 DEFAULT_NEW_TOKENS = 512
 
 
 def serve_command(
-    model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
+    model: Model,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need MATHGRPO_API_KEY.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
-    fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Decode by the model's own forward pass, not by the fastest decoder.")
-    ] = False,
+    fmt: FormatName = "",
+    device: Device = "auto",
+    plain: Plain = False,
 ) -> None:
     """Serve a model as the OpenAI API does: chat completions and completions, streamed or whole.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import refuse_idle, require_appendable
+from mathgrpo.cli.options import Device, FormatName, Model, Plain, refuse_idle, require_appendable
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Keep(StrEnum):
 
 def solve_command(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')],
+    model: Model,
     question: Annotated[
         str, typer.Argument(help="The question; without one, each line of standard input is one.")
     ] = "",
@@ -43,7 +43,7 @@ def solve_command(
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Append question, reasoning, answer and settings to this file.")
     ] = None,
-    fmt: Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")] = "",
+    fmt: FormatName = "",
     temperature: Annotated[
         float | None, typer.Option(help="0: always the likeliest token; default: 0, for problems 1.", min=0.0, max=5.0)
     ] = None,
@@ -52,10 +52,8 @@ def solve_command(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens at most.", min=1)] = 512,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Decode by the model's own forward pass, not by the fastest decoder.")
-    ] = False,
+    device: Device = "auto",
+    plain: Plain = False,
 ) -> None:
     """Ask a model, and watch it reason.
 

@@ -27,7 +27,7 @@ from mathgrpo.grpo.attention_flex import flex_mask
 from mathgrpo.grpo.attention_padded import padded_rows
 from mathgrpo.grpo.attention_varlen import varlen_segments
 
-# Shape legend: T packed rows, H query heads, K key heads, D head size.
+# Shape legend: T packed rows, H query heads, K key-value heads, D head size.
 
 ATTENTION_NAME = "mathgrpo_shared_prompt"
 """Name under which the packed attention is registered with transformers."""

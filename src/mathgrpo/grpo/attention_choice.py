@@ -22,7 +22,7 @@ from mathgrpo.grpo.attention_varlen import varlen_obstacle
 from mathgrpo.models.policy import base_model
 from mathgrpo.models.shape import head_shape
 
-# Shape legend: T packed rows, H query heads, K key heads, D head size.
+# Shape legend: T packed rows, H query heads, K key-value heads, D head size.
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """Largest difference of an output or gradient from sdpa's, as a share of its norm, that rounding explains."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mathgrpo.grpo.attention_varlen import in_compute_precision
 
-# Shape legend: T packed rows, W rows rounded up to tiles, B tiles, H query heads, K key heads, D head size.
+# Shape legend: T packed rows, W rows rounded up to tiles, B tiles, H query heads, K key-value heads, D head size.
 
 TILE = 128
 """Side of a tile of the block mask: FlexAttention's own default."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-# Shape legend: T packed rows, N prompts of P rows, R completions of C rows, H query heads, K key heads, D head size.
+# Shape legend: T packed rows, N prompts of P rows, R completions of C rows, H query heads, K key-value heads,
+# D head size.
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ lower right corner (torch.nn.attention.bias: "Flash accepts causal = True and fo
 right"): with q queries and k keys, query i sees keys up to i + k - q. With equal numbers that is the prompt's causal
 mask; with k - q prompt keys more, it is the completion's. One call serves both.
 
-Keys and values of a prompt are read once per completion. With the few key heads of grouped-query attention that copy
-is small (512 bytes a token and layer for Qwen2.5-0.5B) against the activations kept anyway.
+Keys and values of a prompt are read once per completion. With the few key-value heads of grouped-query attention that
+copy is small (512 bytes a token and layer for Qwen2.5-0.5B) against the activations kept anyway.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Shape legend: T packed rows, S gathered key rows, B segments, H query heads, K key heads, D head size.
+# Shape legend: T packed rows, S gathered key rows, B segments, H query heads, K key-value heads, D head size.
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def in_compute_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 @cache
 def _serves_grouped_heads() -> bool:
-    """Return whether varlen_attn takes fewer key heads than query heads, as it does from torch 2.12 on."""
+    """Return whether varlen_attn takes fewer key-value heads than query heads, as it does from torch 2.12 on."""
     from torch.nn.attention.varlen import varlen_attn
 
     return "enable_gqa" in inspect.signature(varlen_attn).parameters

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from mathgrpo.grpo.pack import Spans, bucket
 
-# Shape legend: T packed rows, R sequences of C rows in a block, L keys of each, K key heads with E query heads each,
-# W = K * (E + 2) heads of queries, keys and values together, D head size.
+# Shape legend: T packed rows, R sequences of C rows in a block, L keys of each, K key-value heads with E query heads
+# each, W = K * (E + 2) heads of queries, keys and values together, D head size.
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def build_blocks(
 
     The number of sequences in a block is padded too: CPU libraries keep a compiled product for every shape they meet.
 
-    heads: (key heads, query heads of each).
+    heads: (key-value heads, query heads of each).
     """
     prompts, completions = spans
     classes: dict[int, list[tuple[int, int, int]]] = {}

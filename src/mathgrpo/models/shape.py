@@ -21,7 +21,7 @@ class ModelSizes:
         matrices: weights in the layers' matrices, which the compute precision holds a second time.
         quantized: weights kept in 4 bits.
         layers, hidden, feed_forward, vocabulary: sizes by their usual names.
-        query_width, key_width: all query heads together, all key heads together.
+        query_width, key_width: all query heads together, all key-value heads together.
     """
 
     parameters: int
@@ -37,7 +37,7 @@ class ModelSizes:
 
 
 def head_shape(config: Any) -> tuple[int, int, int]:
-    """Return (query heads, key heads, head size) of a text config."""
+    """Return (query heads, key-value heads, head size) of a text config."""
     heads = config.num_attention_heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
     return heads, key_heads, getattr(config, "head_dim", None) or config.hidden_size // heads

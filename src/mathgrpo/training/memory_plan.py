@@ -15,8 +15,8 @@ from mathgrpo.grpo.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
 from mathgrpo.models.shape import ModelSizes
 from mathgrpo.text import gigabytes
 
-# Symbols: d hidden size, f feed-forward size, q and k widths of all query and all key heads, e bytes of a number in the
-# compute precision, V vocabulary.
+# Symbols: d hidden size, f feed-forward size, q and k widths of all query and all key-value heads, e bytes of a number
+# in the compute precision, V vocabulary.
 
 MARGIN = 0.10
 """Share of the device left free: fragmentation, kernels' workspaces, what else uses the device."""
