@@ -9,17 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mathgrpo.trainer import (
-        GRPOConfig,
-        GRPOTrainer,
+    from mathgrpo.trainer.config import GRPOConfig
+    from mathgrpo.trainer.script import (
         ModelConfig,
         ScriptArguments,
         TrlParser,
-        accuracy_reward,
-        get_cosine_scaled_reward,
         get_kbit_device_map,
         get_peft_config,
         get_quantization_config,
+    )
+    from mathgrpo.trainer.trainer import GRPOTrainer
+    from mathgrpo.trainer.trl_rewards import (
+        accuracy_reward,
+        get_cosine_scaled_reward,
         get_repetition_penalty_reward,
         get_soft_overlong_punishment,
         reasoning_accuracy_reward,
@@ -42,10 +44,21 @@ __all__ = [
     "reasoning_accuracy_reward",
     "think_format_reward",
 ]
+_MODULES = {"GRPOConfig": "config", "GRPOTrainer": "trainer"} | dict.fromkeys(
+    (
+        "ModelConfig",
+        "ScriptArguments",
+        "TrlParser",
+        "get_kbit_device_map",
+        "get_peft_config",
+        "get_quantization_config",
+    ),
+    "script",
+)
 
 
 def __getattr__(name: str) -> Any:
-    """Import the script interface on first use, so that `import mathgrpo` costs nothing."""
+    """Import the script interface on first use: the trainer brings torch, the config and `import mathgrpo` do not."""
     if name in __all__:
-        return getattr(importlib.import_module("mathgrpo.trainer"), name)
+        return getattr(importlib.import_module(f"mathgrpo.trainer.{_MODULES.get(name, 'trl_rewards')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from mathgrpo.text import duration, printable
 from mathgrpo.training.live import live_view
@@ -18,8 +18,6 @@ SPEED_EVERY = 10
 """Steps between two lines about speed in plain text; the first comes after the first step."""
 LINE_WIDTH = 80
 """Width of a line at most."""
-
-
 PARTS = {
     "reward": ("reward {:.3f}", 1.0),
     "accuracy": ("correct {:.0f} %", 100.0),
@@ -76,20 +74,33 @@ class Progress(Protocol):
         ...
 
 
-class TextProgress:
-    """Plain lines, for files and pipes."""
+class SilentProgress:
+    """Nothing at all: what every process but the main one shows."""
 
-    def __init__(self) -> None:
-        self._doing = ""
-        self._since_speed: list[Mapping[str, float]] = []
-
-    def __enter__(self) -> TextProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show nothing."""
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Show nothing."""
+
+
+class TextProgress(SilentProgress):
+    """Plain lines, for files and pipes."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+        self._since_speed: list[Mapping[str, float]] = []
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -110,27 +121,6 @@ class TextProgress:
             self._since_speed = []
             if line:
                 self.say(line)
-
-
-class SilentProgress:
-    """Nothing at all: what every process but the main one shows."""
-
-    def __enter__(self) -> SilentProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def say(self, text: str) -> None:
-        """Show nothing."""
-
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Show nothing."""
-
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Show nothing."""
 
 
 class LiveProgress:
