@@ -321,3 +321,28 @@ def test_the_completion_at_fault_is_not_looked_for_without_end(user: str, monkey
     monkeypatch.setattr(calling, "SEARCH_S", -1.0)
     message = complaint(lambda: score({name: 1.0}, ["1", "2", "a"]))
     assert "raised JSONDecodeError" in message and "on the completion" not in message
+
+
+def test_a_function_handed_to_the_trainer_is_told_the_same() -> None:
+    from mathgrpo.trainer.rewards import RewardFunctions
+
+    def needs(completions: Any, hint: Any) -> list[float]:
+        return [1.0]
+
+    async def waits(completions: Any, hint: Any, **others: Any) -> list[float]:
+        return [1.0]
+
+    def adds(completions: Any) -> list[Any]:
+        return [1 + each for each in completions]
+
+    def parts(function: Any, **columns: Any) -> Any:
+        return RewardFunctions(function, None).parts(["p"], ["c"], ["c"], {"answer": ["1"], **columns})
+
+    for function in (needs, waits):
+        message = complaint(lambda function=function: parts(function))  # type: ignore[misc]
+        assert message == f'rewards."{function.__name__}": needs hint, which is not there; there are: ' + (
+            "prompts, completions, answer"
+        )
+        assert parts(function, hint=["h"]) == {function.__name__: (1.0,)}
+    message = complaint(lambda: parts(adds))
+    assert "raised TypeError: unsupported operand" in message and "on the completion 'c'" in message

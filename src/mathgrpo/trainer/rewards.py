@@ -7,6 +7,7 @@ import inspect
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -82,14 +83,18 @@ class RewardFunctions:
 
         That loop outlives the call, so a client that a function opens once (an HTTP session) stays usable.
         """
-        if not is_async(function):
-            return lambda **call: function(**accepted(function, call))
+
+        def plain(**call: Any) -> Any:
+            return function(**accepted(function, call))
 
         async def run(**call: Any) -> Any:
             coroutine = function(**accepted(function, call))
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
-        return run
+        adapted: Callable[..., Any] = run if is_async(function) else plain
+        with suppress(TypeError, ValueError):  # builtins have no signature
+            adapted.__signature__ = _taking_all(inspect.signature(function))  # type: ignore[attr-defined]
+        return adapted
 
     @cached_property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -127,6 +132,12 @@ def accepted(function: Callable[..., Any], call: Mapping[str, Any]) -> dict[str,
         return dict(call)
     names = {parameter.name for parameter in parameters}
     return {name: value for name, value in call.items() if name in names}
+
+
+def _taking_all(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature that takes all keywords and still names those it needs, to say which one is missing."""
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return signature.replace(parameters=[*own, inspect.Parameter("columns", inspect.Parameter.VAR_KEYWORD)])
 
 
 def is_async(function: Callable[..., Any]) -> bool:
