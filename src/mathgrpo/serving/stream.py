@@ -125,22 +125,24 @@ class _DecoderBatch:
 
 
 class _PlainBatch:
-    """Rows that the model itself decodes, whatever its architecture."""
+    """Rows that the model itself decodes, whatever its architecture; their prompt is read once."""
 
     def __init__(self, policy: Policy, prompt: Prompt, sampling: Sampling, count: int) -> None:
         self._policy, self._sampling = policy, sampling
         self._cache: Any = None
         self._sequences = torch.tensor([prompt.ids] * count, device=policy.device)
-        self._ids = self._sequences
+        self._ids = self._sequences[:1]
 
     def draw(self, keys: Tensor, position: int) -> list[int]:
         """Return the next token of every row."""
         with torch.no_grad(), self._policy.autocast():
             output = self._policy.causal_lm(input_ids=self._ids, past_key_values=self._cache, use_cache=True)
             draws = uniforms(keys, torch.full_like(keys, position))
-            tokens, _ = sample_tokens(output.logits[:, -1], draws, self._sampling)
+            tokens, _ = sample_tokens(output.logits[:, -1].expand(len(keys), -1), draws, self._sampling)
         self._sequences = torch.cat((self._sequences, tokens[:, None]), 1)
         self._cache = getattr(output, "past_key_values", None)
+        if self._cache is not None and position == 0 and len(keys) > 1:
+            self._cache.batch_repeat_interleave(len(keys))
         # Without a cache to go on from (recurrent models) the whole sequences are read again.
         self._ids = self._sequences if self._cache is None else tokens[:, None]
         drawn: list[int] = tokens.tolist()
