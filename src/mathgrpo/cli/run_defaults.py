@@ -21,6 +21,7 @@ def run_recipe(model: str) -> Recipe:
     from mathgrpo.config import Recipe
     from mathgrpo.config.load import read_toml, validated
     from mathgrpo.files import read_json_object
+    from mathgrpo.models.sources import run_of
 
     folder = Path(model).expanduser()
     exported = folder / "export.json"
@@ -28,14 +29,13 @@ def run_recipe(model: str) -> Recipe:
         record = read_json_object(exported)
         rollout = {"max_new_tokens": record.get("max_new_tokens")}
         return _asking(validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout}))
-    for run in (folder, *folder.resolve().parents[:2]) if folder.is_dir() else ():
-        config = run / "config.toml"
-        if config.is_file() and any((run / name).is_dir() for name in ("checkpoints", "model")):
-            data = read_toml(config)
-            # A supervised run has other sections; what both kinds have in common is all that is wanted here.
-            wanted: dict[str, Any] = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
-            return _asking(validated(Recipe, wanted))
-    return Recipe()
+    run = run_of(folder)
+    if run is None:
+        return Recipe()
+    data = read_toml(run / "config.toml")
+    # A supervised run has other sections; what both kinds have in common is all that is wanted here.
+    wanted: dict[str, Any] = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
+    return _asking(validated(Recipe, wanted))
 
 
 def _asking(recipe: Recipe) -> Recipe:

@@ -80,13 +80,21 @@ def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
         UserError: the chat template fails, the prompt has no token, or there is no solution for a leaky format.
     """
     text = problem_text(tokenizer, problem, fmt)
-    plain = fmt.leaky or not _has_template(tokenizer)
+    return prompt_of_text(tokenizer, text, problem.id, plain=fmt.leaky or not _has_template(tokenizer))
+
+
+def prompt_of_text(tokenizer: Any, text: str, name: str, *, plain: bool) -> Prompt:
+    """Return a text as a prompt; the noise of its completions is keyed by its name, a `question_id`.
+
+    plain: no chat template has written the text, so the tokenizer adds its own beginning-of-sequence token.
+    Raises: UserError when the tokenizer makes no token of it.
+    """
     ids = list(tokenizer(text, add_special_tokens=plain)["input_ids"])
     if plain and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     if not ids:
         raise UserError("model.path: its tokenizer makes no token of a prompt; use the one the model was trained with")
-    return Prompt(ids=tuple(ids), key=int(problem.id, 16) >> 1)
+    return Prompt(ids=tuple(ids), key=int(name, 16) >> 1)
 
 
 def _has_template(tokenizer: Any) -> bool:

@@ -39,6 +39,14 @@ def locate_model(path: str) -> str:
     return path
 
 
+def run_of(folder: Path) -> Path | None:
+    """Return the run folder that a folder is, or whose checkpoint it is; None when it belongs to no run."""
+    if not folder.is_dir():
+        return None
+    candidates = (folder, *folder.resolve().parents[:2])
+    return next((run for run in candidates if (run / "config.toml").is_file() and (run / "checkpoints").is_dir()), None)
+
+
 def _runs_beside(folder: Path) -> list[str]:
     """Return the run folders that lie where this folder would, none in the working directory itself."""
     places = [] if folder.parent == Path() else folder.parent.glob("*/config.toml")

@@ -13,7 +13,7 @@ from mathgrpo.config.recipe import Section
 from mathgrpo.evaluation.verdict import SUFFIXES
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import prompt_messages, prompt_text
-from mathgrpo.models.sources import adapter_base, locate_model
+from mathgrpo.models.sources import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
 from mathgrpo.report.load import RunData
 from mathgrpo.report.outcome import before_after_tables, run_verdicts
@@ -99,7 +99,7 @@ def started_from(source: Source) -> str:
     path, seen = started_with(source.run) if source.run is not None else source.location, 0
     while path and Path(path).expanduser().is_dir() and seen < 20:
         folder, seen = Path(path).expanduser().resolve(), seen + 1
-        run = next((f for f in (folder, *folder.parents[:2]) if (f / "config.toml").is_file()), None)
+        run = run_of(folder)
         base = adapter_base(locate_model(path)) if run is None else None
         if run is None and base is None:
             return folder.name

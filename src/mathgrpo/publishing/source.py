@@ -12,7 +12,7 @@ from mathgrpo.config.load import read_toml, validated
 from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.evaluation import evaluation_names, read_evaluation
 from mathgrpo.evaluation.records import Evaluation
-from mathgrpo.models.sources import adapter_base, locate_model
+from mathgrpo.models.sources import adapter_base, locate_model, run_of
 from mathgrpo.training.run_folder import CONFIG, read_info
 
 COMMON = ("run", "problems", "format")
@@ -53,7 +53,7 @@ def find_source(model: str) -> Source:
     """
     location = locate_model(model)
     base = adapter_base(location)
-    run = _run_of(Path(model).expanduser())
+    run = run_of(Path(model).expanduser())
     if run is None:
         folder = Path(location)
         name = folder.resolve().name if folder.is_dir() else model.rpartition("/")[2]
@@ -101,14 +101,6 @@ def started_with(run: Path) -> str:
     """Return model.path of a run of any kind, "" when it began with a new model."""
     supervised = supervised_recipe(run)
     return recipe_of_run(run).model.path if supervised is None else supervised.model.path
-
-
-def _run_of(folder: Path) -> Path | None:
-    """Return the run folder that a folder is, or whose checkpoint it is."""
-    if not folder.is_dir():
-        return None
-    candidates = (folder, *folder.resolve().parents[:2])
-    return next((run for run in candidates if (run / CONFIG).is_file() and (run / "checkpoints").is_dir()), None)
 
 
 def _step_of(checkpoint: Path) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats import Format
-from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.formats.chat import encode_prompt, prompt_of_text
 from mathgrpo.models import Policy
 from mathgrpo.serving.requests import ApiError, Message
 from mathgrpo.types import Problem, Prompt, question_id
@@ -38,22 +38,20 @@ def chat_prompt(policy: Policy, messages: Sequence[Message], fmt: Format) -> Pro
     if in_format(messages):
         asked = [(role, fmt.user_turn(text) if role == "user" else text) for role, text in turns]
         turns = [("system", fmt.system_prompt), *asked]
-    return _encoded(policy, _conversation_text(policy, turns), special=not policy.tokenizer.chat_template)
+    return _encoded(policy, _conversation_text(policy, turns), plain=not policy.tokenizer.chat_template)
 
 
 def text_prompt(policy: Policy, text: str) -> Prompt:
     """Return a text as a prompt, as the tokenizer reads any text."""
-    return _encoded(policy, text, special=True)
+    return _encoded(policy, text, plain=True)
 
 
-def _encoded(policy: Policy, text: str, *, special: bool) -> Prompt:
+def _encoded(policy: Policy, text: str, *, plain: bool) -> Prompt:
     """Return a text's tokens; the noise of its completions is keyed by it, as a problem's is by the question."""
-    ids = list(policy.tokenizer(text, add_special_tokens=special)["input_ids"])
-    if special and len(ids) > 1 and ids[-1] == policy.tokenizer.eos_token_id:
-        ids.pop()
-    if not ids:
-        raise ApiError(400, "prompt: the tokenizer makes no token of it")
-    return Prompt(tuple(ids), key=int(question_id(text), 16) >> 1)
+    try:
+        return prompt_of_text(policy.tokenizer, text, question_id(text), plain=plain)
+    except UserError:
+        raise ApiError(400, "prompt: the tokenizer makes no token of it") from None
 
 
 def _conversation_text(policy: Policy, turns: list[tuple[str, str]]) -> str:
