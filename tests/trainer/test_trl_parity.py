@@ -118,6 +118,9 @@ def test_weights_after_three_steps_equal_those_of_trl(tmp_path: Path, overrides:
     assert ours.state.global_step == theirs.state.global_step == STEPS
 
 
+GSPO = {"importance_sampling_level": "sequence", "beta": 0.0, "epsilon": 0.02, "epsilon_high": 0.03}
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -125,9 +128,15 @@ def test_weights_after_three_steps_equal_those_of_trl(tmp_path: Path, overrides:
         {"steps_per_generation": 4, "loss_type": "dr_grpo", "max_steps": 5, "scale_rewards": "batch"},
         {"generation_batch_size": 16, "mask_truncated_completions": True},
         {"steps_per_generation": 1, "loss_type": "grpo"},
+        {"steps_per_generation": 4, "num_iterations": 2, "loss_type": "grpo", "max_steps": 8, **GSPO},
+        {"num_iterations": 3, "loss_type": "dapo", "max_steps": 6, **GSPO},
+        {"loss_type": "grpo", **GSPO},
         {"steps_per_generation": 1, "loss_type": "dr_grpo", "scale_rewards": "batch"},
     ],
-    ids=["two parts", "two parts twice", "batch", "by size", "two generations", "two generations, batch"],
+    ids=[
+        "two parts", "two parts twice", "batch", "by size", "two generations", "gspo, two parts twice", "gspo, dapo",
+        "gspo, one step", "two generations, batch",
+    ],
 )  # fmt: skip
 def test_weights_of_divided_and_of_joined_generations_equal_those_of_trl(
     tmp_path: Path, overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -141,6 +150,9 @@ def test_weights_of_divided_and_of_joined_generations_equal_those_of_trl(
     theirs, ours = _theirs(tmp_path / "trl", overrides), _ours(tmp_path / "ours", overrides)
     require_same_weights(theirs, ours)
     assert ours.state.global_step == theirs.state.global_step == overrides.get("max_steps", STEPS)
+    if "importance_sampling_level" in overrides and overrides.get("num_iterations", 1) > 1:
+        held = [line["clip_ratio/region_mean"] for line in ours.state.log_history if "loss" in line]
+        assert max(held) > 0.0, "some completions must be held back for this test to mean anything"
 
 
 def test_logs_equal_those_of_trl(tmp_path: Path) -> None:

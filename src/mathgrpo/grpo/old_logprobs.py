@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mathgrpo.grpo.gradient import Step, micro_batch_of
 from mathgrpo.grpo.logprobs import chunked_logprobs
+from mathgrpo.grpo.loss import clip_flags
 from mathgrpo.grpo.pack import plan_micro_batches
 from mathgrpo.models.policy import resting
 
@@ -85,3 +86,43 @@ def weigh_advantages(step: Step, importance: Importance) -> dict[str, float]:
     weights_R = torch.cat(weight_of)
     names = ("importance/mean", "importance/min", "importance/max")
     return dict(zip(names, torch.stack([weights_R.mean(), *weights_R.aminmax()]).tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRatios:
+    """One ratio a completion, s = exp(mean of log p_now / p_sampled over its tokens), for an optimizer step.
+
+    The gradient of -min(s A, clip(s) A) is that of -(s A) log p, averaged over the tokens, where the clip does not hold
+    s back, and 0 elsewhere: so s A takes the advantage's place, and the ratio is to the policy as it is now. That takes
+    one more forward pass. Not for a KL term, whose ratio is the token's.
+
+    Source: GSPO (arXiv 2507.18071) eq. 5; TRL 1.16, importance_sampling_level="sequence".
+
+    Attributes:
+        sampled_M, advantages_M: log-probs of the policy that sampled, and the advantages, before any step.
+    """
+
+    sampled_M: Tensor
+    advantages_M: Tensor
+
+    @classmethod
+    def of(cls, step: Step) -> SequenceRatios:
+        """Return the ratios to the policy as it is now. Needs `fill_old_logprobs`."""
+        return cls(step.old_logprobs_M.clone(), step.tokens.advantages_M)
+
+    def set_for(self, step: Step) -> dict[str, float]:
+        """Have the coming optimizer step use them; return the shares of completions that the clip holds back."""
+        fill_old_logprobs(step)
+        section, scaled_M = step.section, self.advantages_M.clone()
+        low, high = torch.zeros(2, device=scaled_M.device).unbind()
+        count = 0
+        for piece in step.pieces:
+            for g in piece.completions:
+                begin = step.tokens.offsets[piece.group][g]
+                rows = slice(begin, begin + len(step.groups[piece.group].completions[g].ids))
+                ratio = torch.exp((step.old_logprobs_M[rows] - self.sampled_M[rows]).mean())
+                held = clip_flags(ratio, self.advantages_M[begin], section.epsilon_low, section.epsilon_high)
+                scaled_M[rows] *= torch.where(held[0] | held[1], 0.0, ratio)
+                low, high, count = low + held[0], high + held[1], count + 1
+        step.tokens = replace(step.tokens, advantages_M=scaled_M)
+        return {"clip_ratio/low": float(low) / max(1, count), "clip_ratio/high": float(high) / max(1, count)}

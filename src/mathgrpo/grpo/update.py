@@ -15,7 +15,7 @@ from mathgrpo.distributed import SINGLE, World
 from mathgrpo.grpo.gradient import Step, step_gradient
 from mathgrpo.grpo.modes import update_mode
 from mathgrpo.grpo.movement import moved_fraction, weight_sample
-from mathgrpo.grpo.old_logprobs import Importance, fill_old_logprobs, weigh_advantages
+from mathgrpo.grpo.old_logprobs import Importance, SequenceRatios, fill_old_logprobs, weigh_advantages
 from mathgrpo.grpo.pack import Piece, pieces_with_loss
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.serving import unshared_reason
@@ -73,6 +73,7 @@ def policy_update(
     world: World = SINGLE,
     parts: Sequence[Sequence[Piece]] = (),
     look_ahead: Importance | None = None,
+    by_sequence: bool = False,
 ) -> UpdateStats:
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
@@ -89,6 +90,7 @@ def policy_update(
         whole does: its token weights are multiplied by the number of parts. The old log-probs are then those of one
         forward pass before the first step.
     look_ahead: importance weights that take a forward pass before the first step, other than section.importance.
+    by_sequence: one ratio for each completion, not for each token; not with a KL term.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
     """
     check_update(groups, section, reference)
@@ -103,8 +105,10 @@ def policy_update(
     notes = choose_step_attention(step)
     before = weight_sample(_parameters(optimizer))
     with attention_of(step), update_mode(policy.model):
-        weighed = _look_ahead(step, len(turns), look_ahead)
-        history, counts = _take_steps(step, optimizer, turns, shares, max_grad_norm, world)
+        by_sequence = by_sequence and section.updates_per_rollout > 1  # else every ratio is 1
+        weighed = _look_ahead(step, len(turns) > 1 or by_sequence, look_ahead)
+        ratios = SequenceRatios.of(step) if by_sequence else None
+        history, counts = _take_steps(step, optimizer, turns, shares, max_grad_norm, world, ratios)
     moved = moved_fraction(before, weight_sample(_parameters(optimizer)))
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
@@ -121,11 +125,12 @@ def policy_update(
 
 def _take_steps(
     step: Step, optimizer: torch.optim.Optimizer, turns: Sequence[list[Piece]], shares: Sequence[list[Piece]],
-    max_grad_norm: float, world: World,
+    max_grad_norm: float, world: World, ratios: SequenceRatios | None,
 ) -> tuple[list[dict[str, float]], list[int]]:  # fmt: skip
     """Take the optimizer steps; return the metrics of each, and the last one's [micro-batches, tokens].
 
     turns: the pieces of each optimizer step, round and round; shares: what this process computes of them.
+    ratios: of whole completions, in place of tokens.
     Raises: NonFiniteError before the weights change.
     """
     parameters = _parameters(optimizer)
@@ -134,11 +139,12 @@ def _take_steps(
     for index in range(step.section.updates_per_rollout):
         turn, first = index % len(turns), index < len(turns)
         step.pieces = shares[turn]
+        clipped = ratios.set_for(step) if ratios is not None else {}
         totals, counts = step_gradient(step, optimizer, first=first)
         world.sum_gradients(parameters)
         totals, counts, step.token_budget = summed_step(world, totals, counts, step.token_budget)
         norm = _fill_and_norm(parameters)
-        metrics = _metrics(step, turns[turn], totals, norm, first=first, parts=len(turns))
+        metrics = _metrics(step, turns[turn], totals, norm, first=first, parts=len(turns)) | clipped
         _require_finite(metrics, optimizer, index)
         torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
         optimizer.step()
@@ -165,9 +171,9 @@ def _own(world: World, groups: Sequence[RolloutGroup], pieces: list[Piece], *, s
     return divided(groups, pieces, world.size, shared_prompt=shared_prompt)[world.rank]
 
 
-def _look_ahead(step: Step, num_parts: int, importance: Importance | None) -> dict[str, float]:
+def _look_ahead(step: Step, needs_old: bool, importance: Importance | None) -> dict[str, float]:
     """Compute old log-probs before the first optimizer step where it needs them all; return the weights' metrics."""
-    if num_parts == 1 and importance is None:
+    if not needs_old and importance is None:
         return {}
     fill_old_logprobs(step)
     step.old_known = True

@@ -26,6 +26,7 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     "loss_type": (LOSSES, "of these, dapo is TRL's default"),
     "optim": (OPTIMIZERS, "for another one pass optimizers=(optimizer, None) to the trainer"),
     "lr_scheduler_type": (SCHEDULES, "for another one pass optimizers=(optimizer, scheduler) to the trainer"),
+    "importance_sampling_level": (("token", "sequence"), "as in TRL"),
     "scale_rewards": (("group", "none", "batch"), "or True and False"),
     "multi_objective_aggregation": (("sum_then_normalize", "normalize_then_sum"), "as in TRL"),
     "logging_strategy": (("steps", "epoch", "no"), "as in transformers"),
@@ -71,6 +72,11 @@ def check_config(config: GRPOConfig) -> None:
         _check_vllm(config)
     if not (math.isfinite(config.epsilon) and config.epsilon > 0.0):
         raise UserError(f"epsilon={config.epsilon}: must be above 0; TRL's default is 0.2")
+    if config.importance_sampling_level == "sequence" and config.beta > 0:
+        raise UserError(
+            f'importance_sampling_level="sequence", beta={config.beta:g}: one ratio for each completion has no KL '
+            'term here, as GSPO is published; set beta=0, or use "token"'
+        )
     unknown = [name for name in config.report_to or [] if name not in TRACKERS]
     if unknown:
         raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(TRACKERS)}, or none")

@@ -120,6 +120,8 @@ class GRPOConfig(RunFacts):
     epsilon: float = 0.2
     """From 1 on there is no lower bound, as a ratio is never below 0."""
     epsilon_high: float | None = None
+    importance_sampling_level: str = "token"
+    """token, or sequence (GSPO: one ratio for each completion; without a KL term)."""
     loss_type: str = "dapo"
     """dapo, grpo, dr_grpo or bnpo."""
     scale_rewards: str = "group"

@@ -111,10 +111,6 @@ NOT_SERVED: dict[str, tuple[Any, str]] = {
     "vllm_guided_decoding_regex": (None, "leave it out and pay for the format in a reward function"),
     "repetition_penalty": (1.0, "leave it out: its samples are not the policy's; penalise repetition in a reward"),
     "delta": (None, "use epsilon and epsilon_high"),
-    "importance_sampling_level": (
-        "token",
-        'use "token"; with one optimizer step on each rollout every ratio is 1 at either level',
-    ),
     "off_policy_mask_threshold": (None, "leave it out: completions are never older than num_iterations updates"),
     "use_bias_correction_kl": (True, "leave it out: the KL term is always the corrected one, TRL's default"),
     "top_entropy_quantile": (1.0, "leave it out: every completion token counts"),

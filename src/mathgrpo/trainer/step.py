@@ -86,7 +86,7 @@ class Machinery:
                 self.policy, optimizer, scored.groups, grpo_section(args, updates), temperature=args.temperature,
                 max_new_tokens=args.max_completion_length, max_grad_norm=args.max_grad_norm or float("inf"),
                 reference=self.reference, token_budget=token_budget, parts=parts,
-                look_ahead=look_ahead_importance(args),
+                look_ahead=look_ahead_importance(args), by_sequence=args.importance_sampling_level == "sequence",
             )  # fmt: skip
 
     @contextmanager
