@@ -34,7 +34,7 @@ def model_card(
     tokenizer: the published one, by whose chat template the example asks.
     license_id: a hub licence id; empty: the starter's own where it is the base, else none is claimed.
     """
-    metadata = card_data(source, run, repo, license_id, kind).to_yaml()
+    metadata = card_data(source, run, license_id, kind).to_yaml()
     parts = [
         f"---\n{metadata}\n---",
         f"# {source.name}",
@@ -47,7 +47,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def card_data(source: Source, run: RunData, repo: str, license_id: str, kind: str) -> Any:
+def card_data(source: Source, run: RunData, license_id: str, kind: str) -> Any:
     """Return the card's metadata; what is only a folder on this machine is not named in it."""
     from huggingface_hub import EvalResult, ModelCardData
 
