@@ -74,6 +74,12 @@ def test_deepseek_r1_joins_four_generations_in_a_step(run: Run) -> None:
     assert all("kl" in line for line in steps_of(names))
 
 
+def test_gspo_holds_completions_back(run: Run, tmp_path: Path) -> None:
+    names = run("gspo.py")
+    assert [line["step"] for line in steps_of(names)] == [4, 8, 12, 16] and moved(names, tmp_path)
+    assert max(line["clip_ratio/region_mean"] for line in steps_of(names)) > 0.0
+
+
 def test_dapo_with_three_weighted_rewards(run: Run) -> None:
     names = run("dapo.py")
     line = steps_of(names)[0]
