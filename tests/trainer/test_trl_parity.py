@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import mathgrpo
 from fakes import tiny_model, tiny_tokenizer
@@ -60,7 +61,7 @@ class MadeUp:
         return rows
 
 
-def _theirs(folder: Path, overrides: dict[str, Any]) -> Any:
+def _theirs(folder: Path, overrides: dict[str, Any], model: Any = None) -> Any:
     trl = pytest.importorskip("trl")
     from datasets import Dataset
 
@@ -73,7 +74,7 @@ def _theirs(folder: Path, overrides: dict[str, Any]) -> Any:
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     trainer = trl.GRPOTrainer(
-        model=str(folder / "model"), args=trl.GRPOConfig(str(folder), **(SHARED | overrides)),
+        model=model or str(folder / "model"), args=trl.GRPOConfig(str(folder), **(SHARED | overrides)),
         processing_class=tokenizer,
         reward_funcs=[reward, second_reward], train_dataset=Dataset.from_list(ROWS), rollout_func=rollout,
     )  # fmt: skip
@@ -81,9 +82,9 @@ def _theirs(folder: Path, overrides: dict[str, Any]) -> Any:
     return trainer
 
 
-def _ours(folder: Path, overrides: dict[str, Any]) -> GRPOTrainer:
+def _ours(folder: Path, overrides: dict[str, Any], model: Any = None) -> GRPOTrainer:
     trainer = GRPOTrainer(
-        model=tiny_model(seed=0), args=GRPOConfig(str(folder), **(SHARED | overrides)),
+        model=model or tiny_model(seed=0), args=GRPOConfig(str(folder), **(SHARED | overrides)),
         processing_class=tiny_tokenizer(),
         reward_funcs=[reward, second_reward], train_dataset=ROWS,
     )  # fmt: skip
@@ -153,6 +154,33 @@ def test_weights_of_divided_and_of_joined_generations_equal_those_of_trl(
     if "importance_sampling_level" in overrides and overrides.get("num_iterations", 1) > 1:
         held = [line["clip_ratio/region_mean"] for line in ours.state.log_history if "loss" in line]
         assert max(held) > 0.0, "some completions must be held back for this test to mean anything"
+
+
+def adapted(*, trained: bool) -> Any:
+    """A tiny model with an adapter, which changes something already if it is trained."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(7)
+    model = get_peft_model(tiny_model(seed=0), LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"]))
+    for name, parameter in model.named_parameters():
+        if trained and "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["fresh", "trained"])
+def test_an_adapter_after_three_steps_equals_that_of_trl(tmp_path: Path, trained: bool) -> None:
+    """The KL term's reference is the model without a fresh adapter, and with a trained one as it came."""
+    overrides = {"num_iterations": 2, "max_steps": 6, "beta": 0.2}
+    theirs = _theirs(tmp_path / "trl", overrides, adapted(trained=trained))
+    ours = _ours(tmp_path / "ours", overrides, adapted(trained=trained))
+    start = dict(adapted(trained=trained).named_parameters())
+    after = dict(theirs.model.named_parameters())
+    changes = {n: p.detach() - start[n].detach() for n, p in ours.model.named_parameters() if "lora_" in n}
+    largest = max(float(change.abs().max()) for change in changes.values())
+    assert largest > 1e-3 and len(changes) == 8
+    for name, change in changes.items():
+        assert float((change - (after[name].detach() - start[name].detach())).abs().max()) < 1e-3 * largest, name
 
 
 def test_logs_equal_those_of_trl(tmp_path: Path) -> None:
