@@ -297,22 +297,28 @@ def test_the_command_ends_before_step_0_with_one_line(
 
 
 @pytest.mark.slow
-def test_a_fault_in_the_middle_of_a_run_names_the_completion_and_keeps_the_run(tmp_path: Path) -> None:
-    (tmp_path / "late.py").write_text(
-        "calls = 0\n"
-        "def late(completions, **columns):\n"
-        "    global calls\n"
-        "    calls += 1\n"
-        "    return [1.0 if calls < 3 else float('nan') for _ in completions]\n"
-    )
-    arguments = ["train", "demo", "--tiny", "--set", f"rewards.{tmp_path}/late.py:late=0.5", "--set", "run.name=r"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mathgrpo", *arguments, "--set", f"run.output_dir={tmp_path}"],
-        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 2 and done.stderr.startswith("error: rewards.") and done.stderr.count("\n") == 1
-    assert 'late.py:late": returned nan for the completion ' in done.stderr
-    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "failed"
+def test_a_fault_in_the_middle_of_a_run_names_the_completion_and_loses_nothing(tmp_path: Path) -> None:
+    late, run = tmp_path / "late.py", tmp_path / "r"
+    counted = "calls = 0\ndef late(completions, **columns):\n    global calls\n    calls += 1\n"
+    late.write_text(counted + "    return [0.0 if calls < 4 else float('nan') for _ in completions]\n")
+    sets = [f"rewards.{late}:late=0.5", "run.name=r", f"run.output_dir={tmp_path}", "training.checkpoint_every=0"]
+
+    def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mathgrpo", "train", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+
+    done = train("demo", "--tiny", *(word for each in sets for word in ("--set", each)))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f'error: step 3: rewards."{late}:late": returned nan for the completion ')
+    assert done.stderr.endswith(f"; mend it and go on with mathgrpo train --resume {run}\n")
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-2"]
+
+    late.write_text("def late(completions, **columns): return [0.0] * len(completions)\n")
+    done = train("--resume", str(run))
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4] and json.loads((run / "run.json").read_text())["status"] == "finished"
 
 
 def test_the_completion_at_fault_is_not_looked_for_without_end(user: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ def _one_step(run: Run) -> None:
     make_room(ready.engine)
     rolled_out = clock()
     run.progress.doing("reward")
-    groups = with_advantages(reward_together(world, drawn, ready.fmt, ready.suite), recipe.grpo.advantage_scale)
+    groups = _rewarded(run, drawn)
     rewarded = clock()
     run.stop.check()  # nothing has changed yet: the step can be abandoned and taken again after a resume
     run.progress.doing("update")
@@ -198,6 +198,16 @@ def _one_step(run: Run) -> None:
     run.record.notes(stats.notes, run.progress.say)
     run.pace.step(clock() - started)
     run.progress.step(metrics, _steps(run), run.pace.seconds_left(_steps(run) - run.step, _evaluations_left(run)))
+
+
+def _rewarded(run: Run, drawn: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+    """Return a step's groups with rewards and advantages; a reward that fails is told after the weights are saved."""
+    try:
+        rewarded = reward_together(run.ready.world, drawn, run.ready.fmt, run.ready.suite)
+    except UserError as error:
+        how = f"; mend it and go on with mathgrpo train --resume {run.record.folder}" if _save(run) else ""
+        raise UserError(f"step {run.step + 1}: {error}{how}") from error
+    return with_advantages(rewarded, run.ready.recipe.grpo.advantage_scale)
 
 
 def _sampling(recipe: Recipe, step: int) -> Sampling:
