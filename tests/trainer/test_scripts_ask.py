@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from fakes import tiny_model, tiny_tokenizer
@@ -266,3 +267,39 @@ def test_what_the_engine_cannot_learn_is_told_before_work_starts(tmp_path: Path)
     picture = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
     with pytest.raises(UserError, match="a prompt has a picture"):
         trainer(tmp_path, train_dataset=[{"prompt": picture}] * 4).train()
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_the_best_model_is_loaded_at_the_end(tmp_path: Path, adapter: bool) -> None:
+    """Rewards that rise and fall again: the best of three checkpoints is kept, and loaded."""
+    level = {2: 1.0, 4: 3.0, 6: 2.0}
+
+    def reward(completions: list[Any], trainer_state: Any, **_: Any) -> list[float]:
+        return [value / 1000 + level.get(trainer_state.global_step, 0.0) for value in length_reward(completions)]
+
+    run = trainer(
+        tmp_path, reward_funcs=reward, max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="steps",
+        save_steps=2, save_total_limit=1, eval_dataset=ROWS[:2], load_best_model_at_end=True, learning_rate=1e-2,
+        metric_for_best_model="reward", peft_config=lora() if adapter else None,
+    )  # fmt: skip
+    run.train()
+    assert run.state.best_global_step == 4 and run.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    run.save_model(str(tmp_path / "final"))
+    name = "adapter_model.safetensors" if adapter else "model.safetensors"
+    final = load_file(tmp_path / "final" / name)
+    best, last = (load_file(tmp_path / f"checkpoint-{step}" / name) for step in (4, 6))
+    assert all(torch.equal(final[key], best[key]) for key in best)
+    assert any(not torch.equal(final[key], last[key]) for key in last)
+
+
+def test_a_best_model_that_cannot_be_known_is_told(tmp_path: Path) -> None:
+    for fields, message in (
+        ({}, "metric_for_best_model=None"),
+        ({"metric_for_best_model": "eval_loss"}, "metric_for_best_model='eval_loss'"),
+        ({"metric_for_best_model": "reward"}, "load_best_model_at_end=True: eval_strategy='no'"),
+        ({"metric_for_best_model": "reward", "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 2,
+          "save_steps": 3}, "save_steps=3: must be a multiple of eval_steps=2"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"^{message}"):
+            config(tmp_path, load_best_model_at_end=True, **fields)

@@ -67,10 +67,11 @@ def checkpoints(output_dir: str) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[11:]))
 
 
-def remove_old(output_dir: str, limit: int | None) -> None:
-    """Remove all but the newest `limit` checkpoints; None keeps all."""
+def remove_old(output_dir: str, limit: int | None, best: str | None = None) -> None:
+    """Remove all but the newest `limit` checkpoints and the best one; None keeps all."""
     for folder in checkpoints(output_dir)[: -limit if limit else 0]:
-        shutil.rmtree(folder, ignore_errors=True)
+        if str(folder) != best:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_checkpoint(resume: str | bool | Path, output_dir: str) -> Path:
@@ -102,7 +103,7 @@ def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any
     from transformers import TrainerState
 
     try:
-        _load_weights(folder, policy)
+        load_weights(folder, policy)
         load_optimizer_tensors(policy.model, optimizer, load_file(folder / OPTIMIZER))
         if (folder / SCHEDULER).is_file():
             scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
@@ -120,7 +121,11 @@ def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any
         ) from error
 
 
-def _load_weights(folder: Path, policy: Policy) -> None:
+def load_weights(folder: Path, policy: Policy) -> None:
+    """Put the weights of a checkpoint, or its adapter, into the model.
+
+    Raises: whatever reading it raises; ValueError when it belongs to another model.
+    """
     model = policy.model
     if hasattr(model, "peft_config"):
         from peft import load_peft_weights, set_peft_model_state_dict

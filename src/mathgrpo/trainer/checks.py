@@ -31,7 +31,7 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     "multi_objective_aggregation": (("sum_then_normalize", "normalize_then_sum"), "as in TRL"),
     "logging_strategy": (("steps", "epoch", "no"), "as in transformers"),
     "eval_strategy": (("steps", "epoch", "no"), "as in transformers"),
-    "save_strategy": (("steps", "epoch", "no"), '"best" needs load_best_model_at_end, which is not served'),
+    "save_strategy": (("steps", "epoch", "no"), '"best" is not served, load_best_model_at_end is'),
     "vllm_mode": (("server", "colocate"), "as in TRL"),
     "vllm_model_impl": (("vllm", "transformers"), "as in TRL"),
     "hub_strategy": (("every_save", "end"), "the optimizer's state is never uploaded"),
@@ -66,6 +66,7 @@ def check_config(config: GRPOConfig) -> None:
             raise UserError(f"{name}={getattr(config, name)!r}: must be a whole number")
     _check_optional(config)
     _check_intervals(config)
+    _check_best(config)
     _check_batch(config)
     _check_sampling(config)
     if config.use_vllm:
@@ -107,6 +108,26 @@ def _check_intervals(config: GRPOConfig) -> None:
         steps, strategy = getattr(config, f"{what}_steps"), getattr(config, f"{what}_strategy")
         if strategy == "steps" and not steps > 0:
             raise UserError(f'{what}_steps={steps}: must be above 0; use {what}_strategy="no" for never')
+
+
+def _check_best(config: GRPOConfig) -> None:
+    if not config.load_best_model_at_end:
+        return
+    if config.metric_for_best_model is None or config.metric_for_best_model.removeprefix("eval_") == "loss":
+        raise UserError(
+            f"metric_for_best_model={config.metric_for_best_model!r}: load_best_model_at_end needs one that "
+            'evaluations have, such as "eval_reward"'
+        )
+    if config.eval_strategy != config.save_strategy or config.eval_strategy == "no":
+        raise UserError(
+            f"load_best_model_at_end=True: eval_strategy={config.eval_strategy!r} and save_strategy="
+            f'{config.save_strategy!r} must be the same, "steps" or "epoch"'
+        )
+    if config.eval_strategy == "steps" and config.save_steps % (config.eval_steps or 1):
+        raise UserError(
+            f"save_steps={config.save_steps:g}: must be a multiple of eval_steps={config.eval_steps:g} for "
+            "load_best_model_at_end, so that every checkpoint has an evaluation"
+        )
 
 
 def _check_batch(config: GRPOConfig) -> None:

@@ -188,6 +188,8 @@ class GRPOConfig(RunFacts):
     metric_for_best_model: str | None = None
     """Metric of evaluations that state.best_metric follows, as EarlyStoppingCallback needs."""
     greater_is_better: bool | None = None
+    load_best_model_at_end: bool = False
+    """Needs metric_for_best_model, and evaluations and checkpoints at the same steps."""
 
     # Checkpoints and hub.
     save_strategy: str = "steps"

@@ -125,7 +125,6 @@ NOT_SERVED: dict[str, tuple[Any, str]] = {
     "optim_target_modules": (None, "pass a peft_config to train a part of the model"),
     "auto_find_batch_size": (False, "leave it out: micro-batches are halved by themselves when memory runs out"),
     "enable_jit_checkpoint": (False, "use save_steps"),
-    "load_best_model_at_end": (False, "use eval_strategy and save_strategy, and pick a checkpoint-N yourself"),
     "fsdp": (None, _SEVERAL_DEVICES),
     "deepspeed": (None, _SEVERAL_DEVICES),
     "parallelism_config": (None, _SEVERAL_DEVICES),

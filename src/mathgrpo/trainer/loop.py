@@ -11,7 +11,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.grpo import NonFiniteError
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.outside import keep_log
-from mathgrpo.trainer.checkpoint import remove_old, save_checkpoint
+from mathgrpo.trainer.checkpoint import load_weights, remove_old, save_checkpoint
 from mathgrpo.trainer.completions import log_completions
 from mathgrpo.trainer.dataset import PromptOrder, Schedule
 from mathgrpo.trainer.hub import push
@@ -155,8 +155,10 @@ class Loop:
         folder = Path(self._args.output_dir) / f"checkpoint-{state.global_step}"
         position = {"rollout": self._rollout, "token_budget": self._token_budget or 0}
         policy = self._machinery.policy
+        if state.best_global_step == state.global_step:
+            state.best_model_checkpoint = str(folder)
         save_checkpoint(folder, policy, trainer.optimizer, trainer.lr_scheduler, state, position, self._args)
-        remove_old(self._args.output_dir, self._args.save_total_limit)
+        remove_old(self._args.output_dir, self._args.save_total_limit, state.best_model_checkpoint)
         if self._args.push_to_hub and self._args.hub_strategy == "every_save":
             self._push(folder)
         return folder
@@ -168,10 +170,23 @@ class Loop:
         except UserError as error:
             warnings.warn(str(error), stacklevel=2)
 
+    def _load_best(self) -> None:
+        state = self._trainer.state
+        if state.best_model_checkpoint is None:
+            warnings.warn(
+                f"load_best_model_at_end: no checkpoint was written at step {state.best_global_step}, where "
+                f"{self._args.metric_for_best_model} was best; the model is the last one",
+                stacklevel=2,
+            )
+            return
+        load_weights(Path(state.best_model_checkpoint), self._machinery.policy)
+
     def _finish(self, started: float, first_step: int) -> Any:
         from transformers.trainer_utils import TrainOutput, speed_metrics
 
         trainer, steps = self._trainer, self._trainer.state.global_step - first_step
+        if self._args.load_best_model_at_end:
+            self._load_best()
         loss = sum(self._losses) / len(self._losses) if self._losses else 0.0
         samples = steps * self._args.per_device_train_batch_size * self._args.gradient_accumulation_steps
         metrics = speed_metrics("train", started, num_samples=samples, num_steps=steps)
