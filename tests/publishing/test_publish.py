@@ -311,7 +311,32 @@ def test_a_supervised_run_is_not_said_to_be_trained_with_grpo(start: str, run: P
     start = "`some/model`" if path else "new weights"
     assert f"trained on worked solutions (supervised) from {start} (all weights) on ana/sums" in card
     assert "license:" not in card.split("---")[1], "the starter was not its base"
-    assert "Not known: the run has no evaluation before" in card and "held-out problems solved, 95 % interval" in card
+    assert "Not known: there is no evaluation before" in card and "held-out problems solved, 95 % interval" in card
     assert "`mathgrpo sft FILE`" in card
     shown = tomllib.loads(card.split("```toml\n")[1].split("```")[0])
     assert shown["stages"][0]["tokens"] == 5 and "rewards" not in shown and "grpo" not in shown
+
+
+def test_an_earlier_checkpoints_card_has_its_own_numbers_and_none_of_the_last_ones(run: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from mathgrpo.evaluation import read_evaluation, write_evaluation
+
+    copy = Path(shutil.copytree(run, tmp_path / "runs" / "copy"))
+    # Evaluations that tell the three apart: none right before, five of eight after step 2, all after the last.
+    for name, right in (("before", 0), ("step-2", 5), ("after", 8)):
+        found = read_evaluation(run, name)
+        records = tuple(
+            replace(record, greedy=replace(record.greedy, verdict="correct" if i < right else "wrong"))
+            for i, record in enumerate(found.records)
+        )
+        write_evaluation(replace(found, records=records), copy, name)
+    card = stage(str(copy / "checkpoints" / "step-2"), "small", tmp_path / "two", check=0).card
+    assert "held-out accuracy 0.0 % → 62.5 %" in card and "100.0 %" not in card.split("## How to use")[0]
+    assert "\n2 steps on " in card
+    (copy / "eval" / "step-2.json").unlink()
+    card = stage(str(copy / "checkpoints" / "step-2"), "small", tmp_path / "none", check=0).card
+    assert "Not known: there is no evaluation before training and of these weights" in card
+    assert "model-index" not in card and "100.0 %" not in card
+    card = stage(str(copy), "small", tmp_path / "last", check=0).card
+    assert "held-out accuracy 0.0 % → 100.0 %" in card and "\n3 steps on " in card

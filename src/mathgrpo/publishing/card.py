@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def model_card(
     tokenizer: the published one, by whose chat template the example asks.
     license_id: a hub licence id; empty: the starter's own where it is the base, else none is claimed.
     """
+    run = as_of(run, source.step)
     metadata = card_data(source, run, license_id, kind).to_yaml()
     parts = [
         f"---\n{metadata}\n---",
@@ -45,6 +47,20 @@ def model_card(
         "## Limits\n\n" + _limits(source, run, license_id),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def as_of(run: RunData, step: int | None) -> RunData:
+    """Return a run as if it had ended after a step: numbers of other weights are no part of a card.
+
+    Its evaluation after that step, if it made one, is then the one "after" training.
+    """
+    if step == run.info.get("steps_done") and "after" in run.evaluations:
+        return run
+    evaluations = {name: found for name, found in run.evaluations.items() if not name.startswith("after")}
+    for suffix in SUFFIXES.values():
+        if found := evaluations.get(f"step-{step}{suffix}"):
+            evaluations[f"after{suffix}"] = found
+    return replace(run, evaluations=evaluations, info={**run.info, "steps_done": step})
 
 
 def card_data(source: Source, run: RunData, license_id: str, kind: str) -> Any:
@@ -161,7 +177,8 @@ def _introduction(source: Source, kind: str) -> str:
 def _verdict(run: RunData, has_curves: bool) -> str:
     verdicts = run_verdicts(run)
     if not verdicts:
-        return "\n".join(["Not known: the run has no evaluation before and after training.", *_after_lines(run)])
+        missing = "Not known: there is no evaluation before training and of these weights to compare."
+        return "\n".join([missing, *_after_lines(run)])
     lines = [line for v in verdicts for line in (f"- {v.line}", f"  - {gain_line(v.parts).strip()}")]
     lines += ["", "Paired on the same problems, none of which was trained on; " + verdicts[0].comparison.method + "."]
     for table in before_after_tables(run):
