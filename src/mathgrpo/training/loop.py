@@ -29,7 +29,7 @@ from mathgrpo.training.optimizer import set_learning_rate
 from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
 from mathgrpo.training.progress import Pace, Progress, SilentProgress, clock, make_progress
-from mathgrpo.training.record import RunRecord
+from mathgrpo.training.record import RunRecord, open_record
 from mathgrpo.training.resume import reopen, require_unfinished
 from mathgrpo.training.run_folder import choose_run_folder, create_run_folder
 from mathgrpo.training.run_info import start_info
@@ -44,7 +44,7 @@ from mathgrpo.training.together import (
     update_seed_purpose,
     world_lines,
 )
-from mathgrpo.training.trackers import open_trackers, require_trackers
+from mathgrpo.training.trackers import require_trackers
 from mathgrpo.training.trackers.tracker import TrackedRun
 from mathgrpo.types import Problem, RolloutGroup, Sampling
 
@@ -114,8 +114,7 @@ def _train(
     tracked = TrackedRun(
         recipe.training.tracker_project, folder, info["start_time"], recipe.model_dump(mode="json"), state.step
     )
-    trackers = open_trackers(recipe.training.trackers if world.is_main else (), tracked, progress.say)
-    record = RunRecord(folder, info, trackers, writes=world.is_main)
+    record = open_record(info, recipe.training.trackers, tracked, progress.say, writes=world.is_main)
     with StopRequests(world) as stop, progress:
         run = Run(
             ready, speedometer, record, stop, progress, Pace(), state.step,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mathgrpo.errors import UserError
 from mathgrpo.evaluation import write_evaluation, write_verdict
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.models import Policy
@@ -16,7 +17,8 @@ from mathgrpo.training.checkpoint import TrainingState, save_checkpoint
 from mathgrpo.training.metrics import batch_lines, rollout_lines
 from mathgrpo.training.run_folder import METRICS, ROLLOUTS, append_lines, write_info
 from mathgrpo.training.run_info import finished_info, verdict_text
-from mathgrpo.training.trackers import Trackers
+from mathgrpo.training.trackers import Trackers, open_trackers
+from mathgrpo.training.trackers.tracker import TrackedRun
 from mathgrpo.types import RolloutGroup
 
 
@@ -82,3 +84,19 @@ class RunRecord:
         if self.writes:
             write_info(self.folder, finished_info(self.info, status, step))
             self.trackers.close(status)
+
+
+def open_record(
+    info: dict[str, Any], trackers: Sequence[str], run: TrackedRun, say: Callable[[str], None], *, writes: bool
+) -> RunRecord:
+    """Return the record of a run with its trackers open.
+
+    Raises: UserError when one cannot be opened; run.json then says that the run failed.
+    """
+    record = RunRecord(run.folder, info, Trackers({}, say), writes)
+    try:
+        record.trackers = open_trackers(trackers if writes else (), run, say)
+    except UserError:
+        record.end("failed", run.step)
+        raise
+    return record

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mathgrpo.errors import UserError
+from mathgrpo.training.record import open_record
 from mathgrpo.training.trackers import Trackers, open_trackers, require_trackers
 from mathgrpo.training.trackers import all as all_trackers
 from mathgrpo.training.trackers.tracker import COLUMNS, TrackedRun, table_rows
@@ -236,6 +237,10 @@ def test_one_that_cannot_be_opened_stops_the_run_before_it_starts(
     with pytest.raises(UserError, match=r"^training\.trackers=wandb: .*no route to host.*WANDB_MODE=offline"):
         open_trackers(["trackio", "wandb"], tracked(tmp_path), print)
     assert steady.seen == ["failed"]  # what was open is closed
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="no route to host"):
+        open_record({"status": "running"}, ["wandb"], tracked(tmp_path / "run"), print, writes=True)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
 def test_a_resumed_run_has_its_name_and_id(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ class WandbTracker:
 
         require_known_mode()
         # silent and console: nothing of W&B's on the terminal; git and code: nothing of the user's folder goes up.
-        settings = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, save_code=False)
+        settings = wandb.Settings(
+            silent=True, console="off", disable_git=True, disable_code=True, save_code=False, init_timeout=30
+        )
         wandb.setup(settings=settings)
         mode = wandb_mode()
         self._wandb = wandb
