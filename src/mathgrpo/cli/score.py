@@ -65,14 +65,8 @@ def score_command(
     many = file is not None and file.suffix.lower() == ".jsonl"
     _require_sense(recipe, file, text, answer, question, number, many=many)
     from mathgrpo.cli.score_file import read_completions, require_gold
-    from mathgrpo.config import load_recipe
-    from mathgrpo.formats import get_format
-    from mathgrpo.rewards import build_suite
 
-    loaded = load_recipe(recipe, overrides or [])
-    suite = build_suite(
-        loaded.rewards, get_format(loaded.format.name), loaded.reward_settings, loaded.rollout.max_new_tokens
-    )
+    loaded, suite = _recipe_and_suite(recipe, overrides or [])
     problem = _problem(loaded, number, question, answer, _columns(column or []))
     if answer is not None:
         require_gold("--answer", answer)
@@ -106,6 +100,16 @@ def _require_sense(
         raise UserError("--problem: --answer or --question is given too; give one or the other")
     if number is None and answer is None and not many:
         raise UserError("--answer: nothing given; give the gold answer, or --problem N for one of the recipe's")
+
+
+def _recipe_and_suite(recipe: str, overrides: list[str]) -> tuple[Recipe, RewardSuite]:
+    from mathgrpo.config import load_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.rewards import build_suite
+
+    loaded = load_recipe(recipe, overrides)
+    fmt = get_format(loaded.format.name)
+    return loaded, build_suite(loaded.rewards, fmt, loaded.reward_settings, loaded.rollout.max_new_tokens)
 
 
 def _completion(file: Path | None, text: str | None) -> str:
