@@ -1,4 +1,4 @@
-"""The fused forward pass against the model's own modules: the same loss, log-probs and gradient of every parameter."""
+"""The fused forward pass against the model's modules: equal loss, log-probabilities and gradient of every parameter."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Oracle:
         self.start = {k: v.clone() for k, v in trainer.model.state_dict().items()}
 
     def inputs(self, groups: list[Any], *, beta: float, scale: str, mask_truncated: bool) -> dict[str, Any]:
-        """Return TRL's own batch: its advantages, masks, reference log-probs and token count."""
+        """Return TRL's own batch: its advantages, masks, reference log-probabilities and token count."""
         trainer = self.trainer
         trainer.model.load_state_dict(self.start)
         trainer.model.train()

@@ -53,7 +53,7 @@ def test_without_a_step_in_between_the_parts_add_up_to_the_whole(beta: float) ->
 
 
 def test_the_second_part_s_ratios_are_to_the_policy_that_sampled() -> None:
-    """Against a loss written out: the second half's old log-probs are those before the first step."""
+    """Against a loss written out: the second half's old log-probabilities are those before the first step."""
     groups, rate = make_groups(), 0.5
     _, (first, second) = update(
         tiny_model(), groups, lr=rate, parts=halves(groups), updates_per_rollout=2, loss="dr_grpo", epsilon_high=9.0,

@@ -126,7 +126,7 @@ def sampled(engine: Any, policy: Any, n: int = 24) -> list[Any]:
 def test_after_one_step_with_a_large_learning_rate_rollouts_are_drawn_from_another_distribution(
     folder: Path, quantization: str
 ) -> None:
-    """The same engine, built before the step, the same noise: other completions, and log-probs of the new policy."""
+    """The engine built before the step, the same noise: other completions, and log-probabilities of the new policy."""
     from mathgrpo.grpo import policy_update, with_advantages
     from mathgrpo.rollout.groups import reward_groups, sample_groups
     from mathgrpo.training.prepare import prepare

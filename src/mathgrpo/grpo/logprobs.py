@@ -70,9 +70,9 @@ def chunk_rows(num_rows: int, vocab_size: int, device: torch.device | str) -> li
 def token_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return (log softmax(logits / temperature) at the targets, its entropy), float32 [N] each.
 
-    The softmax is the full one. Where sampling was truncated (top_p, top_k, min_p) its log-probs are higher than these
-    by the log of the mass kept; that difference is logged and makes no importance weight, because the policy gradient
-    is that of the full softmax (TRL does the same, its issue 6789).
+    The softmax is the full one. Where sampling was truncated (top_p, top_k, min_p) its log-probabilities are higher
+    than these by the log of the mass kept; that difference is logged and makes no importance weight, because the policy
+    gradient is that of the full softmax (TRL does the same, its issue 6789).
     The entropy has no gradient. A backward pass through it runs once.
     """
     logprobs, entropy = _TokenLogprobs.apply(logits_NV, targets_N, temperature)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The policy's log-probs before an update's first optimizer step, where the loss needs all of them at once.
+"""The policy's log-probabilities before an update's first optimizer step, where the loss needs all of them at once.
 
 Elsewhere they are those of the first step's own forward pass and cost nothing.
 """
@@ -51,7 +51,7 @@ class Importance:
 
 @torch.no_grad()
 def fill_old_logprobs(step: Step) -> None:
-    """Write the log-probs of all the step's pieces into old_logprobs_M, by one forward pass of the policy as it is.
+    """Write the log-probabilities of all the step's pieces into old_logprobs_M: a forward pass of the policy as it is.
 
     The model is in evaluation mode: adapter dropout would make it another policy than the one that sampled.
     """
@@ -99,7 +99,7 @@ class SequenceRatios:
     Source: GSPO (arXiv 2507.18071) eq. 5; TRL 1.16, importance_sampling_level="sequence".
 
     Attributes:
-        sampled_M, advantages_M: log-probs of the policy that sampled, and the advantages, before any step.
+        sampled_M, advantages_M: log-probabilities of the policy that sampled, and the advantages, before any step.
     """
 
     sampled_M: Tensor

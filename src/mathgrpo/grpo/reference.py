@@ -30,7 +30,7 @@ class Reference:
 
     @torch.no_grad()
     def ref_logprobs(self, forward: Forward, batch: MicroBatch, temperature: float) -> Tensor:
-        """Return the reference's log-probs of the micro-batch's completion tokens, at the policy's temperature.
+        """Return the reference's log-probabilities of the micro-batch's completion tokens, at the policy's temperature.
 
         forward: of this model. Call inside `packed_attention` of its configuration if the batch is shared.
 

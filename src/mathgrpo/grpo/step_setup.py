@@ -40,7 +40,7 @@ def build_step(
     policy: Any, groups: Sequence[RolloutGroup], section: GrpoSection, shares: Sequence[list[Piece]],
     reference: Reference | None, *, temperature: float, max_new_tokens: int, token_budget: int, shared_prompt: bool,
 ) -> Step:  # fmt: skip
-    """Return the step with everything that this process computes in it, its old log-probs not yet known.
+    """Return the step with everything that this process computes in it, its old log-probabilities not yet known.
 
     shares: the pieces of each optimizer step. Each counts as much as all of them would: token weights are multiplied
         by their number.

@@ -77,9 +77,9 @@ def policy_update(
 ) -> UpdateStats:
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
-    The old log-probs of the ratio are those of the first of these steps, when the policy is still the one that
+    The old log-probabilities of the ratio are those of the first of these steps, when the policy is still the one that
     sampled; with one step they are token_logprobs themselves without gradient, and no extra pass is made. The
-    difference to the engine's own sampling log-probs is logged. Learning rates are the caller's to set beforehand.
+    difference to the engine's own sampling log-probabilities is logged. Learning rates are the caller's to set before.
 
     policy: its model, device and autocast() are used. The model is in evaluation mode here, except adapter dropout.
     token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving. With neither, it is
@@ -87,8 +87,8 @@ def policy_update(
     world: processes that take this step together, all with the same groups: each computes its part of them, the
         gradients are added up, and every process takes the same optimizer step.
     parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
-        whole does: its token weights are multiplied by the number of parts. The old log-probs are then those of one
-        forward pass before the first step.
+        whole does: its token weights are multiplied by the number of parts. The old log-probabilities are then those
+        of one forward pass before the first step.
     look_ahead: importance weights that take a forward pass before the first step, other than section.importance.
     by_sequence: one ratio for each completion, not for each token; not with a KL term.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
@@ -172,7 +172,7 @@ def _own(world: World, groups: Sequence[RolloutGroup], pieces: list[Piece], *, s
 
 
 def _look_ahead(step: Step, needs_old: bool, importance: Importance | None) -> dict[str, float]:
-    """Compute old log-probs before the first optimizer step where it needs them all; return the weights' metrics."""
+    """Compute old log-probabilities before the first step where it needs them all; return the weights' metrics."""
     if not needs_old and importance is None:
         return {}
     fill_old_logprobs(step)

@@ -49,7 +49,7 @@ def rollout_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, A
 
 
 def batch_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, Any]]:
-    """Return lines that hold a step's batch down to token ids and sampling log-probs, to find a fault with."""
+    """Return lines that hold a step's batch down to token ids and sampling log-probabilities, to find a fault with."""
     lines = []
     for group in groups:
         line = _group_line(step, group) | {"prompt_ids": list(group.prompt.ids)}
