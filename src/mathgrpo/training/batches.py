@@ -1,4 +1,5 @@
-"""Which problems a step trains on: a function of seed and step alone, so that a resumed run meets the same ones."""
+"""Which problems a step trains on, and with what noise it samples: functions of seed and step alone, so that a resumed
+run meets the same ones."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import hashlib
 from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
+
+from mathgrpo.config import Recipe
+from mathgrpo.types import Sampling
 
 T = TypeVar("T")
 
@@ -23,6 +27,15 @@ def problems_of_step(problems: Sequence[T], step: int, num_prompts: int, seed: i
     order = list(range(len(problems)))
     Random(counted_seed(seed, "order", epoch)).shuffle(order)
     return [problems[i] for i in order[place * num_prompts : (place + 1) * num_prompts]]
+
+
+def sampling_of_step(recipe: Recipe, step: int) -> Sampling:
+    """Return how a step's completions are drawn. The noise of a problem met again in a later epoch is new."""
+    rollout = recipe.rollout
+    return Sampling(
+        max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature, top_p=rollout.top_p,
+        top_k=rollout.top_k, min_p=rollout.min_p, seed=counted_seed(recipe.run.seed, "rollout", step),
+    )  # fmt: skip
 
 
 def counted_seed(seed: int, purpose: str, count: int) -> int:

@@ -21,7 +21,7 @@ from mathgrpo.grpo.modes import recomputed_layers
 from mathgrpo.models import resolve_device
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.outside import close_engine, engine_metrics, keep_log, make_room
-from mathgrpo.training.batches import counted_seed, problems_of_step
+from mathgrpo.training.batches import counted_seed, problems_of_step, sampling_of_step
 from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
 from mathgrpo.training.interrupt import Interrupted, StopRequests
 from mathgrpo.training.metrics import rollout_metrics
@@ -46,7 +46,7 @@ from mathgrpo.training.together import (
 )
 from mathgrpo.training.trackers import require_trackers
 from mathgrpo.training.trackers.tracker import TrackedRun
-from mathgrpo.types import Problem, RolloutGroup, Sampling
+from mathgrpo.types import Problem, RolloutGroup
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ def _one_step(run: Run) -> None:
     ready, recipe, world, started = run.ready, run.ready.recipe, run.ready.world, clock()
     problems = problems_of_step(ready.problems.train, run.step, recipe.rollout.prompts_per_step, recipe.run.seed)
     run.progress.doing("rollout")
-    sampling = _sampling(recipe, run.step)
+    sampling = sampling_of_step(recipe, run.step)
     drawn = sample_together(world, ready.engine, ready.policy, problems, ready.fmt, recipe.rollout.group_size, sampling)
     rollout = engine_metrics(ready.engine)
     make_room(ready.engine)
@@ -207,15 +207,6 @@ def _rewarded(run: Run, drawn: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         how = f"; mend it and go on with mathgrpo train --resume {run.record.folder}" if _save(run) else ""
         raise UserError(f"step {run.step + 1}: {error}{how}") from error
     return with_advantages(rewarded, run.ready.recipe.grpo.advantage_scale)
-
-
-def _sampling(recipe: Recipe, step: int) -> Sampling:
-    """Return how a step's completions are drawn. The noise of a problem met again in a later epoch is new."""
-    rollout = recipe.rollout
-    return Sampling(
-        max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature, top_p=rollout.top_p,
-        top_k=rollout.top_k, min_p=rollout.min_p, seed=counted_seed(recipe.run.seed, "rollout", step),
-    )  # fmt: skip
 
 
 def _update(run: Run, groups: Sequence[RolloutGroup], learning_rate: float) -> UpdateStats:
