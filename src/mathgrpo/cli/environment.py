@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mathgrpo.hardware.processor import c_compiler, cpu_facts, cpu_name, no_compiler
+
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
 
@@ -119,7 +121,7 @@ def engines(has_cuda: bool) -> list[Verdict]:
         ),
         Verdict(
             "native, compiled", bool(compiler) and not has_cuda,
-            compiled if compiler else f"no C compiler ({os.environ.get('CC') or 'cc, gcc or clang'})",
+            compiled if compiler else no_compiler(),
         ),
         Verdict("native, fused", True, "Qwen2, Qwen3, Llama, in torch operations"),
         Verdict("native, cached", True, "any causal language model that keeps keys and values"),
@@ -168,23 +170,10 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
     return {"model": shortened(recipe.model.path), **asdict(outline(recipe.model)), "served": served}
 
 
-def c_compiler() -> str:
-    """Return the name of the C compiler that the compiled decoder is built with, "" without one."""
-    wanted = os.environ.get("CC", "")
-    names = (wanted,) if wanted else ("cc", "gcc", "clang")
-    return next((name for name in names if name.split() and shutil.which(name.split()[0])), "")
-
-
 def processor() -> str:
     """Return the processor's name and what decides how fast it multiplies."""
-    from mathgrpo.hardware.roofline import cpu_name
-
-    flags: set[str] = set()
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                flags = set(line.split(":", 1)[1].split())
-                break
+    facts = cpu_facts()
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if flag in flags]
     return f"{cpu_name()} ({', '.join(known)})" if known else cpu_name()
 

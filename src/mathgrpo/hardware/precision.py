@@ -15,7 +15,7 @@ import torch
 
 from mathgrpo.cache import keep, machine_file
 from mathgrpo.errors import UserError
-from mathgrpo.hardware.roofline import cpu_name
+from mathgrpo.hardware.processor import cpu_name
 
 ENVIRONMENT = "MATHGRPO_CPU_DTYPE"
 """Environment variable that names the precision instead of a measurement: float32 or bfloat16."""

@@ -8,10 +8,8 @@ in caches too: a small model's weights never leave them.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 
 from mathgrpo.cache import keep, machine_file
 from mathgrpo.hardware.flops import Work
+from mathgrpo.hardware.processor import cpu_name
 
 MEASUREMENTS = 3
 """Runs that measure the machine before it counts as known: one of them is likely to meet it idle."""
@@ -165,15 +164,6 @@ def machine_name(device: str, dtype: torch.dtype) -> str:
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)}, {precision}, torch {torch.__version__}"
     return f"{cpu_name()}, {torch.get_num_threads()} threads, {precision}, torch {torch.__version__}"
-
-
-def cpu_name() -> str:
-    """Return the processor's model name, or at least its architecture."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _falling(bandwidths: list[tuple[int, float]]) -> tuple[tuple[int, float], ...]:

@@ -7,7 +7,6 @@ one ends the process). Two processes that build at once write files of their own
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 
 from mathgrpo.cache import cache_folder
+from mathgrpo.hardware.processor import c_compiler, cpu_facts, no_compiler
 
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
@@ -98,11 +98,10 @@ def _first_error(stderr: str) -> str:
 
 
 def _compiler() -> str:
-    wanted = os.environ.get("CC", "")
-    for name in (wanted,) if wanted else ("cc", "gcc", "clang"):
-        if name.split() and shutil.which(name.split()[0]):
-            return name
-    raise KernelError(f"no C compiler ({'CC=' + wanted if wanted else 'cc, gcc or clang'}) on this machine")
+    compiler = c_compiler()
+    if not compiler:
+        raise KernelError(f"{no_compiler()} on this machine")
+    return compiler
 
 
 @cache
@@ -117,13 +116,10 @@ def _version(compiler: str) -> str:
 @cache
 def _cpu() -> str:
     """What -march=native depends on: a cache folder may be shared between machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    facts = cpu_facts()
     marks = ("flags", "Features", "model", "model name", "cpu family", "CPU part")
-    known = {line.split(":", 1)[0].strip(): line for line in lines if line.split(":", 1)[0].strip() in marks}
-    return "\n".join([platform.machine(), platform.processor(), platform.system(), *known.values()])
+    known = (f"{mark}: {facts[mark]}" for mark in marks if mark in facts)
+    return "\n".join([platform.machine(), platform.processor(), platform.system(), *known])
 
 
 @cache
