@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mathgrpo.cli.options import Device, FormatName, Model, Plain, refuse_idle, require_appendable
+from mathgrpo.cli.solve_problems import TraceRequest, solve_problems
 from mathgrpo.errors import UserError
+from mathgrpo.types import Sampling
 
 if TYPE_CHECKING:
     from mathgrpo.formats import Format
     from mathgrpo.serving.stream import Streamer
-    from mathgrpo.types import Sampling
+
+FOR_PROBLEMS = {name: f"--{name}" for name in ("split", "samples", "keep", "limit")}
+"""Options that only --problems reads."""
 
 
 class Keep(StrEnum):
@@ -66,8 +70,6 @@ def solve_command(
     if question and (file is not None or problems):
         raise UserError(f"{'--problems' if problems else '--file'}: a question is given too; give one or the other")
     if problems:
-        from mathgrpo.cli.solve_problems import TraceRequest, solve_problems
-
         if file is not None:
             raise UserError("--file: --problems is given too; give one or the other")
         request = TraceRequest(
@@ -77,12 +79,9 @@ def solve_command(
         )  # fmt: skip
         solve_problems(request, jsonl)
         return
-    idle = {name: f"--{name}" for name in ("split", "samples", "keep", "limit")}
-    refuse_idle(ctx, idle, "is for --problems; a question gets one answer")
+    refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
     if jsonl is not None:
         require_appendable("--jsonl", jsonl)
-    from mathgrpo.types import Sampling
-
     questions = [require_utf8(question)] if question else _questions(file)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
     streamer, chosen = _loaded(model, fmt, device, plain=plain)
