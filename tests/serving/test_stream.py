@@ -162,9 +162,11 @@ def test_the_pieces_of_a_text_are_the_text(kind: str, starter: Policy, data: st.
     """Whatever the tokens: half characters, bytes that are none, spaces at the beginning."""
     tokenizer = starter.tokenizer if kind == "bytes" else METASPACE
     policy = replace(starter, tokenizer=tokenizer, eos_ids=(tokenizer.eos_token_id,))
-    ids = st.integers(0, len(tokenizer) - 1).filter(lambda i: i not in policy.eos_ids).map(lambda i: [i])
-    if kind == "metaspace":  # bytes that are no character are read otherwise by this decoder the more of them there are
-        ids = ids.filter(lambda token: token[0] > 255) | st.characters(codec="utf-8").map(lambda char: [*char.encode()])
+    # Bytes that are no character are read otherwise by the metaspace decoder the more of them there are.
+    first = 256 if kind == "metaspace" else 0
+    ids = st.integers(first, len(tokenizer) - 1).filter(lambda i: i not in policy.eos_ids).map(lambda i: [i])
+    if kind == "metaspace":
+        ids |= st.characters(codec="utf-8").map(lambda char: [*char.encode()])
     tokens = [token for part in data.draw(st.lists(ids, max_size=40)) for token in part]
     detokenizer = Detokenizer(policy)
     pieces = [detokenizer.push(token) for token in tokens]
