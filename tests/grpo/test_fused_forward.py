@@ -11,7 +11,7 @@ from fakes import tiny_model
 from grpo.grpo_cases import TinyPolicy, largest_difference, lora_model, make_groups, update
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
 from mathgrpo.errors import UserError
-from mathgrpo.grpo import build_reference, policy_update
+from mathgrpo.grpo import build_reference, fused_tiles, policy_update
 from mathgrpo.grpo.forward import ModuleForward, choose_forward
 from mathgrpo.grpo.fused_forward import FusedForward, why_not_fused_forward
 from mathgrpo.grpo.logprobs import MIN_CHUNK, chunk_rows
@@ -87,6 +87,26 @@ def test_probabilities_computed_again_give_the_same_gradient(monkeypatch: pytest
         monkeypatch.setattr("mathgrpo.grpo.fused_forward.probability_elements", lambda blocks, n=elements: n)
         gradients.append(update(tiny_model(), make_groups(), fused_forward="on")[1][0])
     assert largest_difference(*gradients) == 0.0
+
+
+@pytest.mark.parametrize(("queries", "scores"), [(5, 1), (16, 2000), (1 << 20, 1 << 30)])
+def test_tiles_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch, queries: int, scores: int) -> None:
+    """Completions and prompts in tiles: many of one sequence, some of several, one of all."""
+    groups = make_groups(num_groups=3, group_size=4)
+    whole = update(tiny_model(), groups, fused_forward="on")
+    shapes = []
+    for name, value in (("TILED_FROM", 1), ("TILE_QUERIES", queries), ("TILE_SCORES", scores)):
+        monkeypatch.setattr(fused_tiles, name, value)
+    taken = fused_tiles.attend_tiled_backward
+    monkeypatch.setattr(
+        "mathgrpo.grpo.fused_attention.attend_tiled_backward",
+        lambda *given: (shapes.append(len(list(fused_tiles._tiles(given[4], given[5])))), taken(*given))[1],
+    )
+    tiled = update(tiny_model(), groups, fused_forward="on")
+    assert shapes and (max(shapes) > 2) == (queries < 1 << 20)
+    assert tiled[0].metrics["loss"] == pytest.approx(whole[0].metrics["loss"], abs=1e-7)
+    assert tiled[0].metrics["entropy"] == pytest.approx(whole[0].metrics["entropy"], rel=1e-6)
+    assert largest_difference(tiled[1][0], whole[1][0]) < 1e-6
 
 
 def test_layers_computed_again_give_the_same_gradient() -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mathgrpo.grpo.fused_tiles import attend_tiled, attend_tiled_backward, is_tiled
 from mathgrpo.grpo.pack import Spans, bucket
 
 # Shape legend: T packed rows, R sequences of C rows in a block, L keys of each, K key-value heads with E query heads
@@ -104,10 +105,14 @@ def attend(heads_TWD: Tensor, blocks: Blocks, *, keep: bool) -> tuple[Tensor, li
     kept: list[Tensor | None] = []
     for block in blocks.blocks:
         query, key, value = _gather(flat, block, blocks.heads)
-        probs = _probabilities(query, key, block, blocks.heads)
         part = out[offset : offset + len(block.outputs)].view(query.shape)
-        torch.bmm(probs, value, out=part)
         offset += len(block.outputs)
+        if is_tiled(block.shape):
+            attend_tiled(query, key, value, block.bias, blocks.heads, part)
+            kept.append(None)
+            continue
+        probs = _probabilities(query, key, block, blocks.heads)
+        torch.bmm(probs, value, out=part)
         kept.append(probs if keep else None)
     return out.index_select(0, blocks.output_rows).view(num_rows, -1), kept
 
@@ -126,22 +131,20 @@ def attend_backward(grad_out: Tensor, heads_TWD: Tensor, blocks: Blocks, kept: S
     # Prompts come last, when the gradients of their keys and values from every completion are known.
     for block, probs, (queries, own) in reversed(list(zip(blocks.blocks, kept, sizes, strict=True))):
         offset -= queries + 2 * own
-        query, key, value = _gather(flat, block, blocks.heads)
-        if probs is None:
-            probs = _probabilities(query, key, block, blocks.heads)
-        grad = grad_flat.index_select(0, block.outputs).view(query.shape)
-        grad_value = torch.bmm(probs.transpose(1, 2), grad)
-        grad_probs = torch.bmm(grad, value.transpose(1, 2))
-        grad_scores = torch.ops.aten._softmax_backward_data(grad_probs, probs, -1, probs.dtype)
-        torch.bmm(grad_scores, key, out=grads[offset : offset + queries].view(query.shape))
-        grad_key = torch.bmm(grad_scores.transpose(1, 2), query)
+        states = _gather(flat, block, blocks.heads)
+        grad = grad_flat.index_select(0, block.outputs).view(states[0].shape)
+        grad_query = grads[offset : offset + queries].view(states[0].shape)
+        if is_tiled(block.shape):
+            grad_key, grad_value = attend_tiled_backward(grad, *states, block.bias, blocks.heads, grad_query)
+        else:
+            grad_key, grad_value = _whole_backward(grad, *states, probs, block, blocks.heads, grad_query)
         targets = grads[offset + queries : offset + queries + 2 * own].view(2, -1, block.shape[1], head_dim)
-        for target, states in zip(targets, (grad_key, grad_value), strict=True):
-            target.copy_(states[:, -block.shape[1] :])
+        for target, gradient in zip(targets, (grad_key, grad_value), strict=True):
+            target.copy_(gradient[:, -block.shape[1] :])
         if block.prompt_sum is not None:
             length = block.shape[2] - block.shape[1]
-            for states in (grad_key, grad_value):
-                per_row = states[:, :length].reshape(block.shape[0], -1)
+            for gradient in (grad_key, grad_value):
+                per_row = gradient[:, :length].reshape(block.shape[0], -1)
                 prompt_grads.append(block.prompt_sum @ per_row)
         else:
             for i, grad_of_prompts in enumerate(prompt_grads):
@@ -150,9 +153,24 @@ def attend_backward(grad_out: Tensor, heads_TWD: Tensor, blocks: Blocks, kept: S
 
 
 def probability_elements(blocks: Blocks) -> int:
-    """Return how many probabilities a layer has."""
+    """Return how many probabilities a layer could keep; those of tiled blocks are always computed again."""
     heads = blocks.heads[0] * blocks.heads[1]
-    return sum(heads * block.shape[0] * block.shape[1] * block.shape[2] for block in blocks.blocks)
+    shapes = [block.shape for block in blocks.blocks if not is_tiled(block.shape)]
+    return sum(heads * rows * width * length for rows, width, length in shapes)
+
+
+def _whole_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, probs: Tensor | None, block: Block,
+    heads: tuple[int, int], grad_query: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Write the gradient of a block's queries into `grad_query`; return those of its keys and values."""
+    if probs is None:
+        probs = _probabilities(query, key, block, heads)
+    grad_value = torch.bmm(probs.transpose(1, 2), grad)
+    grad_probs = torch.bmm(grad, value.transpose(1, 2))
+    grad_scores = torch.ops.aten._softmax_backward_data(grad_probs, probs, -1, probs.dtype)
+    torch.bmm(grad_scores, key, out=grad_query)
+    return torch.bmm(grad_scores.transpose(1, 2), query), grad_value
 
 
 def _gather(flat: Tensor, block: Block, heads: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
