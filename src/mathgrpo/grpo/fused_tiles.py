@@ -1,7 +1,7 @@
 """Attention of long sequences in tiles that stay in the processor's cache.
 
-A tile is a range of queries of a few sequences. Its keys end with its last query, so most of what the causal mask hides is
-never computed, and its scores are gone before main memory sees them: the backward pass computes them again.
+A tile is a range of queries of a few sequences. Its keys end with its last query, so most of what the causal mask hides
+is never computed, and its scores are gone before main memory sees them: the backward pass computes them again.
 
 Source: the tiling of FlashAttention (arXiv 2205.14135), without its running softmax: a tile has whole rows.
 """
