@@ -38,7 +38,7 @@ setup: $(STAMP)  ## make .venv with the mathgrpo command in it
 demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, in about a minute on two cores
 	$(BIN)/mathgrpo demo $(ARGS)
 
-test: $(TEST_STAMP)  ## run the tests (under 3 minutes on 2 cores)
+test: $(TEST_STAMP)  ## run the tests (about 4 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
 
 test-all: $(TEST_STAMP)  ## run every test, the slow ones too
