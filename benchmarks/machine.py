@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from mathgrpo.hardware.packages import versions_of
 
 PACKAGES = ("mathgrpo", "torch", "transformers", "trl", "tokenizers", "datasets", "accelerate")
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
@@ -34,13 +35,8 @@ def machine_facts(device: str) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, the packages of both sides and this repository's revision."""
-    found = {"python": platform.python_version(), "revision": revision()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found
+    found = versions_of(PACKAGES)
+    return {"python": found.pop("python"), "revision": revision(), **found}
 
 
 def peer_version(python: str, package: str) -> str:

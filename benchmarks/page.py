@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.repeats import spread
 from benchmarks.results import Experiment, Results, read_results
 from benchmarks.table import fastest_trl, origin, ratio, row_of
+from mathgrpo.text import with_inside
 
 PAGE = Path("docs/performance.md")
 RESULTS = Path("benchmarks/results")
@@ -30,10 +30,7 @@ def with_summary(page: str, results: Results) -> str:
 
     Raises: ValueError when the page has not exactly one pair of marks.
     """
-    inside = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
-    if len(inside.findall(page)) != 1:
-        raise ValueError(f"the page needs {BEGIN} and {END} once each")
-    return inside.sub(lambda _: f"{BEGIN}\n\n{summary(results)}\n\n{END}", page)
+    return with_inside(page, BEGIN, END, summary(results))
 
 
 def _line(experiment: Experiment) -> str:

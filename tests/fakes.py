@@ -63,3 +63,15 @@ def tiny_model(architecture: str = "qwen2", *, seed: int = 0, **overrides: Any) 
         config = classes[architecture](**(shape | ends | overrides))
     model = AutoModelForCausalLM.from_config(config)
     return model.float().eval()
+
+
+def randomised(model: Any) -> Any:
+    """The model with norms and biases that are not ones and zeros."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "bias" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -49,3 +51,18 @@ def gigabytes(num_bytes: float) -> str:
         ('3.2 MB', '14.0 GB')
     """
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"
+
+
+def with_inside(page: str, begin: str, end: str, inside: str) -> str:
+    """Return a page with what stands between its two marks replaced.
+
+    Raises: ValueError when the page has not exactly one pair of marks.
+
+    Example:
+        >>> with_inside("a <b> old <e> c", "<b>", "<e>", "new")
+        'a <b>\\n\\nnew\\n\\n<e> c'
+    """
+    marked = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+    if len(marked.findall(page)) != 1:
+        raise ValueError(f"the page needs {begin} and {end} once each")
+    return marked.sub(lambda _: f"{begin}\n\n{inside}\n\n{end}", page)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fakes import tiny_model, tiny_tokenizer
+from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout.compiled import CompiledDecoder, CompiledSession, why_not_compiled
 from mathgrpo.rollout.fused import FusedDecoder
@@ -48,15 +48,6 @@ def available(dtype: torch.dtype) -> bool:
 
 pytestmark = pytest.mark.skipif(not available(torch.float32), reason="no C compiler on this machine")
 needs_bf16 = pytest.mark.skipif(not available(torch.bfloat16), reason="this CPU has no AVX512-BF16")
-
-
-def randomised(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "bias" in name:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
-    return model
 
 
 def policy_of(architecture: str, dtype: torch.dtype = torch.float32, **overrides: Any) -> Policy:

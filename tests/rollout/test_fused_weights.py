@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fakes import tiny_model, tiny_tokenizer
+from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import policy_from
 from mathgrpo.rollout.fused import FusedDecoder
 from mathgrpo.rollout.fused_weights import effective_weight, fuse, why_not_fused
@@ -31,16 +31,6 @@ FEATURES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3", {"head_dim": 16, "num_key_value_heads": 1}),
     ("llama", {"num_key_value_heads": 4}),
 ]
-
-
-def randomised(model: Any) -> Any:
-    """The model with norms and biases that are not ones and zeros."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "bias" in name:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
-    return model
 
 
 @pytest.mark.parametrize(("architecture", "overrides"), FEATURES)

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mathgrpo.hardware.packages import versions_of
 from mathgrpo.hardware.processor import c_compiler, cpu_facts, cpu_name, no_compiler
 
 if TYPE_CHECKING:
@@ -58,12 +58,8 @@ def environment() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Return Python's and each package's version, None for what is not installed. Nothing is imported."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
+    installed = versions_of(PACKAGES)
+    found = {name: installed.get(name) for name in ("python", *PACKAGES)}
     if found["mathgrpo"] is None:
         found["mathgrpo"] = "a checkout that is not installed"
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +11,7 @@ from mathgrpo.config.fields import allowed
 from mathgrpo.config.recipe import Section
 from mathgrpo.rewards.catalogue import CATALOGUE
 from mathgrpo.rewards.entry import FAMILIES, Entry
+from mathgrpo.text import with_inside
 
 BEGIN, END = "<!-- catalogue -->", "<!-- end of catalogue -->"
 """Between these marks docs/rewards.md holds `catalogue_markdown`."""
@@ -92,10 +92,7 @@ def with_catalogue(text: str) -> str:
     Raises:
         ValueError: the page has not exactly one pair of marks.
     """
-    inside = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
-    if len(inside.findall(text)) != 1:
-        raise ValueError(f"the page needs {BEGIN} and {END} once each")
-    return inside.sub(lambda _: f"{BEGIN}\n\n{catalogue_markdown()}\n\n{END}", text)
+    return with_inside(text, BEGIN, END, catalogue_markdown())
 
 
 if __name__ == "__main__":

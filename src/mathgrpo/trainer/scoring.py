@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mathgrpo.grpo.advantages import STD_FLOOR, group_advantages
+from mathgrpo.grpo.advantages import group_advantages
 from mathgrpo.trainer.config import GRPOConfig
 from mathgrpo.trainer.dataset import Row, columns_of, is_conversational
 from mathgrpo.trainer.rewards import RewardFunctions, RewardNotes
@@ -136,17 +136,9 @@ def decoupled_advantages(groups: Sequence[RolloutGroup], weights: Sequence[float
         columns = [[math.nan if v is None else v for v in group.reward_parts[name]] for group in groups]
         for row, column in zip(sums, advantages_of(columns, "group"), strict=True):
             row[:] = [total + weight * value for total, value in zip(row, column, strict=True)]
-    known = [
-        value for group, row in zip(groups, sums, strict=True)
-        for reward, value in zip(group.rewards, row, strict=True) if not math.isnan(reward)
+    flat = [
+        value if not math.isnan(reward) else math.nan
+        for group, row in zip(groups, sums, strict=True) for reward, value in zip(group.rewards, row, strict=True)
     ]  # fmt: skip
-    values = torch.tensor(known, dtype=torch.float64)
-    mean = float(values.mean()) if known else 0.0
-    deviation = float(values.std()) if len(known) > 1 else 0.0
-    return [
-        [
-            0.0 if math.isnan(r) else (v - mean) / (deviation + STD_FLOOR)
-            for r, v in zip(group.rewards, row, strict=True)
-        ]
-        for group, row in zip(groups, sums, strict=True)
-    ]
+    following = iter(advantages_of([flat], "group")[0])
+    return [[next(following) for _ in row] for row in sums]

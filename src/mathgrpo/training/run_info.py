@@ -6,11 +6,11 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mathgrpo.evaluation import GainParts, SetVerdict
+from mathgrpo.hardware.packages import versions_of
 from mathgrpo.models import Policy
 from mathgrpo.text import signed
 
@@ -43,13 +43,7 @@ def finished_info(info: Mapping[str, Any], status: str, step: int) -> dict[str, 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages whose numbers decide a run's results."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found
+    return versions_of(PACKAGES)
 
 
 def device_name(device: str) -> str:

@@ -106,6 +106,14 @@ static void run_step(session *s, const int64_t *tokens) {
     for (long r = 0; r < s->num_rows; r++) s->tokens[r] = tokens[s->places[r].row];
 }
 
+/* This thread's share of the rows, taken through the layers to their logits. */
+static span run_share(session *s, long ldv) {
+    span p = share_of(s->num_rows, omp_get_num_threads(), omp_get_thread_num());
+    run_layers(s, &p, s->desks + omp_get_thread_num());
+    head(s, &p, s->x, s->logits, ldv);
+    return p;
+}
+
 /* One token for every row; logits: [rows][vocab]. -> 0 or NO_MEMORY. */
 int mg_step(session *s, const int64_t *tokens, float *logits) {
     long vocab = s->m->vocab, ldv = pad(vocab, NR);
@@ -113,10 +121,7 @@ int mg_step(session *s, const int64_t *tokens, float *logits) {
     run_step(s, tokens);
 #pragma omp parallel num_threads(s->threads)
     {
-        long t = omp_get_thread_num();
-        span p = share_of(s->num_rows, omp_get_num_threads(), t);
-        run_layers(s, &p, s->desks + t);
-        head(s, &p, s->x, s->logits, ldv);
+        span p = run_share(s, ldv);
         for (long r = row_begin(&p); r < row_end(&p); r++)
             memcpy(logits + s->places[r].row * vocab, s->logits + r * ldv, vocab * sizeof(float));
     }
@@ -137,14 +142,12 @@ int64_t mg_advance(session *s, int64_t *tokens, const int64_t *keys, const int64
         run_step(s, tokens);
 #pragma omp parallel num_threads(s->threads)
         {
-            long t = omp_get_thread_num();
-            span p = share_of(s->num_rows, omp_get_num_threads(), t);
-            run_layers(s, &p, s->desks + t);
-            head(s, &p, s->x, s->logits, ldv);
+            span p = run_share(s, ldv);
+            double *blocks = s->blocks + omp_get_thread_num() * 1024;
             for (long r = row_begin(&p); r < row_end(&p); r++) {
                 long i = s->places[r].row;
                 ids[i * ld + k] = tokens[i] = sample(s->logits + r * ldv, vocab, (float)temperature,
-                                                     uniform(keys[i], ages[i] + k), s->blocks + t * 1024,
+                                                     uniform(keys[i], ages[i] + k), blocks,
                                                      logprobs + i * ld + k);
             }
         }
