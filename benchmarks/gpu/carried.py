@@ -1,0 +1,80 @@
+"""What `pack.sh` gathered for a machine without network: wheels, problems, a tokenizer, the revision."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / ".gpu-kit"
+NEEDED = ("pydantic", "typer", "transformers", "torch", "jinja2", "matplotlib", "peft")
+"""Packages without which stages fail; the others of a case are that case's own."""
+
+
+class KitError(Exception):
+    """What stops the kit before its first stage, in one line with the remedy."""
+
+
+def environment(carried: Path | None) -> dict[str, str]:
+    """Return the environment of all stages: this one's, the checkout and the carried packages on Python's path.
+
+    Raises: KitError when the wheels do not fit this Python, or when packages are missing and none were carried.
+    """
+    site = installed_wheels(carried) if carried is not None else None
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None and not _holds(site, name)]
+    if missing:
+        raise KitError(
+            f"packages that are not there: {', '.join(missing)}; with network: pip install -e '.[test]'; without: run "
+            "benchmarks/gpu/pack.sh on a machine that has it, and bring the folder .gpu-kit along"
+        )
+    paths = [*([str(site)] if site else []), str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+
+
+def installed_wheels(carried: Path) -> Path | None:
+    """Return a folder with the carried wheels unpacked; None when there are none. Unpacked once, for later runs too."""
+    wheels = sorted(carried.glob("wheels/*.whl"))
+    if not wheels:
+        return None
+    facts = [f"{wheel.name} {wheel.stat().st_size}" for wheel in wheels]
+    mark = hashlib.sha256(f"{facts} {sys.version}".encode()).hexdigest()[:16]
+    site = Path(tempfile.gettempdir()) / f"mathgrpo-gpu-kit-{os.getuid()}-{mark}"
+    if site.is_dir():
+        return site
+    part = Path(tempfile.mkdtemp(prefix=f"{site.name}-"))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index",
+               "--no-deps", "--no-compile", "--target", str(part), *map(str, wheels)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        shutil.rmtree(part, ignore_errors=True)
+        words = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()] or ["pip failed"]
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise KitError(
+            f"{carried}/wheels cannot be installed in Python {version} ({words[0][:200]}); pack for this Python: "
+            f"benchmarks/gpu/pack.sh --python {version}"
+        )
+    part.chmod(0o755)
+    try:
+        part.rename(site)
+    except OSError:  # another run was faster
+        shutil.rmtree(part, ignore_errors=True)
+    return site
+
+
+def carried_revision(carried: Path | None) -> str:
+    """Return the revision the folder was packed at, "" when it does not say: a copied tree has no git."""
+    path = (carried or Path("nowhere")) / "revision"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _holds(site: Path | None, name: str) -> bool:
+    return site is not None and ((site / name).is_dir() or (site / f"{name}.py").is_file())

@@ -1,0 +1,135 @@
+"""The card, the versions, and the peaks that all shares refer to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.case import Case, Numbers, Setup
+from benchmarks.gpu.timing import device_seconds, graphed, waiting_seconds
+from benchmarks.machine import machine_facts
+from mathgrpo.hardware.packages import versions_of
+
+PACKAGES = ("torch", "transformers", "triton", "tokenizers", "safetensors", "peft", "accelerate", "numpy", "pydantic",
+            "trl", "datasets", "math-verify", "bitsandbytes")  # fmt: skip
+
+
+def cases(setup: Setup) -> Iterator[Case]:
+    """Yield the facts, then each peak."""
+    yield Case("card and versions", lambda: _card(setup))
+    yield Case("bfloat16 product", lambda: _peak(setup), size=f"{_side(setup)}³")
+    yield Case("float32 product", lambda: _product(setup, torch.float32, setup.pick(4096, 256)))
+    yield Case("copy", lambda: _copy(setup), size="two buffers of 2 GiB")
+    yield Case("launches", lambda: _launches(setup))
+    yield Case("host", lambda: _host(setup))
+
+
+def _card(setup: Setup) -> Numbers:
+    versions = versions_of(PACKAGES)
+    numbers: Numbers = {"versions": versions, "cuda": str(torch.version.cuda), **machine_facts(setup.device)}
+    numbers |= {"card": numbers.get("gpu", f"none, a rehearsal on {numbers['cpu']}"), "driver": _driver()}
+    if setup.device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        numbers |= {
+            "capability": f"{properties.major}.{properties.minor}", "multiprocessors": properties.multi_processor_count,
+            "l2_mb": round(getattr(properties, "L2_cache_size", 0) / 1e6, 1),
+            "cudnn": torch.backends.cudnn.version(), "free_gb": round(torch.cuda.mem_get_info()[0] / 1e9, 1),
+        }  # fmt: skip
+    return numbers
+
+
+def _driver() -> str:
+    """Return what nvidia-smi says of driver, clocks and power; "" without it."""
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
+
+
+def bfloat16_flops(setup: Setup) -> float:
+    """Return the FLOP/s of a large bfloat16 product."""
+    return float(1e12 * _product(setup, torch.bfloat16, _side(setup))["tflops"])
+
+
+def _peak(setup: Setup) -> Numbers:
+    """Measure the peak anew and leave it to the other stages of this run."""
+    flops = bfloat16_flops(setup)
+    (setup.scratch / "peak.json").write_text(json.dumps(flops))
+    return {"tflops": flops / 1e12}
+
+
+def _side(setup: Setup) -> int:
+    return int(setup.pick(8192, 256))
+
+
+def _product(setup: Setup, dtype: torch.dtype, side: int) -> Numbers:
+    """Measure a product of random matrices; zeros draw less power and are faster."""
+    generator = torch.Generator(device=setup.device).manual_seed(0)
+    a, b = (torch.randn(side, side, generator=generator, device=setup.device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    seconds = device_seconds(lambda: torch.mm(a, b, out=out), setup.device, repeats=setup.pick(20, 3))
+    return {"tflops": 2 * side**3 / seconds / 1e12, "ms": 1e3 * seconds}
+
+
+def _copy(setup: Setup) -> Numbers:
+    """Measure a copy within the device; bytes are counted read and written."""
+    source = torch.empty(setup.pick(1 << 31, 1 << 24), dtype=torch.uint8, device=setup.device)
+    target = torch.empty_like(source)
+    seconds = device_seconds(lambda: target.copy_(source), setup.device, repeats=setup.pick(10, 3))
+    return {"gb_per_s": 2 * source.nbytes / seconds / 1e9}
+
+
+def _launches(setup: Setup) -> Numbers:
+    """Measure what a kernel costs that does nothing: launched by itself, and as a node of a graph."""
+    x = torch.zeros(1, device=setup.device)
+
+    def add(count: int) -> Callable[[], Any]:
+        def many() -> None:
+            for _ in range(count):
+                x.add_(1.0)
+
+        return many
+
+    count = setup.pick(1000, 20)
+    numbers = {"launch_us": 1e6 * waiting_seconds(add(count), setup.device) / count}
+    numbers["launch_host_us"] = 1e6 * _host_seconds(add(count), setup.device) / count
+    if setup.device == "cuda":
+        few, many = (device_seconds(graphed(add(n)), setup.device, repeats=10) for n in (1, count))
+        numbers |= {"graph_node_us": 1e6 * (many - few) / (count - 1), "graph_launch_us": 1e6 * few}
+    return numbers
+
+
+def _host_seconds(work: Callable[[], Any], device: str) -> float:
+    """Return what the host spends until all is in the queue."""
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return seconds
+
+
+def _host(setup: Setup) -> Numbers:
+    """Measure the host: how fast Python is here, and the way to the device and back."""
+    started = time.perf_counter()
+    total = sum(i * i for i in range(1_000_000))
+    numbers: Numbers = {"python": sys.version.split()[0], "million_squares_s": time.perf_counter() - started}
+    assert total > 0
+    host = torch.empty(setup.pick(1 << 28, 1 << 20), dtype=torch.uint8)
+    if setup.device == "cuda":
+        pinned, target = host.pin_memory(), torch.empty_like(host, device="cuda")
+        numbers["to_device_gb_per_s"] = host.nbytes / device_seconds(lambda: target.copy_(pinned), "cuda") / 1e9
+        x = torch.zeros(1, device="cuda")
+        numbers["round_trip_us"] = 1e6 * waiting_seconds(lambda: x.add_(1.0).item(), "cuda", repeats=100)
+    return numbers

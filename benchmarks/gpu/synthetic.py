@@ -1,0 +1,97 @@
+"""Models with random weights, made on the device, and work for them: true shapes without a hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.case import Setup
+from benchmarks.models import model_config
+from benchmarks.task import FORCED_END
+from mathgrpo.models import Policy, policy_from
+from mathgrpo.models.sources import locate_model
+from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
+
+SHAPE = "qwen2.5-0.5b"
+
+
+def random_model(setup: Setup, shape: str = SHAPE, *, seed: int = 0, **overrides: int) -> Any:
+    """Return a Qwen2 model in float32 with random weights, made where it will be used; norms and biases are random too.
+
+    shape: of `benchmarks.models.SHAPES`; a rehearsal takes "tiny" in its place, with the overrides of this call.
+    """
+    from transformers import Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    with torch.device(setup.device):
+        model: Any = Qwen2ForCausalLM(model_config(setup.pick(shape, "tiny"), **overrides)).float()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "norm" in name or "bias" in name:
+                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
+    return model.eval()
+
+
+def random_policy(setup: Setup, model: Any, dtype: torch.dtype = torch.bfloat16) -> Policy:
+    """Return a policy around a model, whose completions never end before their limit."""
+    policy = policy_from(model, tokenizer(setup), device=setup.device, dtype=dtype, name="random weights")
+    return dataclasses.replace(policy, eos_ids=(FORCED_END,))
+
+
+def tokenizer(setup: Setup) -> Any:
+    """Return Qwen2.5's own tokenizer where it was carried, else the starter's."""
+    from transformers import AutoTokenizer
+
+    real = (setup.carried or Path("nowhere")) / "tokenizer"
+    return AutoTokenizer.from_pretrained(real if real.is_dir() and not setup.rehearse else locate_model("starter"))
+
+
+def random_prompts(count: int, length: int, vocabulary: int, seed: int = 0) -> list[Prompt]:
+    """Return prompts of random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(2, vocabulary, (count, length), generator=generator).tolist()
+    return [Prompt(tuple(row), key=1000 + i) for i, row in enumerate(ids)]
+
+
+def groups_of(prompts: list[Prompt], completions: list[list[Completion]]) -> list[RolloutGroup]:
+    """Return what an engine gave as groups with advantages that sum to 0 and are all different, as rewards of 0 to 1.
+
+    No group is skipped, and no two completions cancel out.
+    """
+    groups = []
+    for i, (prompt, group) in enumerate(zip(prompts, completions, strict=True)):
+        size = len(group)
+        rewards = tuple((g * (i % 3 + 1) % size) / size for g in range(size)) if size > 1 else (1.0,)
+        mean = sum(rewards) / size
+        advantages = tuple(reward - mean for reward in rewards)
+        groups.append(
+            RolloutGroup(Problem(f"question {i}", "1"), prompt, tuple(group), ("",) * size, rewards=rewards,
+                         advantages=advantages)
+        )  # fmt: skip
+    return groups
+
+
+def random_groups(
+    num_prompts: int, group_size: int, prompt_tokens: int, new_tokens: int, vocabulary: int, seed: int = 0
+) -> list[RolloutGroup]:
+    """Return groups of random tokens, every completion at its limit."""
+    prompts = random_prompts(num_prompts, prompt_tokens, vocabulary, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    ids = torch.randint(2, vocabulary, (num_prompts, group_size, new_tokens), generator=generator).tolist()
+    completions = [[Completion(tuple(row), (-1.0,) * new_tokens, "length") for row in group] for group in ids]
+    return groups_of(prompts, completions)
+
+
+def peak_flops(setup: Setup) -> float:
+    """Return the FLOP/s of a large bfloat16 product, as the facts stage measured it in this run, else measured now."""
+    from benchmarks.gpu.stages.facts import bfloat16_flops
+
+    path = setup.scratch / "peak.json"
+    if not path.is_file():
+        path.write_text(json.dumps(bfloat16_flops(setup)))
+    return float(json.loads(path.read_text()))
