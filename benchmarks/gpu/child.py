@@ -32,9 +32,11 @@ def main() -> None:
     """Run the stage that the command line names."""
     stage, given = sys.argv[1], json.loads(sys.argv[2])
     setup = Setup(
-        device=given["device"], rehearse=given["rehearse"], carried=Path(given["carried"]) if given["carried"] else None,
-        scratch=Path(given["scratch"]), log=Path(given["log"]), deadline=time.monotonic() + given["limit_s"],
+        device=given["device"], rehearse=given["rehearse"], scratch=Path(given["scratch"]), log=Path(given["log"]),
+        carried=Path(given["carried"]) if given["carried"] else None, deadline=time.monotonic() + given["limit_s"],
     )  # fmt: skip
+    if setup.device == "cpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it once, at its import
     with os.fdopen(int(os.environ[CHANNEL]), "w", buffering=1) as channel:
         module = importlib.import_module(f"benchmarks.gpu.stages.{stage}")
         run_cases(module.cases(setup), given["passed_over"], _writer(channel))

@@ -25,7 +25,9 @@ def write_page(results: Path, page: Path) -> list[str]:
 def page_text(lines: Sequence[Line]) -> str:
     """Return the page in Markdown."""
     cases = newest(lines)
-    facts = next((line["numbers"] for (_, case), line in cases.items() if case == "card and versions"), {})
+    facts: dict[str, Any] = next(
+        (line["numbers"] for (_, case), line in cases.items() if case == "card and versions"), {}
+    )
     parts = [
         "# What the GPU kit measured", "", _origin(lines, facts), "",
         "## Targets", "", "| | target | measured | |", "|---|---|---|---|",
@@ -81,7 +83,11 @@ def _ending(lines: Sequence[Line], stage: str) -> str:
     if not ends or ends[-1]["status"] == "done":
         return ""
     last = ends[-1]
-    return f"The stage: {last['status']} after {last['seconds']:.0f} s" + (f", {last['error']}" if last["error"] else "") + "."
+    return (
+        f"The stage: {last['status']} after {last['seconds']:.0f} s"
+        + (f", {last['error']}" if last["error"] else "")
+        + "."
+    )
 
 
 def _numbers(line: Line) -> str:

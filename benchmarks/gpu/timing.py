@@ -32,14 +32,16 @@ def waiting_seconds(work: Callable[[], Any], device: str, repeats: int = 1) -> f
 
     Whatever else goes on only slows down.
     """
-    times = []
-    for _ in range(repeats + 1):
-        synchronize(device)
-        started = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return min([seconds_once(work, device) for _ in range(repeats + 1)][1:])
+
+
+def seconds_once(work: Callable[[], Any], device: str) -> float:
+    """Return the wall-clock time of one call with all it asks of the device, and of no call before it."""
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
 
 
 def synchronize(device: str) -> None:

@@ -1,0 +1,182 @@
+"""The update in the true shape of Qwen2.5-0.5B, 64 × 8 × (200 + 200): seconds, MFU, memory, by what it is made of."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.case import Case, Numbers, Setup, WrongNumbers
+from benchmarks.gpu.child import device_peak_bytes, free_memory, reset_device_peak
+from benchmarks.gpu.kernels_by_class import class_seconds, device_spans, longest_kernels, profiled
+from benchmarks.gpu.synthetic import peak_flops, random_groups, random_model, random_policy
+from benchmarks.gpu.timing import seconds_once
+from mathgrpo.config import Recipe
+from mathgrpo.config.recipe import GrpoSection, OptimizerSection
+from mathgrpo.grpo import UpdateStats, logprobs, policy_update
+from mathgrpo.grpo.compiled import compiled_parts
+from mathgrpo.hardware.flops import GroupLengths, training_flops, update_size
+from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.models import Policy
+from mathgrpo.models.shape import model_shape, model_sizes
+from mathgrpo.training.memory_plan import MemoryPlan, plan_memory
+from mathgrpo.training.optimizer import build_optimizer
+from mathgrpo.types import RolloutGroup
+
+REPEATS = 3
+TIGHT = 1.05
+"""A peak above the plan by more than this is a plan that cannot be trusted."""
+
+
+def cases(setup: Setup) -> Iterator[Case]:
+    """Yield the update as a run does it, then with one thing changed at a time."""
+    bench = _Bench(setup)
+    size = "64 × 8 × (200 + 200) tokens"
+    yield Case("as a run does it", bench.measure, size=size, limit_s=60)
+    for kernel in ("sdpa", "varlen"):
+        yield Case(f"attention {kernel}", partial(bench.measure, attention=kernel), size=size, limit_s=30)
+    yield Case("by kernel", bench.profile, limit_s=40)
+    yield Case("chunked against full logits", lambda: _head_memory(setup), size="8 × 1,024 completion tokens")
+    yield Case("fused forward", lambda: bench.measure(fused_forward="on"), size=size, limit_s=30)
+    yield Case("no compute copy", lambda: bench.measure(optimizer={"compute_copy": "off"}), size=size, limit_s=30)
+    yield Case("AdamW of torch", lambda: bench.measure(optimizer={"kernel": "torch"}), size=size, limit_s=30)
+    for power in (25, 26, 28, 29):
+        yield Case(f"head in chunks of 2^{power} logits", partial(bench.measure, chunk=1 << power),
+                   size=size, limit_s=30)  # fmt: skip
+    for budget in (8192, 16384, 65536, 131072):
+        yield Case(f"micro-batches of {budget:,} tokens", partial(bench.measure, token_budget=budget),
+                   size=size, limit_s=30)  # fmt: skip
+    yield Case("attention flex", lambda: bench.measure(attention="flex"), size=size, limit_s=45)
+    yield Case("compiled layers", lambda: bench.measure(compiled=True), size=size, limit_s=60)
+
+
+class _Bench:
+    """The work of a step, and policies to do it with."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        sizes = setup.pick((64, 8, 200, 200), (2, 2, 8, 6))
+        self._recipe = Recipe.model_validate(
+            {"rollout": {"prompts_per_step": sizes[0], "group_size": sizes[1], "max_new_tokens": sizes[3]}}
+        )
+        self._longest = sizes[2]
+        self._groups = cache(partial(random_groups, *sizes))
+
+    def measure(
+        self, *, chunk: int = 0, compiled: bool = False, optimizer: dict[str, Any] | None = None, token_budget: int = 0,
+        **grpo: Any,
+    ) -> Numbers:  # fmt: skip
+        """Measure updates of a fresh model: the median of some behind one that is not timed."""
+        setup = self._setup
+        policy = random_policy(setup, random_model(setup))
+        plan = self._plan(policy, token_budget)
+        update, stats = self._update(policy, plan, optimizer or {}, grpo)
+        device = torch.device(setup.device).type
+        usual = logprobs.CHUNK_ELEMENTS[device]
+        logprobs.CHUNK_ELEMENTS[device] = chunk or usual
+        try:
+            with compiled_parts(policy.model, compiled):
+                first = seconds_once(update, setup.device)
+                seconds = [seconds_once(update, setup.device) for _ in range(setup.pick(REPEATS, 1))]
+        finally:
+            logprobs.CHUNK_ELEMENTS[device] = usual
+        return self._numbers(policy, plan, statistics.median(seconds), stats[-1]) | {"first_s": first}
+
+    def profile(self) -> Numbers:
+        """Measure what the device does in an update, by kernel class."""
+        policy = random_policy(self._setup, random_model(self._setup))
+        update, _ = self._update(policy, self._plan(policy, 0), {}, {})
+        update()
+        spans = device_spans(profiled(update, self._setup.device))
+        if not spans:
+            return {"kernels": 0, "note": "no device, so nothing to see"}
+        by_class = class_seconds(spans)
+        return {
+            "device_ms": 1e3 * sum(by_class.values()), "span_ms": (spans[-1][1] - spans[0][0]) / 1e3,
+            "kernels": len(spans), "ms_by_class": {name: 1e3 * s for name, s in by_class.items()},
+            "ms_by_kernel": {name: 1e3 * s for name, s in longest_kernels(spans, 14).items()},
+        }  # fmt: skip
+
+    def _update(
+        self, policy: Policy, plan: MemoryPlan, optimizer: dict[str, Any], grpo: dict[str, Any]
+    ) -> tuple[Callable[[], Any], list[UpdateStats]]:
+        """Return an update that can be done again and again, and the list that each leaves its stats in."""
+        built = build_optimizer(policy.model, OptimizerSection.model_validate(optimizer), policy.compute_dtype)
+        section, groups = GrpoSection.model_validate(grpo), self._groups(policy.model.config.vocab_size)
+        stats: list[UpdateStats] = []
+
+        def update() -> None:
+            done = policy_update(
+                policy, built, groups, section, temperature=1.0, max_grad_norm=1.0,
+                max_new_tokens=self._recipe.rollout.max_new_tokens, token_budget=plan.token_budget,
+            )  # fmt: skip
+            stats.append(done)
+
+        return update, stats
+
+    def _plan(self, policy: Policy, token_budget: int) -> MemoryPlan:
+        sizes = model_sizes(policy.model)
+        assert sizes is not None
+        grpo = self._recipe.grpo.model_copy(update={"token_budget": token_budget})
+        return plan_memory(
+            sizes, self._recipe.model_copy(update={"grpo": grpo}), compute_bytes=2, longest_prompt=self._longest,
+            device=device_bytes(self._setup.device), kind=self._setup.device,
+        )  # fmt: skip
+
+    def _numbers(self, policy: Policy, plan: MemoryPlan, seconds: float, stats: UpdateStats) -> Numbers:
+        groups = self._groups(policy.model.config.vocab_size)
+        lengths = [GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions)) for g in groups]
+        tokens, attended, head_tokens = update_size(lengths)
+        flops = training_flops(model_shape(policy.model, 2), tokens, attended, head_tokens)
+        peak = device_peak_bytes()
+        planned = plan.resident + plan.activations + plan.logits  # no rollout has left its cache here
+        numbers: Numbers = {
+            "ms": 1e3 * seconds, "mfu": flops / seconds / peak_flops(self._setup),
+            "unique_tokens_per_s": tokens / seconds, "peak_gb": peak / 1e9, "planned_gb": planned / 1e9,
+            "peak_over_plan": peak / planned, "token_budget": plan.token_budget,
+            "budget_in_the_end": stats.token_budget, "micro_batches": stats.micro_batches, "layout": stats.layout,
+            "notes": "; ".join(stats.notes),
+        }  # fmt: skip
+        if stats.token_budget < plan.token_budget and self._setup.device == "cuda":
+            raise WrongNumbers("memory ran out at the planned budget, which was halved", numbers)
+        if numbers["peak_over_plan"] > TIGHT:
+            raise WrongNumbers("it took more memory than planned", numbers)
+        return numbers
+
+
+def _head_memory(setup: Setup) -> Numbers:
+    """Measure what an update takes on top of the model, by itself and with all logits at once.
+
+    One layer: the activations of 24 are the same in both, and would hide what the head takes.
+    """
+    policy = random_policy(setup, random_model(setup, num_hidden_layers=1))
+    completions, new_tokens = setup.pick((8, 1024), (2, 8))
+    groups = random_groups(1, completions, setup.pick(64, 8), new_tokens, policy.model.config.vocab_size)
+    optimizer = build_optimizer(policy.model, OptimizerSection(), policy.compute_dtype)
+    taken: dict[str, float] = {}
+    kind = torch.device(setup.device).type
+    usual = logprobs.CHUNK_ELEMENTS[kind]
+    try:
+        for name, chunk in (("chunked", usual), ("full", 1 << 40)):
+            logprobs.CHUNK_ELEMENTS[kind] = chunk
+            for _ in range(2):  # the optimizer's state is there from the first on
+                free_memory()
+                reset_device_peak()
+                held = torch.cuda.memory_allocated() if kind == "cuda" else 0
+                _head_update(policy, optimizer, groups, new_tokens)
+                taken[name] = device_peak_bytes() - held
+    finally:
+        logprobs.CHUNK_ELEMENTS[kind] = usual
+    logits = completions * new_tokens * policy.model.config.vocab_size * 4
+    numbers: Numbers = {f"{name}_gb": size / 1e9 for name, size in taken.items()} | {"logits_float32_gb": logits / 1e9}
+    return numbers | ({"memory_ratio": taken["chunked"] / taken["full"]} if taken["full"] else {})
+
+
+def _head_update(policy: Policy, optimizer: Any, groups: list[RolloutGroup], new_tokens: int) -> None:
+    policy_update(
+        policy, optimizer, groups, GrpoSection(), temperature=1.0, max_new_tokens=new_tokens, max_grad_norm=1.0,
+        token_budget=32768,
+    )  # fmt: skip
