@@ -24,10 +24,19 @@ class KitError(Exception):
 def environment(carried: Path | None) -> dict[str, str]:
     """Return the environment of all stages: this one's, the checkout and the carried packages on Python's path.
 
-    Raises: KitError when the wheels do not fit this Python, or when packages are missing and none were carried.
+    Wheels that do not fit this Python are left alone where it has all that is needed.
+
+    Raises: KitError when packages are missing, and none were carried that fit.
     """
-    site = installed_wheels(carried) if carried is not None else None
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None and not _holds(site, name)]
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    site = None
+    try:
+        site = installed_wheels(carried) if carried is not None else None
+    except KitError as error:
+        if absent:
+            raise
+        print(f"going on without what was carried: {error}", file=sys.stderr)
+    missing = [name for name in absent if not _holds(site, name)]
     if missing:
         raise KitError(
             f"packages that are not there: {', '.join(missing)}; with network: pip install -e '.[test]'; without: run "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.case import Numbers, Setup
 from benchmarks.gpu.driver import last_words
@@ -113,6 +115,18 @@ def sets(**settings: object) -> list[str]:
         ['--set', 'training.steps=3']
     """
     return [word for name, value in settings.items() for word in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
+def free_folder(root: Path, name: str) -> Path:
+    """Return the folder of a run that is still to be made: nothing is in the way of a second try."""
+    return next(path for path in (root / f"{name}-{i}" for i in range(1, 1000)) if not path.exists())
+
+
+def read_rows(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run so far, of which a line that is being written is no part yet."""
+    path = run_folder / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 class SideBySide:

@@ -77,13 +77,19 @@ def groups_of(prompts: list[Prompt], completions: list[list[Completion]]) -> lis
 
 
 def random_groups(
-    num_prompts: int, group_size: int, prompt_tokens: int, new_tokens: int, vocabulary: int, seed: int = 0
-) -> list[RolloutGroup]:
-    """Return groups of random tokens, every completion at its limit."""
+    num_prompts: int, group_size: int, prompt_tokens: int, new_tokens: int, vocabulary: int, seed: int = 0,
+    shortest: int = 0,
+) -> list[RolloutGroup]:  # fmt: skip
+    """Return groups of random tokens, every completion at its limit; with shortest, of any length from there to it."""
     prompts = random_prompts(num_prompts, prompt_tokens, vocabulary, seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    ids = torch.randint(2, vocabulary, (num_prompts, group_size, new_tokens), generator=generator).tolist()
-    completions = [[Completion(tuple(row), (-1.0,) * new_tokens, "length") for row in group] for group in ids]
+    shape = (num_prompts, group_size)
+    ids = torch.randint(2, vocabulary, (*shape, new_tokens), generator=generator).tolist()
+    lengths = torch.randint(shortest or new_tokens, new_tokens + 1, shape, generator=generator).tolist()
+    completions = [
+        [Completion(tuple(row[:n]), (-1.0,) * n, "length") for row, n in zip(group, sizes, strict=True)]
+        for group, sizes in zip(ids, lengths, strict=True)
+    ]
     return groups_of(prompts, completions)
 
 

@@ -177,13 +177,17 @@ def failures_of(report: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _gpu_tests(setup: Setup) -> Numbers:
-    """Run every test that is marked `gpu`; files without such a test are not even imported."""
+    """Run every test that is marked `gpu`; files without such a test are not even imported.
+
+    Several at once where that is to be had: most of their time a compiler works, not the device.
+    """
     if importlib.util.find_spec("pytest") is None:
         raise NotHere("pytest is not installed")
     files = sorted(str(p) for p in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in p.read_text(encoding="utf-8"))
     report = setup.scratch / "gpu-tests.xml"
+    several = ["-n", "6"] if importlib.util.find_spec("xdist") and setup.device == "cuda" else []
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}",
-               *files]  # fmt: skip
+               *several, *files]  # fmt: skip
     with setup.log.open("ab") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     if not report.is_file():

@@ -40,6 +40,9 @@ def cases(setup: Setup) -> Iterator[Case]:
         yield Case(f"attention {kernel}", partial(bench.measure, attention=kernel), size=size, limit_s=30)
     yield Case("by kernel", bench.profile, limit_s=40)
     yield Case("chunked against full logits", lambda: _head_memory(setup), size="8 × 1,024 completion tokens")
+    yield Case(
+        "ragged lengths, other ones each time", bench.ragged, size="64 × 8 × (200 + 1 to 400) tokens", limit_s=40
+    )
     yield Case("fused forward", lambda: bench.measure(fused_forward="on"), size=size, limit_s=30)
     yield Case("no compute copy", lambda: bench.measure(optimizer={"compute_copy": "off"}), size=size, limit_s=30)
     yield Case("AdamW of torch", lambda: bench.measure(optimizer={"kernel": "torch"}), size=size, limit_s=30)
@@ -84,6 +87,22 @@ class _Bench:
         finally:
             logprobs.CHUNK_ELEMENTS[device] = usual
         return self._numbers(policy, plan, statistics.median(seconds), stats[-1]) | {"first_s": first}
+
+    def ragged(self) -> Numbers:
+        """Measure updates that each meet shapes of their own, as a run's do: what is made for a shape is made again."""
+        setup = self._setup
+        policy = random_policy(setup, random_model(setup))
+        prompts, size, prompt_tokens, new_tokens = setup.pick((64, 8, 200, 400), (2, 2, 8, 9))
+        optimizer = build_optimizer(policy.model, OptimizerSection(), policy.compute_dtype)
+        seconds, rates = [], []
+        for seed in range(2 + setup.pick(REPEATS, 1)):
+            groups = random_groups(prompts, size, prompt_tokens, new_tokens, policy.model.config.vocab_size, seed, 1)
+            work = partial(_update_once, policy, optimizer, groups, new_tokens, setup.pick(32768, 8192))
+            seconds.append(seconds_once(work, setup.device))
+            tokens = update_size([GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions))
+                                  for g in groups])[0]  # fmt: skip
+            rates.append(tokens / seconds[-1])
+        return {"unique_tokens_per_s": statistics.median(rates[2:]), "ms_each": [1e3 * s for s in seconds]}
 
     def profile(self) -> Numbers:
         """Measure what the device does in an update, by kernel class."""
@@ -166,7 +185,7 @@ def _head_memory(setup: Setup) -> Numbers:
                 free_memory()
                 reset_device_peak()
                 held = torch.cuda.memory_allocated() if kind == "cuda" else 0
-                _head_update(policy, optimizer, groups, new_tokens)
+                _update_once(policy, optimizer, groups, new_tokens, 32768)
                 taken[name] = device_peak_bytes() - held
     finally:
         logprobs.CHUNK_ELEMENTS[kind] = usual
@@ -175,8 +194,10 @@ def _head_memory(setup: Setup) -> Numbers:
     return numbers | ({"memory_ratio": taken["chunked"] / taken["full"]} if taken["full"] else {})
 
 
-def _head_update(policy: Policy, optimizer: Any, groups: list[RolloutGroup], new_tokens: int) -> None:
+def _update_once(
+    policy: Policy, optimizer: Any, groups: list[RolloutGroup], new_tokens: int, token_budget: int
+) -> None:
     policy_update(
         policy, optimizer, groups, GrpoSection(), temperature=1.0, max_new_tokens=new_tokens, max_grad_norm=1.0,
-        token_budget=32768,
+        token_budget=token_budget,
     )  # fmt: skip
