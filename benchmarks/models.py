@@ -30,8 +30,12 @@ SHAPES: dict[str, dict[str, int]] = {
                      "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": QWEN_WORDS},
     "qwen2.5-3b": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
                    "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": QWEN_WORDS},
+    "qwen2.5-7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+                   "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152_064,
+                   "tie_word_embeddings": False},
 }  # fmt: skip
-"""Shapes of Qwen2 models; the Qwen2.5 ones as in the config.json of Qwen/Qwen2.5-0.5B, -1.5B and -3B."""
+"""Shapes of Qwen2 models; the Qwen2.5 ones as in the config.json of Qwen/Qwen2.5-0.5B, -1.5B, -3B and -7B. Embeddings
+are tied unless a shape says otherwise."""
 
 
 def model_config(name: str, **overrides: int) -> Any:
@@ -44,19 +48,19 @@ def model_config(name: str, **overrides: int) -> Any:
     if name not in SHAPES:
         raise UserError(f"model={name}: no such shape; there are: starter, {', '.join(SHAPES)}")
     theta = 1e6 if name.startswith("qwen") else 1e4
-    sizes: dict[str, Any] = SHAPES[name] | overrides
+    sizes: dict[str, Any] = {"tie_word_embeddings": True} | SHAPES[name] | overrides
     return Qwen2Config(
-        **sizes, tie_word_embeddings=True, max_position_embeddings=4096,
+        **sizes, max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": theta}, eos_token_id=1, pad_token_id=0,
         bos_token_id=None,
     )  # fmt: skip
 
 
-def save_random_model(name: str, folder: Path, seed: int = 0) -> None:
+def save_random_model(name: str, folder: Path, seed: int = 0, device: str = "cpu") -> None:
     """Write a model of a shape with the starter's tokenizer to a folder.
 
-    Weights are saved in bfloat16, which both sides load as float32 masters. Rows of the vocabulary beyond the
-    tokenizer's stand for tokens it cannot decode; they decode to nothing.
+    Weights are drawn on the device, which is left empty again, and saved in bfloat16, which both sides load as float32
+    masters. Rows of the vocabulary beyond the tokenizer's stand for tokens it cannot decode; they decode to nothing.
     """
     import torch
     from transformers import AutoTokenizer, Qwen2ForCausalLM
@@ -64,11 +68,15 @@ def save_random_model(name: str, folder: Path, seed: int = 0) -> None:
     from mathgrpo.models.sources import locate_model
 
     torch.manual_seed(seed)
-    model: Any = Qwen2ForCausalLM(model_config(name))
+    with torch.device(device):
+        model: Any = Qwen2ForCausalLM(model_config(name))
     model.to(torch.bfloat16)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = 1, 0
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(locate_model("starter")).save_pretrained(folder)
+    if device != "cpu":
+        del model
+        torch.cuda.empty_cache()
 
 
 def count_parameters(folder: str) -> int:

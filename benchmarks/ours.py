@@ -26,6 +26,7 @@ def run(control: Control, settings: Settings, folder: Path, options: dict[str, A
     started = time.perf_counter()
     ready = forced(prepare(recipe_of(settings, folder, **options), None), settings)
     contestant = Ours(ready, settings)
+    reset_peak(settings.device)
     control.reply(
         ready=True, imported_bytes=imported, prepare_s=time.perf_counter() - started, note=ready.engine.reason
     )

@@ -25,12 +25,14 @@ class Settings(Record):
         model: "starter", or a shape of `models.SHAPES` with random weights.
         mode: natural: a completion ends where the model ends it. forced: the end id is one that no model has, so every
             completion has max_new_tokens; no logits processor is needed for it.
+        problems: "generated", or a folder with train.jsonl and test.jsonl, for a machine that cannot generate them.
         micro_tokens: unique tokens of one micro-batch of this project; 0: the recipe's default.
         num_steps: steps there are prompts for; step i has the same prompts for every contestant.
     """
 
     model: str = "starter"
     mode: Mode = "natural"
+    problems: str = "generated"
     prompts_per_step: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
     max_new_tokens: int = Field(256, ge=1)

@@ -31,15 +31,16 @@ def prepare_task(settings: Settings, folder: Path) -> None:
     from mathgrpo.problems import load_problem_sets
 
     folder.mkdir(parents=True, exist_ok=True)
-    sets = load_problem_sets(
-        ProblemsSection(train_size=settings.train_problems, heldout_size=settings.heldout_problems)
+    section = ProblemsSection(
+        source=settings.problems, train_size=settings.train_problems, heldout_size=settings.heldout_problems
     )
+    sets = load_problem_sets(section)
     for stem, problems in (("train", sets.train), ("test", sets.heldout)):
         rows = [json.dumps({"question": p.question, "answer": p.answer}) for p in problems]
         (folder / f"{stem}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     path = model_path(settings, folder)
     if settings.model != "starter" and not (Path(path) / "config.json").is_file():
-        save_random_model(settings.model, Path(path))
+        save_random_model(settings.model, Path(path), device=settings.device)
     model = locate_model(path)
     prompts = _prompts(sets.train, settings, model)
     facts = {"model": model, "parameters": count_parameters(model), "longest_prompt": max(map(len, prompts))}

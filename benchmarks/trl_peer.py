@@ -78,7 +78,7 @@ def grpo_config(settings: Settings, folder: Path, options: dict[str, Any]) -> An
     """Return TRL's configuration: the same mathematics as the recipe, and nothing slow that the task does not need."""
     from trl.trainer.grpo_config import GRPOConfig
 
-    micro_batches = options.get("micro_batches", 1)
+    micro_batches = min(options.get("micro_batches", 1), settings.completions)
     extra = {key: value for key, value in options.items() if key not in OWN_OPTIONS}
     if options.get("use_transformers_continuous_batching") and settings.device == "cpu":
         extra["transformers_continuous_batching_config"] = paged_cache(settings)

@@ -30,7 +30,7 @@ STAGES = (
     Stage("decoding", "Rollouts", 100),
     Stage("updating", "The update", 120),
     Stage("whole_step", "A whole step", 60),
-    Stage("against_trl", "Against TRL, one process at a time", 150, 300),
+    Stage("against_trl", "Against TRL, one process at a time", 170, 300),
     Stage("recipe_memory", "Memory of the reference recipes' true shapes", 75),
     Stage("product", "The commands a user runs", 90, 300),
     Stage("starter", "Training the starter for the minutes left", 300),
