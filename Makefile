@@ -7,11 +7,13 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 LINT_STAMP := $(VENV)/.installed-lint
+GPU_VENV := .venv-gpu
+GPU_STAMP := $(GPU_VENV)/.installed
 ARGS ?=
 ROUNDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-accuracy bench-gpu fuzz check fmt starter clean
+.PHONY: help setup demo test test-all bench bench-accuracy bench-gpu gpu-env fuzz check fmt starter clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +34,9 @@ $(LINT_STAMP): $(TEST_STAMP)
 	$(INSTALL) '.[test,lint]'
 	@touch $@
 
+$(GPU_STAMP): benchmarks/gpu/machine.txt benchmarks/gpu/machine_env.sh
+	benchmarks/gpu/machine_env.sh $(GPU_VENV)
+
 setup: $(STAMP)  ## make .venv with the mathgrpo command in it
 	@echo "ready: $(BIN)/mathgrpo --help"
 
@@ -41,7 +46,7 @@ demo: $(STAMP)  ## train a small maths reasoner on this machine's CPU, offline, 
 test: $(TEST_STAMP)  ## run the tests (about 4 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
 
-test-all: $(TEST_STAMP)  ## run every test, the slow ones too
+test-all: $(TEST_STAMP) gpu-env  ## run every test, the slow ones too
 	$(BIN)/python -m pytest --timeout 1200 $(ARGS)
 
 bench: $(TEST_STAMP)  ## measure a step against TRL's on this CPU (under 15 minutes; ARGS=--quick: one minute)
@@ -50,8 +55,10 @@ bench: $(TEST_STAMP)  ## measure a step against TRL's on this CPU (under 15 minu
 bench-accuracy: $(TEST_STAMP)  ## wall-clock to 80 % held-out accuracy, against TRL (2 minutes)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
-bench-gpu: $(TEST_STAMP)  ## the same on a CUDA device, with a 0.5 B model
-	$(BIN)/python -m benchmarks --device cuda $(ARGS)
+bench-gpu: $(TEST_STAMP)  ## whether this machine's GPU works, how fast, what to mend (9 minutes)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+gpu-env: $(GPU_STAMP)  ## make .venv-gpu: the packages of a bare GPU machine, to rehearse the GPU kit in
 
 fuzz: $(TEST_STAMP)  ## the property tests again and again, each round on new random inputs (ROUNDS=20)
 	@for round in $$(seq $(ROUNDS)); do \
@@ -74,4 +81,4 @@ starter: $(STAMP)  ## train the starter model anew (hours on a CPU)
 	$(BIN)/mathgrpo sft starter-sft
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) .gpu-kit .pytest_cache .mypy_cache .ruff_cache

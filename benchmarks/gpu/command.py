@@ -9,6 +9,7 @@ import argparse
 import math
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from benchmarks.gpu.plan import STAGES, Stage, named
 from benchmarks.gpu.record import Record
 from benchmarks.machine import revision
 
+OUT, REHEARSED = Path("benchmarks/results/gpu"), Path("gpu-results")
 RESERVE_S = 8.0
 """Of the minutes, what installing nothing and writing the page may take."""
 
@@ -54,7 +56,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0],
                      epilog=f"stages: {names}")  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="run these stages alone, again or first")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu"), help="folder of the results")
+    parser.add_argument("--out", type=Path, default=None,
+                        help=f"folder of the results (default: {OUT}; of a rehearsal: {REHEARSED})")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=9.0, help="how long to run at most")
     parser.add_argument("--carried", type=Path, default=None, help="the folder pack.sh made (default: .gpu-kit)")
     parser.add_argument("--rehearse", action="store_true", help="run all of it on a CPU, at a size that means nothing")
@@ -66,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise KitError(f"--minutes={given.minutes}: must be a number above 0; nine are what the whole kit is made for")
     if given.carried is not None and not given.carried.is_dir():
         raise KitError(f"--carried={given.carried}: no such folder; benchmarks/gpu/pack.sh makes one")
+    given.out = given.out or (REHEARSED if given.rehearse else OUT)
     if given.out.exists() and not given.out.is_dir():
         raise KitError(f"--out={given.out}: is a file; name a folder")
     given.carried = given.carried or (FOLDER if FOLDER.is_dir() else None)
@@ -85,8 +89,10 @@ def run_kit(given: argparse.Namespace) -> int:
     scratch = Path(tempfile.mkdtemp(prefix="mathgrpo-gpu-"))
     record = Record(results, datetime.now().astimezone().isoformat(timespec="seconds"))
     stages, page = named(given.only)[0], given.out / "results.md"
-    record.add(revision=known_revision(given.carried), rehearsal=given.rehearse, minutes=given.minutes,
-               only=given.only, carried=given.carried is not None)  # fmt: skip
+    record.add(
+        revision=known_revision(given.carried), card="none, a rehearsal" if given.rehearse else card_name(),
+        minutes=given.minutes, only=given.only, carried=given.carried is not None,
+    )  # fmt: skip
     setup: dict[str, Any] = {
         "device": device, "rehearse": given.rehearse, "scratch": str(scratch), "log": str(log.resolve()),
         "carried": str(given.carried.resolve()) if given.carried else "",
@@ -120,6 +126,16 @@ def require_cuda() -> str:
     if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists() and not Path("/dev/dxg").exists():
         raise KitError("this machine has no CUDA device; --rehearse runs all of the kit on a CPU, to see that it would")
     return "cuda"
+
+
+def card_name() -> str:
+    """Return what nvidia-smi calls the first card."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "a card that nvidia-smi does not name"
+    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else "a card without a name"
 
 
 def known_revision(carried: Path | None) -> str:

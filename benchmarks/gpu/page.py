@@ -11,6 +11,10 @@ from benchmarks.gpu.plan import STAGES
 from benchmarks.gpu.record import Line, newest, read_lines
 from benchmarks.gpu.targets import target_rows
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path("benchmarks/results/gpu/results.jsonl")
+DOCS = Path("docs/performance.md")
+BEGIN, END = "<!-- gpu targets: made by python -m benchmarks.gpu.page -->", "<!-- end of gpu targets -->"
 BAD = ("failed", "wrong", "out of memory", "timed out", "died")
 
 
@@ -24,14 +28,10 @@ def write_page(results: Path, page: Path) -> list[str]:
 
 def page_text(lines: Sequence[Line]) -> str:
     """Return the page in Markdown."""
+    lines = of_last_card(lines)
     cases = newest(lines)
-    facts: dict[str, Any] = next(
-        (line["numbers"] for (_, case), line in cases.items() if case == "card and versions"), {}
-    )
     parts = [
-        "# What the GPU kit measured", "", _origin(lines, facts), "",
-        "## Targets", "", "| | target | measured | |", "|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in target_rows(cases, str(facts.get("card", "")))), "",
+        "# What the GPU kit measured", "", _origin(lines), "", "## Targets", "", *_target_table(lines), "",
         *_mishaps(cases),
     ]  # fmt: skip
     for stage in STAGES:
@@ -41,16 +41,44 @@ def page_text(lines: Sequence[Line]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _origin(lines: Sequence[Line], facts: Mapping[str, Any]) -> str:
+def with_targets(text: str, lines: Sequence[Line]) -> str:
+    """Return a page of the docs with the targets' table between its marks made anew from a results file's lines.
+
+    Raises: ValueError for a page without the marks.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
+    lines = of_last_card(lines)
+    where = _origin(lines) if lines else "No GPU has been at hand: nothing here has run on one."
+    return "\n".join([before + begin, where, "", *_target_table(lines), end + after])
+
+
+def of_last_card(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines of all runs on the card of the last one: numbers of two cards, or a rehearsal's, never mix."""
+    cards = {line["run"]: line["card"] for line in lines if "card" in line}
+    return [line for line in lines if cards.get(line["run"]) == cards.get(lines[-1]["run"])]
+
+
+def _target_table(lines: Sequence[Line]) -> list[str]:
+    card = next((str(line["card"]) for line in lines if "card" in line), "")
+    rows = target_rows(newest(lines), card)
+    return ["| | target | measured | |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _origin(lines: Sequence[Line]) -> str:
     runs = [line for line in lines if "revision" in line]
-    card = facts.get("card") or "no card: the facts were not measured"
+    measured = newest(lines).get(("facts", "card and versions"))
+    facts: dict[str, Any] = measured["numbers"] if measured else {}
     said = [
-        f"Card: {card}" + (f", driver {facts['driver']}" if facts.get("driver") else "") + ".",
+        *[f"Card: {run['card']}" + (f", driver {facts['driver']}" if facts.get("driver") else "") + "."
+          for run in runs[-1:]],
         "Versions: " + ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items()) + "."
         if facts.get("versions") else "",
         *(f"Run of {run['run']}: revision {run['revision']}"
           + (f", only {', '.join(run['only'])}" if run["only"] else "")
-          + (", **a rehearsal: its numbers say nothing about speed**" if run["rehearsal"] else "") + "."
+          + (", **its numbers say nothing about speed**" if run["card"].startswith("none") else "") + "."
           for run in runs),
         "A case that was run again shows its last run." if len(runs) > 1 else "",
     ]  # fmt: skip
@@ -108,3 +136,13 @@ def _at(line: Line) -> str:
 def _cell(text: str) -> str:
     """Return text that cannot break a table: what libraries say in their errors is not under our control."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def main() -> None:
+    """Bring the docs' table of targets up to date with the stored results."""
+    page = ROOT / DOCS
+    page.write_text(with_targets(page.read_text(encoding="utf-8"), read_lines(ROOT / RESULTS)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,8 +18,8 @@ from benchmarks.gpu.carried import KitError, carried_revision, environment
 from benchmarks.gpu.command import main, parse
 from benchmarks.gpu.kernels_by_class import busy_us, class_seconds, kernel_class
 from benchmarks.gpu.packing import is_other_cuda, trim_wheel, weight
-from benchmarks.gpu.page import page_text, write_page
-from benchmarks.gpu.record import Record
+from benchmarks.gpu.page import DOCS, RESULTS, page_text, with_targets, write_page
+from benchmarks.gpu.record import Record, read_lines
 from benchmarks.gpu.stages.correctness import failures_of
 from benchmarks.gpu.targets import TARGETS, target_rows
 
@@ -140,8 +140,8 @@ def lines_of(folder: Path, card: str, **numbers: float) -> list[dict[str, Any]]:
     """Return a results file's lines with a card and the numbers of the targets of these cases."""
     record = Record(folder / "results.jsonl", "now")
     base: dict[str, Any] = {"status": "done", "size": "", "error": "", "seconds": 1.0, "peak_bytes": 0}
-    lines = [record.add(revision="abc", rehearsal=False, only=[], minutes=9, carried=True),
-             record.add(stage="facts", case="card and versions", numbers={"card": card}, **base)]  # fmt: skip
+    lines = [record.add(revision="abc", card=card, only=[], minutes=9, carried=True),
+             record.add(stage="facts", case="card and versions", numbers={"driver": "580"}, **base)]  # fmt: skip
     for target in TARGETS:
         if target.number in numbers:
             found = {target.number: numbers[target.number]}
@@ -164,7 +164,9 @@ def test_targets_are_judged_on_their_cards_alone(tmp_path: Path) -> None:
 
 def test_the_page_has_targets_and_what_to_mend_and_no_text_breaks_its_tables(tmp_path: Path) -> None:
     lines_of(tmp_path, "H100", step_s=1.7)
-    Record(tmp_path / "results.jsonl", "later").add(
+    later = Record(tmp_path / "results.jsonl", "later")
+    later.add(revision="abc", card="H100", only=["decoding"], minutes=9, carried=True)
+    later.add(
         stage="decoding", case="512 rows", status="out of memory", size="512 rows", seconds=2.0,
         numbers={"a|b": [1, 2], "by": {"x": 0.5}}, error="CUDA | out <script> of\nmemory", peak_bytes=3_000_000_000,
     )  # fmt: skip
@@ -175,8 +177,25 @@ def test_the_page_has_targets_and_what_to_mend_and_no_text_breaks_its_tables(tmp
     row = next(line for line in text.splitlines() if line.startswith("| 512 rows |"))
     assert row.replace("\\|", "").count("|") == 6 and "3.00" in row and "x 0.5" in row
     assert "| a whole step, 64 × 8, 200 + 200 tokens | ≤ 1.8 s | 1.7 s | met |" in text
-    assert "Not yet measured." in text and "Run of now: revision abc." in text
+    assert "Not yet measured." in text and "Run of now: revision abc." in text and "only decoding." in text
     assert page_text([]).count("not yet measured") == len(TARGETS)
+
+
+def test_numbers_of_two_cards_never_mix_nor_with_a_rehearsals(tmp_path: Path) -> None:
+    lines_of(tmp_path, "H200", step_s=1.2)
+    Record(tmp_path / "results.jsonl", "later").add(revision="abc", card="none, a rehearsal", only=[], minutes=9,
+                                                     carried=False)  # fmt: skip
+    assert "1.2 s" not in page_text(read_lines(tmp_path / "results.jsonl"))
+    assert "its numbers say nothing about speed" in page_text(read_lines(tmp_path / "results.jsonl"))
+
+
+def test_the_docs_have_the_targets_as_they_were_last_measured(tmp_path: Path) -> None:
+    text = (ROOT / DOCS).read_text(encoding="utf-8")
+    assert with_targets(text, read_lines(ROOT / RESULTS)) == text, "run: python -m benchmarks.gpu.page"
+    changed = with_targets(text, lines_of(tmp_path, "H100", step_s=1.7))
+    assert "| 1.7 s | met |" in changed and "Card: H100, driver 580." in changed
+    with pytest.raises(ValueError, match="lacks the marks"):
+        with_targets("# Performance", [])
 
 
 def test_failures_of_a_junit_report_are_first_lines(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def cases(setup: Setup) -> Iterator[Case]:
 def _card(setup: Setup) -> Numbers:
     versions = versions_of(PACKAGES)
     numbers: Numbers = {"versions": versions, "cuda": str(torch.version.cuda), **machine_facts(setup.device)}
-    numbers |= {"card": numbers.get("gpu", f"none, a rehearsal on {numbers['cpu']}"), "driver": _driver()}
+    numbers["driver"] = _driver()
     if setup.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         numbers |= {
