@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mathgrpo.grpo import attention_varlen
+from mathgrpo.grpo import attention_padded, attention_varlen
 from mathgrpo.grpo.attention import AttentionKernel, packed_layout
 from mathgrpo.grpo.attention_flex import TILE, _ranges
 from mathgrpo.grpo.pack import bucket
+from mathgrpo.hardware.attention import without_cudnn_attention
 
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
 Spans = tuple[list[tuple[int, int]], list[tuple[int, int, int]], int]
@@ -110,6 +111,42 @@ def test_the_gradient_equals_completions_alone(kernel: Any, varlen_on_cpu: None)
     given = torch.autograd.grad(attend(RAGGED, kernel, inputs, 0.3)[rows], inputs, seed)
     for one, other in zip(given, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_grouped_heads_are_handed_on_as_they_are(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.11 takes no enable_gqa; from 2.12 on grouped heads are refused without it."""
+    from torch.nn.attention import varlen
+
+    seen: list[tuple[int, ...]] = []
+
+    def newer(*tensors: Any, scale: float, window_size: tuple[int, int], enable_gqa: bool = False) -> Tensor:
+        assert (scale, window_size, enable_gqa) == (0.3, (-1, 0), True)
+        seen.append(tuple(tensors[1].shape))
+        return tensors[0]
+
+    def older(*tensors: Any, scale: float, window_size: tuple[int, int]) -> Tensor:
+        return newer(*tensors, scale=scale, window_size=window_size, enable_gqa=True)
+
+    monkeypatch.setattr(varlen, "varlen_attn", newer if told else older)
+    query, key, value = (t.detach() for t in states(6))
+    ends = torch.tensor([0, 6], dtype=torch.int32)
+    assert attention_varlen.causal_varlen(query, key, value, ends, ends, 6, 6, 0.3) is query
+    assert seen == [(6, KEY_HEADS, SIZE)]
+
+
+def test_padded_batches_are_not_left_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    attention = attention_padded.scaled_dot_product_attention
+
+    def watched(*args: Any, **kwargs: Any) -> Tensor:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attention(*args, **kwargs)
+
+    monkeypatch.setattr(attention_padded, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(attention_padded, "without_cudnn_attention", lambda device: without_cudnn_attention("cuda"))
+    attend(RAGGED, "sdpa", states(RAGGED[2]), 0.3)
+    assert seen == [False, False], "prompts and completions"
 
 
 def test_shared_keys_sum_their_gradients_in_float32() -> None:

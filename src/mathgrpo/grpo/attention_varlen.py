@@ -13,7 +13,7 @@ copy is small (512 bytes a token and layer for Qwen2.5-0.5B) against the activat
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -90,11 +90,9 @@ def causal_varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1 and _serves_grouped_heads():
+    # The kernel itself serves fewer key-value heads; from torch 2.12 on it wants to be told.
+    if query.shape[1] != key.shape[1] and _takes(varlen_attn, "enable_gqa"):
         options["enable_gqa"] = True
-    elif groups > 1:
-        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
     output: Tensor = varlen_attn(query, key, value, query_ends, key_ends, longest_query, longest_key, **options)  # type: ignore[assignment]
     return output
 
@@ -109,7 +107,7 @@ def varlen_obstacle(device: torch.device, dtype: torch.dtype) -> str:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
-    if "window_size" not in inspect.signature(varlen_attn).parameters:
+    if not _takes(varlen_attn, "window_size"):
         return f"varlen_attn of torch {torch.__version__} takes no window_size"
     return ""
 
@@ -124,11 +122,9 @@ def in_compute_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 @cache
-def _serves_grouped_heads() -> bool:
-    """Return whether varlen_attn takes fewer key-value heads than query heads, as it does from torch 2.12 on."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    """Return whether a function has an argument of this name."""
+    return argument in inspect.signature(function).parameters
 
 
 class _SharedRows(torch.autograd.Function):
