@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from mathgrpo.hardware.attention import without_cudnn_attention
+
 # Shape legend: T packed rows, N prompts of P rows, R completions of C rows, H query heads, K key-value heads,
 # D head size.
 
@@ -87,10 +89,11 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None, *
     # CUDA's fast kernels take a mask or grouped heads, not both; CPU's takes both and saves the copies.
     if groups > 1 and query.device.type != "cpu":
         key, value = (states.repeat_interleave(groups, dim=2) for states in (key, value))
-    output = scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
-        scale=scaling, enable_gqa=key.shape[2] != query.shape[2], **kwargs,
-    )  # fmt: skip
+    with without_cudnn_attention(query.device):
+        output = scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
+            scale=scaling, enable_gqa=key.shape[2] != query.shape[2], **kwargs,
+        )  # fmt: skip
     return output.transpose(1, 2)
 
 

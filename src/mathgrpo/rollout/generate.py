@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.context import check_context
@@ -37,7 +38,8 @@ class GenerateEngine:
         rows = [(i, g) for i in range(len(prompts)) for g in range(group_size)]
         done: dict[tuple[int, int], Completion] = {}
         model = self._policy.causal_lm
-        with resting(self._policy.model), _plain_generation(model), torch.no_grad(), self._policy.autocast():
+        unplanned = without_cudnn_attention(self._policy.device)
+        with resting(self._policy.model), _plain_generation(model), torch.no_grad(), self._policy.autocast(), unplanned:
             for batch in self._batches(rows, prompts):
                 done.update(zip(batch, self._generate_batch(batch, prompts, sampling), strict=True))
         return [[done[i, g] for g in range(group_size)] for i in range(len(prompts))]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.context import check_context
@@ -44,7 +45,8 @@ class NativeEngine:
         check_context(self._policy, prompts, sampling)
         num_rows = len(prompts) * group_size
         slots = min(self._max_rows or num_rows, num_rows)
-        with resting(self._policy.model), self._decoder.context():
+        unplanned = without_cudnn_attention(self._policy.device)
+        with resting(self._policy.model), self._decoder.context(), unplanned:
             session = self._decoder.open(
                 [p.ids for p in prompts], max_new_tokens=sampling.max_new_tokens, max_rows=slots
             )

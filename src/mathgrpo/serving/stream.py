@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_decoder
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
@@ -135,7 +136,7 @@ class _PlainBatch:
 
     def draw(self, keys: Tensor, position: int) -> list[int]:
         """Return the next token of every row."""
-        with torch.no_grad(), self._policy.autocast():
+        with torch.no_grad(), self._policy.autocast(), without_cudnn_attention(self._policy.device):
             output = self._policy.causal_lm(input_ids=self._ids, past_key_values=self._cache, use_cache=True)
             draws = uniforms(keys, torch.full_like(keys, position))
             tokens, _ = sample_tokens(output.logits[:, -1].expand(len(keys), -1), draws, self._sampling)

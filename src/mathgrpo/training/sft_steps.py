@@ -14,6 +14,7 @@ from torch import Tensor
 from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe
 from mathgrpo.formats import Format
 from mathgrpo.grpo.logprobs import split_model
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.training.mixture import examples
 from mathgrpo.training.muon import Muon
@@ -118,7 +119,7 @@ def _step(
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
         optimizer.zero_grad(set_to_none=True)
-    with policy.autocast():
+    with policy.autocast(), without_cudnn_attention(policy.device):
         loss = completion_loss(policy.model, batch, section.prompt_loss_weight)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(policy.model.parameters(), section.max_grad_norm)

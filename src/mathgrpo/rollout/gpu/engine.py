@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.context import check_context
@@ -66,7 +67,8 @@ class GraphEngine:
         if not prompts:
             return []
         check_context(self._policy, prompts, sampling)
-        with resting(self._policy.model), torch.inference_mode(), self._device_context:
+        unplanned = without_cudnn_attention(self._policy.device)
+        with resting(self._policy.model), torch.inference_mode(), self._device_context, unplanned:
             job = self._prepare(prompts, group_size, sampling)
             share = self._weights.fused.num_heads // self._weights.fused.num_kv_heads
             tile_rows = self._kernels.tile_rows(share)
