@@ -16,6 +16,8 @@ from mathgrpo.training.adamw_kernel import BLOCK, AdamWKernel, Row  # noqa: E402
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BETAS, EPS = (0.9, 0.99), 1e-8
 SHAPES = [(3,), (17, 5), (BLOCK,), (2, BLOCK + 1)]
+EVEN = [(16,), (16, 5), (BLOCK,), (2, BLOCK + 8)]
+"""Sizes that are multiples of 16 only: then the kernel is compiled for wide loads."""
 
 
 def rows_of(
@@ -26,10 +28,11 @@ def rows_of(
     return [Row(g, w, *m, c, *factors) for g, w, m, c in zip(grads, weights, moments, copies, strict=True)]
 
 
+@pytest.mark.parametrize("shapes", [SHAPES, EVEN])
 @pytest.mark.parametrize(("decay", "precision"), [(0.0, torch.float16), (0.1, torch.bfloat16)])
-def test_five_steps_are_torchs(decay: float, precision: torch.dtype) -> None:
+def test_five_steps_are_torchs(decay: float, precision: torch.dtype, shapes: list[tuple[int, ...]]) -> None:
     generator = torch.Generator().manual_seed(0)
-    weights = [torch.randn(shape, generator=generator).to(DEVICE) for shape in SHAPES]
+    weights = [torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes]
     theirs = [torch.nn.Parameter(w.double()) for w in weights]
     rounded = [torch.nn.Parameter(w.clone()) for w in weights]
     optimizer, single = (
@@ -39,7 +42,7 @@ def test_five_steps_are_torchs(decay: float, precision: torch.dtype) -> None:
     copies = [torch.zeros_like(w, dtype=precision) if i % 2 else None for i, w in enumerate(weights)]
     kernel = AdamWKernel()
     for step in range(1, 6):
-        grads = [torch.randn(shape, generator=generator).to(DEVICE) * 10.0**-step for shape in SHAPES]
+        grads = [torch.randn(shape, generator=generator).to(DEVICE) * 10.0**-step for shape in shapes]
         kernel.step(rows_of(weights, grads, moments, copies, step, 0.01, decay), *BETAS, EPS)
         for parameter, other, grad in zip(theirs, rounded, grads, strict=True):
             parameter.grad, other.grad = grad.double(), grad.clone()

@@ -51,20 +51,25 @@ def _adamw_kernel(  # type: ignore[no-untyped-def]
     # factors: 1 - rate * decay, rate / bias correction 1, 1 / root of bias correction 2.
     block = tl.program_id(0)
     tensor = tl.load(tensor_of_block + block).to(tl.int64)
-    offsets = tl.load(start_of_block + block) + tl.arange(0, BLOCK)
+    offsets = tl.multiple_of(tl.load(start_of_block + block), BLOCK) + tl.arange(0, BLOCK)
     row = addresses + tensor * 6
     grad_at = tl.load(row).to(tl.pointer_type(tl.float32))
     weight_at = tl.load(row + 1).to(tl.pointer_type(tl.float32))
     first_at = tl.load(row + 2).to(tl.pointer_type(tl.float32))
     second_at = tl.load(row + 3).to(tl.pointer_type(tl.float32))
     copy_address = tl.load(row + 4)
-    inside = offsets < tl.load(row + 5)
+    copy_at = copy_address.to(tl.pointer_type(COPY_TYPE))
+    size = tl.load(row + 5)
     if ALIGNED:
-        # The compiler cannot know where an address from a table points; without this, loads are one number wide.
+        # The compiler cannot know where an address from a table points, nor that four neighbours are inside together or
+        # not at all; without this, loads are one number wide.
         grad_at = tl.multiple_of(grad_at, 16)
         weight_at = tl.multiple_of(weight_at, 16)
         first_at = tl.multiple_of(first_at, 16)
         second_at = tl.multiple_of(second_at, 16)
+        copy_at = tl.multiple_of(copy_at, 16)
+        size = tl.multiple_of(size, 16)
+    inside = offsets < size
     decay = tl.load(factors + tensor * 3)
     step_size = tl.load(factors + tensor * 3 + 1)
     root_scale = tl.load(factors + tensor * 3 + 2)
@@ -78,7 +83,6 @@ def _adamw_kernel(  # type: ignore[no-untyped-def]
     tl.store(weight_at + offsets, weight, mask=inside)
     tl.store(first_at + offsets, first, mask=inside)
     tl.store(second_at + offsets, second, mask=inside)
-    copy_at = copy_address.to(tl.pointer_type(COPY_TYPE))
     tl.store(copy_at + offsets, weight.to(COPY_TYPE), mask=inside & (copy_address != 0))
 
 
@@ -110,7 +114,7 @@ class AdamWKernel:
             _upload(torch.tensor(factors, dtype=torch.float32), device),
             self._tensor_of_block, self._start_of_block, beta1, beta2, eps,
             COPY_TYPE=tl.float16 if copies == {torch.float16} else tl.bfloat16,
-            ALIGNED=all(address % 16 == 0 for line in addresses for address in line[:5]),
+            ALIGNED=all(number % 16 == 0 for line in addresses for number in line),
             BLOCK=BLOCK, num_warps=8,
         )  # fmt: skip
 

@@ -1,14 +1,16 @@
-"""Compile every Triton kernel of the decode step for two compute capabilities. Run by a test, in its own process."""
+"""Compile every Triton kernel for two compute capabilities. Run by a test, in its own process."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mathgrpo.rollout.gpu import triton_attention, triton_layers, triton_sampling
+from mathgrpo.training import adamw_kernel
 
 COUNTS = (
     "head_stride",
@@ -28,20 +30,27 @@ TYPES: dict[str, str] = {
     **dict.fromkeys(("scale", "temperature", "eps"), "fp32"),
     **dict.fromkeys(("num_rows", "vocab", "num_chunks"), "i32"),
     **dict.fromkeys(("head_stride", "stride"), "i64"),
-    **dict.fromkeys(("head_norm",), "*fp32"),
+    **dict.fromkeys(("head_norm", "factors"), "*fp32"),
+    **dict.fromkeys(("addresses", "start_of_block"), "*i64"),
+    **dict.fromkeys(("beta1", "beta2"), "fp32"),
+    "tensor_of_block": "*i32",
 }
 SIZED = ("q", "values", "out", "delta", "gate_up", "qkv", "logits")
 
 
-def compile_kernel(kernel: Any, dtype: str, capability: int, keys: str = "*i64", **constants: Any) -> None:
-    """Compile one kernel for pointers of this type down to machine code."""
+def compile_kernel(
+    kernel: Any, dtype: str, capability: int, keys: str = "*i64", num_warps: int = 4, **constants: Any
+) -> Any:
+    """Return one kernel, compiled for pointers of this type down to machine code."""
     types = TYPES | dict.fromkeys(SIZED, f"*{dtype}") | {"keys": keys}
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    target, options = GPUTarget("cuda", capability, 32), {"num_warps": num_warps}
+    compiled = triton.compile(source, target=target, options=options)
     assert compiled.asm["cubin"], kernel.__name__
     assert compiled.metadata.shared <= 99 * 1024, f"{kernel.__name__} asks for more than a consumer card's memory"
+    return compiled
 
 
 def main() -> None:
@@ -65,6 +74,10 @@ def main() -> None:
                 compile_kernel(triton_sampling._sum_chunks, dtype, capability, CHUNK=1024, GREEDY=greedy)
                 chunks = {"CHUNK": 1024, "CHUNKS": 256, "ENDS": 2, "GREEDY": greedy}
                 compile_kernel(triton_sampling._draw_tokens, dtype, capability, **chunks)
+        for aligned in (True, False):
+            step = {"COPY_TYPE": tl.bfloat16, "ALIGNED": aligned, "BLOCK": adamw_kernel.BLOCK}
+            compiled = compile_kernel(adamw_kernel._adamw_kernel, "fp32", capability, num_warps=8, **step)
+            assert ("ld.global.v4.b32" in compiled.asm["ptx"]) == aligned, "four numbers a load"
     print("compiled")
 
 
