@@ -158,6 +158,7 @@ def test_gradient_is_clipped_to_the_norm() -> None:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                   RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(h)"),
                                    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])  # fmt: skip
 def test_out_of_memory_halves_the_budget_and_gives_the_same_gradient(error: Exception) -> None:
     groups = make_groups()

@@ -80,6 +80,18 @@ def test_the_model_holds_copies_of_the_layers_matrices_alone_and_they_follow_the
     assert {id(p) for p in owned} == {id(p) for p in [*optimizer.masters.values(), *others]}
 
 
+def test_a_gradient_that_a_pass_cut_short_left_behind_is_not_taken_for_the_next_ones() -> None:
+    """Memory can run out while a copy's gradient is handed on; the step is then begun again."""
+    policies = [policy_of(tiny_model()) for _ in range(2)]
+    optimizers = [built(policy, "on") for policy in policies]
+    for copy in optimizers[1].masters:  # type: ignore[attr-defined]
+        copy.grad = torch.ones_like(copy)
+    for policy, optimizer in zip(policies, optimizers, strict=True):
+        one_update(policy, optimizer, 0)
+    first, second = (full_weights(*pair) for pair in zip(policies, optimizers, strict=True))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_a_matrix_that_is_tied_to_one_outside_the_layers_stays_as_it_is() -> None:
     model = tiny_model(vocab_size=32)
     model.model.layers[0].self_attn.o_proj.weight = model.model.embed_tokens.weight
