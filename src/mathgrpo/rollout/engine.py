@@ -20,7 +20,7 @@ from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.generate import GenerateEngine
 from mathgrpo.rollout.gpu.choice import build_graph_engine
 from mathgrpo.rollout.native import NativeEngine
-from mathgrpo.rollout.trial import tolerance, trial_difference
+from mathgrpo.rollout.trial import is_rounding, trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
@@ -151,6 +151,6 @@ def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
         raise
     except Exception as error:
         return None, f"{decoder.name} failed its trial ({type(error).__name__})"
-    if not difference <= tolerance(policy.compute_dtype):
+    if not is_rounding(difference, policy):
         return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"
     return decoder, ""

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fakes import tiny_model, tiny_tokenizer
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
+from mathgrpo.rollout import generate as generating
+from mathgrpo.rollout import native as decoding
+from mathgrpo.rollout.cached import CachedDecoder
 from mathgrpo.rollout.fused import FusedDecoder
+from mathgrpo.rollout.generate import GenerateEngine
+from mathgrpo.rollout.gpu import engine as capturing
+from mathgrpo.rollout.gpu import graphs
 from mathgrpo.rollout.gpu.choice import build_graph_engine, trial_difference
 from mathgrpo.rollout.gpu.engine import GraphEngine
 from mathgrpo.rollout.gpu.kernels import TorchKernels
@@ -160,6 +168,59 @@ def test_without_triton_the_engine_says_so_and_uses_torch(monkeypatch: pytest.Mo
     engine, _ = build_graph_engine(tiny_policy(), graphs=False)
     assert engine is not None
     assert engine.reason == "eager steps, torch operations; no Triton kernels: triton is not installed"
+
+
+def test_no_engine_leaves_its_attention_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    attention = F.scaled_dot_product_attention
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attention(*args, **kwargs)
+
+    for module in (capturing, decoding, generating):
+        monkeypatch.setattr(module, "without_cudnn_attention", lambda device: without_cudnn_attention("cuda"))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    policy = tiny_policy()
+    engines = (eager(policy), native(policy), NativeEngine(policy, CachedDecoder(policy)), GenerateEngine(policy))
+    for engine in engines:
+        engine.generate(PROMPTS, 2, Sampling(max_new_tokens=3, seed=1))
+        assert seen and not any(seen), engine
+        seen.clear()
+
+
+class BrokenCapture:
+    """torch.cuda.graph in a capture that fails: its end raises, and its own stream stays the current one."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> None:
+        torch.cuda.set_stream("the capture's")  # type: ignore[arg-type]
+
+    def __exit__(self, *_: object) -> NoReturn:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_a_capture_that_fails_says_why_and_leaves_the_stream_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = ["the caller's"]
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", BrokenCapture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    taken: list[int] = []
+
+    def step() -> None:
+        taken.append(len(taken))
+        if len(taken) == 2:
+            raise RuntimeError("cannot copy between CPU and CUDA tensors during CUDA graph capture")
+
+    captured = graphs.StepGraphs(enabled=True)
+    for _ in range(4):
+        captured.run("shape", step)
+    assert captured.error.startswith("cannot copy between CPU and CUDA tensors") and captured.num_captured == 0
+    assert streams == ["the caller's", "the capture's", "the caller's"]
+    assert len(taken) == 5, "one step each call, and the one that was captured in vain"
 
 
 def test_a_policy_on_the_cpu_is_not_offered_graphs() -> None:

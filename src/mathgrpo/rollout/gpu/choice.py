@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import torch
 
+from mathgrpo.errors import first_line
 from mathgrpo.models import Policy
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.gpu.engine import GraphEngine
 from mathgrpo.rollout.gpu.kernels import Kernels, TorchKernels
-from mathgrpo.rollout.trial import plain_logits, tolerance
+from mathgrpo.rollout.trial import is_rounding, plain_logits, trial_prompts
 from mathgrpo.types import Prompt, Sampling
 
 _TRIAL_TOKENS = 12
@@ -54,10 +55,10 @@ def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: 
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__})"
+        return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__}: {first_line(error, 120)})"
     if engine.capture_error:
         return None, f"CUDA graphs with {label} were not captured ({engine.capture_error})"
-    if not difference <= tolerance(policy.compute_dtype):
+    if not is_rounding(difference, policy):
         return None, f"CUDA graphs with {label} failed their trial (off by {difference:.1g} of the logits' spread)"
     return engine, ""
 
@@ -67,11 +68,7 @@ def trial_difference(engine: GraphEngine, policy: Policy) -> float:
 
     Two prompts of 3 and 6 tokens, two sampled rows each.
     """
-    vocab = policy.model.get_input_embeddings().weight.shape[0]
-    prompts = [
-        Prompt(tuple((7 * i + 3) % vocab for i in range(3)), key=1),
-        Prompt(tuple((5 * i + 2) % vocab for i in range(6)), key=2),
-    ]
+    prompts = [Prompt(tuple(ids), key=number) for number, ids in enumerate(trial_prompts(policy), start=1)]
     groups = engine.generate(prompts, 2, Sampling(max_new_tokens=min(_TRIAL_TOKENS, policy.max_context - 6)))
     worst = 0.0
     for prompt, group in zip(prompts, groups, strict=True):

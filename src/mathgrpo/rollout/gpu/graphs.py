@@ -56,7 +56,8 @@ class StepGraphs:
         try:
             self._graphs[shape] = self._capture(step)
         except RuntimeError as error:
-            self._enabled, self.error = False, first_line(error)
+            # A step that raises breaks the capture; then its end raises too, and hides why.
+            self._enabled, self.error = False, first_line(error.__context__ or error)
             return None
         return self._graphs[shape]
 
@@ -65,7 +66,10 @@ class StepGraphs:
 
         Mode thread_local: other threads (a tracker, a data loader) may use CUDA meanwhile.
         """
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            step()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                step()
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that cannot be ended leaves its own stream in place
         return graph
