@@ -46,6 +46,8 @@ def test_the_pool_moves_only_to_grow() -> None:
     assert not pool.reserve(90, at_least=20) and pool.keys(0).data_ptr() == address
     assert pool.reserve(pool.capacity, at_least=20), "the dummy needs a token too"
     assert pool.capacity > 100 and pool.bytes_per_token == 2 * 2 * 1 * 4 * 4
+    assert pool.reserve(80_000, at_least=20)
+    assert not pool.reserve(88_000, at_least=20), "prompts a little longer than the last ones cost no graph"
 
 
 def row(index: int, prompt: int) -> Row:

@@ -17,6 +17,8 @@ DUMMY = 0
 
 _ROUNDING = 4096
 """Capacities are multiples of this many tokens: calls of slightly different size share one memory."""
+_SPARE = 8
+"""A pool that grows takes an eighth more than it was asked for, where memory allows."""
 
 
 class TokenPool:
@@ -53,9 +55,12 @@ class TokenPool:
 
         Raises: torch.cuda.OutOfMemoryError when at_least does not fit.
         """
-        wanted = _round_up(min(num_tokens, max(at_least, self._affordable())) + 1)
+        most = max(at_least, self._affordable())
+        wanted = _round_up(min(num_tokens, most) + 1)
         moved = wanted > self.capacity
         if moved:
+            # More than is needed now: prompts differ from step to step, and growing costs every captured graph.
+            wanted = max(wanted, _round_up(min(num_tokens + num_tokens // _SPARE, most) + 1))
             like = self._memory.new_empty(0)
             self._memory = like  # the old memory is given back before the new is asked for
             self._memory = like.new_zeros((*self._shape[:3], wanted, self._shape[4]))

@@ -47,6 +47,7 @@ def tile_rows(share: int) -> int:
 def workspace(num_rows: int, num_heads: int, num_kv_heads: int, head_dim: int, device: torch.device) -> Workspace:
     """Return the memory all layers of one step share."""
     splits = min(_MOST_SPLITS, triton.cdiv(_PROGRAMS, num_rows * num_kv_heads))
+    splits = 1 << (splits.bit_length() - 1)  # each number is compiled for by itself: few of them
     ranges = splits + (splits if splits > 1 else 0)
     sums = torch.empty(ranges, num_rows, num_heads, head_dim, dtype=torch.float32, device=device)
     tops = torch.empty(ranges, num_rows, num_heads, dtype=torch.float32, device=device)
