@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 # The tests run in as many processes as there are cores; more threads than cores slow each other tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What a test starts in a process of its own finds the packages that the test finds, and this checkout first.
+SOURCE = str(Path(__file__).resolve().parents[1] / "src")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SOURCE, os.environ.get("PYTHONPATH"))))
 # Exact comparisons must not depend on which precision this processor is faster in.
 os.environ.setdefault("MATHGRPO_CPU_DTYPE", "float32")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -39,6 +43,13 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def generator() -> None:
+    """What draws generated problems: a test that needs it is skipped where it is not installed."""
+    if importlib.util.find_spec("reasoning_gym") is None:
+        pytest.skip("reasoning-gym is not installed")
 
 
 @pytest.fixture(scope="session")

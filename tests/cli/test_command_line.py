@@ -16,7 +16,6 @@ import pytest
 
 from fakes import tiny_model, tiny_tokenizer
 
-SRC = Path(__file__).resolve().parents[2] / "src"
 COMMANDS = (
     "train", "sft", "eval", "solve", "report", "score", "check-data", "demo", "export", "publish", "serve", "sweep",
     "env",
@@ -28,7 +27,7 @@ HEAVY = (
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1"}
+    return os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
 def mathgrpo(*arguments: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:

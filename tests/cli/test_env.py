@@ -20,13 +20,11 @@ from mathgrpo.models import load_policy
 from mathgrpo.models.count import count_parameters
 from mathgrpo.models.outline import outline
 
-SRC = Path(__file__).resolve().parents[2] / "src"
-
 
 def env(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mathgrpo", "env", *map(str, arguments)],
-        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(SRC)} | variables, check=False,
+        capture_output=True, text=True, env=os.environ | variables, check=False,
     )  # fmt: skip
 
 
@@ -41,7 +39,6 @@ def test_without_a_recipe_nothing_heavier_than_torch_is_loaded() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(SRC)},
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"

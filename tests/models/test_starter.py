@@ -29,12 +29,14 @@ def test_it_is_small_and_safe_to_load(starter: Policy) -> None:
     assert json.loads((starter_path() / "config.json").read_text())["model_type"] == "qwen2"
 
 
+@pytest.mark.usefixtures("generator")
 def test_digits_are_single_and_the_instruction_is_one_token(starter: Policy) -> None:
     assert starter.tokenizer.tokenize("12*35=420") == ["1", "2", "*", "3", "5", "=", "4", "2", "0"]
     (problem,), _ = generate_heldout(1, seed=17)
     assert len(encode_prompt(starter.tokenizer, problem, XML).ids) < 110
 
 
+@pytest.mark.usefixtures("generator")
 def test_it_can_reason_but_does_not_always(starter: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATHGRPO_CACHE", str(tmp_path))
     problems, _ = generate_heldout(150, seed=17)

@@ -20,7 +20,7 @@ QUICKSTART, QWEN = ROOT / "notebooks" / "quickstart.ipynb", ROOT / "notebooks" /
 
 def run_notebook(notebook: Path, folder: Path, *replacements: str) -> str:
     """Return what a notebook's cells print, run in a process and a folder of their own."""
-    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"MPLBACKEND": "Agg"}
     words = [sys.executable, str(ROOT / "tests" / "notebooks" / "run_cells.py"), str(notebook), *replacements]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -10,7 +10,7 @@ from mathgrpo.problems.worked import worked_steps
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProblemSets]:
+def sets(generator: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProblemSets]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATHGRPO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield generate_problem_sets(400, 60, seed=17)
@@ -50,6 +50,7 @@ def test_same_arguments_same_problems_other_seed_others(
     assert not {p.id for p in other.heldout} & {p.id for p in sets.heldout}
 
 
+@pytest.mark.usefixtures("generator")
 def test_the_cache_gives_back_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATHGRPO_CACHE", str(tmp_path))
     first = generate_problem_sets(30, 10, seed=3)

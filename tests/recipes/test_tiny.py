@@ -82,6 +82,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+@pytest.mark.usefixtures("generator")
 @pytest.mark.parametrize("name", [name for name in NAMES if "qlora" not in name])
 def test_it_runs_to_its_end_and_its_weights_move(name: str, tmp_path: Path) -> None:
     run = tiny_run_of(name, tmp_path)
@@ -93,6 +94,7 @@ def test_it_runs_to_its_end_and_its_weights_move(name: str, tmp_path: Path) -> N
     assert weights_of(run / "checkpoints" / "step-4").keys() == after.keys()
 
 
+@pytest.mark.usefixtures("generator")
 @pytest.mark.slow
 def test_a_run_is_gone_on_with_and_its_model_trained_further(tmp_path: Path) -> None:
     run = tiny_run_of("gpt2-step-verified", tmp_path, "training.steps=2")
@@ -128,6 +130,7 @@ class Noted:
         assert status == "finished"
 
 
+@pytest.mark.usefixtures("generator")
 def test_the_4_bit_recipe_trains_its_adapter_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bitsandbytes")
     pytest.importorskip("trackio")
@@ -162,6 +165,7 @@ def test_the_vllm_recipe_samples_from_a_server_where_there_is_one(
     assert list((run / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.usefixtures("generator")
 def test_the_vllm_recipe_runs_without_vllm_and_ends_as_a_zip_a_card_and_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,7 +197,7 @@ def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.C
     return subprocess.run(
         [sys.executable, "-m", "mathgrpo", "train", *arguments, *(word for one in sets for word in ("--set", one))],
         capture_output=True, text=True, timeout=500, check=False,
-        env=os.environ | {"PYTHONPATH": str(FOLDER.parent / "src")} | environment,
+        env=os.environ | environment,
     )  # fmt: skip
 
 
@@ -237,6 +241,7 @@ def test_what_is_set_on_the_command_line_stands(tmp_path: Path) -> None:
     assert "training.steps" not in said and "--tiny: rollout.max_new_tokens = 48 (recipe: 512)" in said
 
 
+@pytest.mark.usefixtures("generator")
 def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
@@ -250,6 +255,7 @@ def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
     assert "training.trackers = none (recipe: trackio); not installed: pip install 'mathgrpo[trackio]'" in said
 
 
+@pytest.mark.usefixtures("generator")
 def test_the_stand_in_has_the_models_architecture(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     assert architecture_of(str(tmp_path)) == "gpt2" == architecture_of("vicgalle/gpt2-open-instruct-v1")
@@ -263,6 +269,7 @@ def test_the_stand_in_has_the_models_architecture(tmp_path: Path) -> None:
         assert 200_000 < sum(parameter.numel() for parameter in policy.model.parameters()) < 1_000_000
 
 
+@pytest.mark.usefixtures("generator")
 @pytest.mark.parametrize("name", NAMES[2:])
 def test_a_gpt2_reads_plain_text_and_the_leaky_prompt_holds_the_answer(name: str) -> None:
     recipe = tiny_recipe(path_of(name), [])

@@ -282,6 +282,7 @@ def recipe(tmp_path: Path, user: str) -> Callable[..., str]:
     return written
 
 
+@pytest.mark.usefixtures("generator")
 @pytest.mark.parametrize("function", ["nan", "exits", "needs", "spoils"])
 def test_the_command_ends_before_step_0_with_one_line(
     recipe: Callable[..., str], function: str, tmp_path: Path

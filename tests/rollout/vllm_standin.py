@@ -146,7 +146,7 @@ def fake_python(folder: Path, *, behaviour: str = "") -> Path:
     script = folder / f"python-{behaviour or 'good'}"
     tests = Path(__file__).resolve().parents[1]
     script.write_text(
-        f"#!/bin/sh\nPYTHONPATH={tests.parent / 'src'}:{tests} STANDIN={behaviour} "
+        f"#!/bin/sh\nPYTHONPATH={os.environ['PYTHONPATH']}:{tests} STANDIN={behaviour} "
         f'exec {sys.executable} {Path(__file__).resolve()} "$@"\n'
     )
     script.chmod(0o755)

@@ -306,7 +306,7 @@ def test_a_failing_generation_is_an_error_not_a_hang(policy: Policy) -> None:
 def test_the_command_serves_what_solve_answers_and_ends_cleanly(tmp_path: Path, policy: Policy, signum: int) -> None:
     policy.model.save_pretrained(tmp_path / "tiny")
     policy.tokenizer.save_pretrained(tmp_path / "tiny")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "mathgrpo", "serve", tmp_path / "tiny", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,

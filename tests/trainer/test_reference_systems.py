@@ -41,9 +41,8 @@ def run_cells(file: str, folder: Path, changes: dict[str, str], *, train: bool =
     code = code.replace("\ntrainer.train()", "\n" + begin) if not train else f"{code}\n{begin}"
     script = folder / "notebook.py"
     script.write_text(code + REPORT, encoding="utf-8")
-    source = Path(__file__).resolve().parents[2] / "src"
     environment = os.environ | {
-        "PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "PYTHONIOENCODING": "utf-8",
+        "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "PYTHONIOENCODING": "utf-8",
         "TRACKIO_DIR": str(folder / "trackio"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
     done = subprocess.run(

@@ -31,8 +31,7 @@ def run_script(name: str, folder: Path) -> tuple[list[dict[str, Any]], str]:
     assert changed != text
     (folder / name).write_text(changed + REPORT, encoding="utf-8")
     environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"), "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, name], cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=110

@@ -112,7 +112,7 @@ class Runs:
         path.write_text(json.dumps(list(cases.values())))
         shared = dict(os.environ) | {
             "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port),
-            "TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}",
+            "TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{TESTS}",
             "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         }  # fmt: skip
         command = [sys.executable, str(TESTS / "distributed_worker.py"), str(path)]

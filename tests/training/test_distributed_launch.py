@@ -40,7 +40,7 @@ class Command:
         self.log = (folder / "log").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, *program, "train", str(folder / "recipe.toml"), *together, *sets],
-            env=dict(os.environ) | {"PYTHONPATH": str(ROOT / "src")}, stdout=self.log, stderr=subprocess.STDOUT,
+            stdout=self.log, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def wait_for_steps(self) -> None:
