@@ -26,6 +26,8 @@ MAX_BUDGET = {"cpu": 8192, "cuda": 32768}
 """Largest token budget chosen: beyond it nothing is gained. On a CPU small ones run as fast and take less memory."""
 QUANTIZED_BYTES = 0.57
 """Of a 4-bit weight with its share of a block's scale: half a byte, and 4 bytes for 64 of them."""
+GRAPH_ROWS = 1024
+"""Rows of the largest captured step (`rollout.gpu.buckets`); beyond them rows wait."""
 SMALL_BUDGET = 4096
 """Below this budget matrix products get slow; layers are rather computed again in the backward pass."""
 
@@ -38,6 +40,7 @@ class MemoryPlan:
         weights, gradients, optimizer, copies, reference: held through the run. copies: the layers' matrices in the
             compute precision, for rollouts and update.
         kv_cache: of one rollout at most.
+        kept_cache: what of a rollout's memory is held through the update too: captured graphs need their addresses.
         activations: of one micro-batch at the token budget.
         logits: of one chunk of the LM head, with its gradients.
         one_completion: activations of the smallest micro-batch, a completion at its limit with its prompt.
@@ -52,6 +55,7 @@ class MemoryPlan:
     copies: int
     reference: int
     kv_cache: int
+    kept_cache: int
     activations: int
     logits: int
     one_completion: int
@@ -67,7 +71,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """The most at any time: a rollout's cache or an update's activations on top of what is held."""
-        return self.resident + max(self.kv_cache, self.activations + self.logits)
+        return self.resident + max(self.kv_cache, self.kept_cache + self.activations + self.logits)
 
     @property
     def fits(self) -> bool:
@@ -77,7 +81,7 @@ class MemoryPlan:
     @property
     def is_hopeless(self) -> bool:
         """Whether not even the whole device is enough: micro-batches can shrink to one completion, the rest cannot."""
-        least = self.resident + max(self.kv_cache, self.one_completion + self.logits)
+        least = self.resident + max(self.kv_cache, self.kept_cache + self.one_completion + self.logits)
         return self.device is not None and least > self.device
 
 
@@ -110,7 +114,7 @@ def require_room(sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, devic
     Raises: UserError otherwise.
     """
     plan = _plan(sizes, recipe, compute_bytes, 1, device, kind, recompute=True)
-    require_fit(replace(plan, kv_cache=0, one_completion=0, logits=0), recipe.model.path)
+    require_fit(replace(plan, kv_cache=0, kept_cache=0, one_completion=0, logits=0), recipe.model.path)
 
 
 def require_fit(plan: MemoryPlan, name: str) -> None:
@@ -121,7 +125,7 @@ def require_fit(plan: MemoryPlan, name: str) -> None:
     if not plan.is_hopeless:
         return
     assert plan.device is not None
-    needed = plan.resident + max(plan.kv_cache, plan.one_completion + plan.logits)
+    needed = plan.resident + max(plan.kv_cache, plan.kept_cache + plan.one_completion + plan.logits)
     parts = {"weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.optimizer, "copies": plan.copies,
              "activations": plan.one_completion, "KV cache": plan.kv_cache}  # fmt: skip
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
@@ -172,40 +176,75 @@ def _plan(
     keys_per_token = (rollout.group_size * (longest_prompt + new_tokens) + longest_prompt) / group_tokens
     per_token = activation_bytes(sizes, compute_bytes, keys_per_token, recompute=recompute)
     full_copy = recipe.grpo.beta > 0.0 and recipe.model.lora is None
+    # Autocast casts a frozen matrix wherever it is used, and the gradient of the layer's input needs it later.
+    frozen = recipe.model.lora is not None and not sizes.quantized and compute_bytes < 4
+    casts = compute_bytes * sizes.matrices if frozen and not recompute else 0
+    kv_cache = 2 * sizes.layers * sizes.key_width * compute_bytes * rows * (longest_prompt + new_tokens)
 
     def with_budget(budget: int) -> MemoryPlan:
-        return MemoryPlan(
+        plan = MemoryPlan(
             weights=4 * (sizes.parameters - sizes.quantized) + int(QUANTIZED_BYTES * sizes.quantized),
             gradients=4 * sizes.trainable,
             optimizer=8 * sizes.trainable,
-            # Float32 needs no second copy in the update; the rollout's is stacked from the weights all the same.
-            copies=compute_bytes * sizes.matrices if recipe.rollout.dequantize or not sizes.quantized else 0,
+            copies=_copy_bytes(sizes, recipe, compute_bytes, kind),
             reference=compute_bytes * sizes.parameters if full_copy else 0,
-            kv_cache=2 * sizes.layers * sizes.key_width * compute_bytes * rows * (longest_prompt + new_tokens),
-            activations=int(per_token * budget),
+            kv_cache=kv_cache,
+            kept_cache=0,
+            activations=casts + int(per_token * budget),
             logits=logit_bytes(sizes, compute_bytes, kind),
-            one_completion=int(per_token * (longest_prompt + new_tokens)),
+            one_completion=casts + int(per_token * (longest_prompt + new_tokens)),
             token_budget=budget,
             recompute=recompute,
             device=device,
         )
+        logits = 2 * min(rows, GRAPH_ROWS) * sizes.vocabulary * compute_bytes
+        # Models whose matrices are no nn.Linear (GPT-2) are not the graph engine's.
+        return replace(plan, kept_cache=_kept_bytes(plan, recipe, kind, logits) if sizes.matrices else 0)
 
     if recipe.grpo.token_budget:
         return with_budget(recipe.grpo.token_budget)
     if device is None:
         return with_budget(MAX_BUDGET["cpu"])
     empty = with_budget(0)
-    room = (1 - MARGIN) * device - empty.resident - empty.logits
+    room = (1 - MARGIN) * device - empty.resident - empty.kept_cache - empty.logits - casts
     # One completion with its prompt must fit, whatever the room says; `require_fit` tells when it does not.
     smallest = min(longest_prompt + new_tokens, MAX_BUDGET[kind])
     return with_budget(max(smallest, min(MAX_BUDGET[kind], int(room / per_token))))
+
+
+def _copy_bytes(sizes: ModelSizes, recipe: Recipe, compute_bytes: int, kind: str) -> int:
+    """Return the matrices in the compute precision that are held beside the weights.
+
+    The rollout's are stacked from the weights, whatever their precision; those of the graph engine on CUDA have the head
+    with them. There a model that trains whole has the update's own besides (`optimizer.compute_copy`).
+    """
+    if sizes.quantized and not recipe.rollout.dequantize:
+        return 0
+    rollout = compute_bytes * sizes.matrices
+    if kind != "cuda":
+        return rollout
+    head = compute_bytes * sizes.hidden * sizes.vocabulary
+    trains = bool(sizes.trainable) and recipe.model.lora is None
+    cast = trains and compute_bytes < 4 and recipe.optimizer.compute_copy != "off"
+    return rollout + head + (rollout if cast else 0)
+
+
+def _kept_bytes(plan: MemoryPlan, recipe: Recipe, kind: str, logits: int) -> int:
+    """Return what the graph engine holds between rollouts: its pool (`TokenPool`), and the logits of its graphs."""
+    if kind != "cuda" or not recipe.rollout.graphs or recipe.rollout.engine not in ("auto", "native"):
+        return 0
+    if plan.device is None:
+        return plan.kv_cache + logits
+    free = max(0, plan.device - plan.resident)
+    return min(plan.kv_cache, plan.device // 4, free // 2) + min(logits, free // 2)
 
 
 def _remedy(plan: MemoryPlan) -> str:
     """Return what to do about a run that does not fit."""
     if plan.resident > (plan.device or 0):
         return "use model.lora, a smaller model or a larger device"
-    if plan.kv_cache > plan.one_completion + plan.logits:
+    without_cache = plan.resident + plan.one_completion + plan.logits
+    if plan.kv_cache > plan.one_completion + plan.logits or without_cache <= (plan.device or 0):
         return "lower rollout.max_rows, which decodes in several turns"
     if not plan.recompute:
         return 'use training.gradient_checkpointing="auto"'
