@@ -135,6 +135,7 @@ def test_static_parts_of_half_a_billion_weights() -> None:
     assert memory.copies == 2 * (2 * 357_826_560 + 896 * 151_936) and memory.reference == 0
     assert plan(QWEN_HALF, 141, optimizer={"compute_copy": "off"}).copies == 2 * (357_826_560 + 896 * 151_936)
     assert plan(QWEN_HALF, 141, "cpu").copies == 2 * 357_826_560
+    assert plan(QWEN_HALF, 141, rollout={"engine": "vllm"}).copies == 2 * 357_826_560, "the update's alone"
     assert plan(QWEN_HALF, 141, grpo={"beta": 0.1}).reference == 2 * 494_032_768
     # 2 (K and V) x 24 layers x 128 x 2 bytes a token, 512 completions of 400 tokens
     assert memory.kv_cache == 2 * 24 * 128 * 2 * 512 * 400
@@ -165,6 +166,10 @@ def test_frozen_matrices_under_an_adapter_are_kept_once_more_in_the_compute_prec
 
 def test_a_model_the_graph_engine_does_not_serve_leaves_nothing_behind() -> None:
     assert plan(replace(QWEN_HALF, matrices=0), 80).kept_cache == 0
+    four_bit = replace(QWEN_HALF, quantized=QWEN_HALF.matrices)
+    sizes = {"prompts_per_step": 64, "group_size": 8, "max_new_tokens": 200}
+    assert plan(four_bit, 80, rollout={**sizes, "dequantize": False}).kept_cache == 0
+    assert plan(four_bit, 80, rollout=sizes).kept_cache > 0
 
 
 def test_the_budget_is_the_largest_that_fits_and_layers_are_recomputed_only_where_it_would_be_small() -> None:

@@ -198,8 +198,9 @@ def _plan(
             device=device,
         )
         logits = 2 * min(rows, GRAPH_ROWS) * sizes.vocabulary * compute_bytes
-        # Models whose matrices are no nn.Linear (GPT-2) are not the graph engine's.
-        return replace(plan, kept_cache=_kept_bytes(plan, recipe, kind, logits) if sizes.matrices else 0)
+        # Models whose matrices are no nn.Linear (GPT-2), and 4-bit ones left as they are, are not the graph engine's.
+        served = sizes.matrices and (recipe.rollout.dequantize or not sizes.quantized)
+        return replace(plan, kept_cache=_kept_bytes(plan, recipe, kind, logits) if served else 0)
 
     if recipe.grpo.token_budget:
         return with_budget(recipe.grpo.token_budget)
@@ -215,18 +216,19 @@ def _plan(
 def _copy_bytes(sizes: ModelSizes, recipe: Recipe, compute_bytes: int, kind: str) -> int:
     """Return the matrices in the compute precision that are held beside the weights.
 
-    The rollout's are stacked from the weights, whatever their precision; those of the graph engine on CUDA have the head
-    with them. There a model that trains whole has the update's own besides (`optimizer.compute_copy`).
+    Those of this project's engines are stacked from the weights, whatever their precision; on CUDA the graph engine has
+    the head with them. There a model that trains whole has the update's own besides (`optimizer.compute_copy`).
     """
     if sizes.quantized and not recipe.rollout.dequantize:
         return 0
-    rollout = compute_bytes * sizes.matrices
+    matrices = compute_bytes * sizes.matrices
+    ours = recipe.rollout.engine in ("auto", "native")
     if kind != "cuda":
-        return rollout
+        return matrices if ours else 0
     head = compute_bytes * sizes.hidden * sizes.vocabulary
     trains = bool(sizes.trainable) and recipe.model.lora is None
     cast = trains and compute_bytes < 4 and recipe.optimizer.compute_copy != "off"
-    return rollout + head + (rollout if cast else 0)
+    return (matrices + head if ours else 0) + (matrices if cast else 0)
 
 
 def _kept_bytes(plan: MemoryPlan, recipe: Recipe, kind: str, logits: int) -> int:
