@@ -31,8 +31,8 @@ STAGES = (
     Stage("updating", "The update", 120),
     Stage("whole_step", "A whole step", 60),
     Stage("against_trl", "Against TRL, one process at a time", 170, 300),
-    Stage("recipe_memory", "Memory of the reference recipes' true shapes", 75),
-    Stage("product", "The commands a user runs", 90, 300),
+    Stage("recipe_memory", "Memory of the reference recipes' true shapes", 90),
+    Stage("product", "The commands a user runs", 120, 300),
     Stage("starter", "Training the starter for the minutes left", 300),
     Stage("mishaps", "Cases that fail, hang, die and run out of memory", 30, 30, hidden=True),
 )
