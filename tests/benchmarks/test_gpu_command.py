@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.gpu import carried, command
 from benchmarks.gpu.carried import KitError, carried_revision, environment
 from benchmarks.gpu.command import main, parse
-from benchmarks.gpu.kernels_by_class import busy_us, class_seconds, kernel_class
+from benchmarks.gpu.kernels_by_class import (
+    SPAN,
+    Span,
+    busy_us,
+    class_seconds,
+    device_spans,
+    kernel_class,
+    longest_kernels,
+    profiled,
+)
 from benchmarks.gpu.packing import is_other_cuda, trim_wheel, weight
 from benchmarks.gpu.page import DOCS, RESULTS, page_text, with_targets, write_page
 from benchmarks.gpu.record import Record, read_lines
@@ -215,8 +225,18 @@ def test_kernels_are_told_apart_by_name() -> None:
              "_rotate": "norms and rotation", "void cutlass::Kernel2<flash>": "attention", "Memcpy DtoD": "copies",
              "splitKreduce_kernel": "products", "multi_tensor_apply_adam": "optimizer", "thing": "other"}  # fmt: skip
     assert {name: kernel_class(name) for name in names} == names
-    assert class_seconds([(0, 2e6, "_gate"), (0, 1e6, "nvjet"), (5, 1e6 + 5, "_gate")]) == {
-        "gate": 3.0,
-        "products": 1.0,
-    }
+    spans = [Span(0, 2e6, "_gate"), Span(0, 1e6, "nvjet"), Span(5, 1e6 + 5, "_gate")]
+    assert class_seconds(spans) == {"gate": 3.0, "products": 1.0} and longest_kernels(spans, 1) == {"_gate": 3.0}
     assert busy_us([], 0, 5) == 0.0
+
+
+def test_a_profile_has_marked_parts_and_what_ran_on_no_device_is_not_a_kernel() -> None:
+    def work() -> None:
+        with torch.profiler.record_function(SPAN + "sum"):
+            torch.ones(1000).sum()
+
+    every = profiled(work, "cpu")
+    (part,) = [span for span in every if span.name.startswith(SPAN)]
+    inside = [span for span in every if span.name == "aten::sum"]
+    assert inside and part.start <= inside[0].start and inside[0].end <= part.end and not device_spans(every)
+    assert [s.name for s in device_spans([Span(0, 1, "k"), Span(0, 0, "empty"), Span(0, 1, SPAN + "x")])] == ["k"]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.case import Case, NotHere, Numbers, Setup
-from benchmarks.gpu.kernels_by_class import class_seconds, device_spans, longest_kernels, profiled
+from benchmarks.gpu.kernels_by_class import Span, class_seconds, device_spans, longest_kernels, profiled
 from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts
 from benchmarks.gpu.timing import seconds_once, waiting_seconds
 from benchmarks.task import FORCED_END
@@ -113,7 +113,7 @@ class _Bench:
         prompts, group_size = self._prompts(rows)
         steps = setup.pick(40, 4)
 
-        def events(new_tokens: int) -> list[tuple[float, float, str]]:
+        def events(new_tokens: int) -> list[Span]:
             sampling = Sampling(new_tokens, seed=1)
             for _ in range(2):
                 engine.generate(prompts, group_size, sampling)
@@ -124,7 +124,7 @@ class _Bench:
             return {"kernels": 0, "note": "no device, so nothing to see"}
         short, long = class_seconds(few), class_seconds(many)
         per_step = {name: 1e6 * (long[name] - short.get(name, 0.0)) / steps for name in long}
-        span = (many[-1][1] - many[0][0]) - (few[-1][1] - few[0][0] if few else 0.0)
+        span = (many[-1].end - many[0].start) - (few[-1].end - few[0].start if few else 0.0)
         return {
             "us_per_step": sum(per_step.values()), "span_us_per_step": span / steps,
             "kernels_per_step": (len(many) - len(few)) / steps, "us_by_class": per_step,

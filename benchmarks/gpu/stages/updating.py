@@ -114,7 +114,7 @@ class _Bench:
             return {"kernels": 0, "note": "no device, so nothing to see"}
         by_class = class_seconds(spans)
         return {
-            "device_ms": 1e3 * sum(by_class.values()), "span_ms": (spans[-1][1] - spans[0][0]) / 1e3,
+            "device_ms": 1e3 * sum(by_class.values()), "span_ms": (spans[-1].end - spans[0].start) / 1e3,
             "kernels": len(spans), "ms_by_class": {name: 1e3 * s for name, s in by_class.items()},
             "ms_by_kernel": {name: 1e3 * s for name, s in longest_kernels(spans, 14).items()},
         }  # fmt: skip

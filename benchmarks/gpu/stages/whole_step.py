@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from torch.autograd.profiler import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import record_function
 
 from benchmarks.gpu.case import Case, Numbers, Setup, WrongNumbers
@@ -72,22 +71,19 @@ class _Step:
 
     def waits(self) -> Numbers:
         """Measure the time in each part of a step during which nothing runs on the device."""
-        events: list[Any] = []
         for _ in range(2):
             self._parts()
-        events = profiled(self._parts, self._setup.device)
-        spans = device_spans(events)
-        parts = [e for e in events if e.name.startswith(SPAN) and e.device_type == DeviceType.CPU]
+        every = profiled(self._parts, self._setup.device)
+        spans = device_spans(every)
+        parts = [span for span in every if span.name.startswith(SPAN) and not span.on_device]
         numbers: Numbers = {}
-        for event in parts:
-            low, high = event.time_range.start, event.time_range.end
-            name = event.name.removeprefix(SPAN)
-            numbers[f"{name}_s"] = (high - low) / 1e6
-            numbers[f"{name}_idle_s"] = (high - low - busy_us(spans, low, high)) / 1e6
-        if parts:
-            low, high = min(e.time_range.start for e in parts), max(e.time_range.end for e in parts)
-            numbers |= {"idle_s": (high - low - busy_us(spans, low, high)) / 1e6, "profiled_step_s": (high - low) / 1e6}
-        return numbers
+        for part in parts:
+            name, busy = part.name.removeprefix(SPAN), busy_us(spans, part.start, part.end)
+            numbers |= {f"{name}_s": (part.end - part.start) / 1e6,
+                        f"{name}_idle_s": (part.end - part.start - busy) / 1e6}  # fmt: skip
+        low, high = parts[0].start, max(part.end for part in parts)
+        idle = (high - low - busy_us(spans, low, high)) / 1e6
+        return {"idle_s": idle, "profiled_step_s": (high - low) / 1e6, **numbers, "kernels": len(spans)}
 
     @property
     def _group_size(self) -> int:
