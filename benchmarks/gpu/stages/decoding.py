@@ -16,6 +16,7 @@ from benchmarks.gpu.kernels_by_class import Span, class_seconds, device_spans, l
 from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts
 from benchmarks.gpu.timing import seconds_once, waiting_seconds
 from benchmarks.task import FORCED_END
+from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.rollout.gpu.choice import build_graph_engine
 from mathgrpo.rollout.gpu.engine import GraphEngine
@@ -164,7 +165,10 @@ class _Bench:
 
 
 class _Peers:
-    """transformers' own ways to decode, of bfloat16 weights: no autocast, which would slow them down."""
+    """transformers' own ways to decode, of bfloat16 weights: no autocast, which would slow them down.
+
+    Nor cuDNN, which would plan attention anew for every token; this project's engine keeps it out of the way too.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -204,7 +208,7 @@ class _Peers:
         mask = torch.ones_like(ids)
 
         def generate() -> Any:
-            with torch.inference_mode():
+            with torch.inference_mode(), without_cudnn_attention(self._setup.device):
                 return model.generate(input_ids=ids, attention_mask=mask, **self._options(), **options)
 
         generate()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.grpo.attention_varlen import in_compute_precision
+from mathgrpo.hardware.upload import upload
 
 # Shape legend: T packed rows, W rows rounded up to tiles, B tiles, H query heads, K key-value heads, D head size.
 
@@ -82,7 +83,7 @@ def _ranges(
         segment_start[start : start + length] = start
         prompt_start[start : start + length] = prompts[prompt][0]
         prompt_end[start : start + length] = prompts[prompt][0] + prompts[prompt][1]
-    return prompt_start.to(device), prompt_end.to(device), segment_start.to(device)
+    return upload(prompt_start, device), upload(prompt_end, device), upload(segment_start, device)
 
 
 def _tiles(prompt_start: Tensor, prompt_end: Tensor, segment_start: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from mathgrpo.hardware.attention import without_cudnn_attention
+from mathgrpo.hardware.upload import upload
 
 # Shape legend: T packed rows, N prompts of P rows, R completions of C rows, H query heads, K key-value heads,
 # D head size.
@@ -75,11 +76,11 @@ def padded_rows(
     visible = torch.cat([sees_prompt, causal.expand(len(completions), -1, -1)], dim=2)
     bias = torch.zeros(visible.shape).masked_fill(~visible, float("-inf")).unsqueeze(1)
     return PaddedRows(
-        prompt_rows=prompt_rows.to(device),
-        completion_rows=completion_rows.to(device),
-        prompt_of_completion=owner.to(device),
-        slots=slots.to(device),
-        completion_bias=bias.to(device),
+        prompt_rows=upload(prompt_rows, device),
+        completion_rows=upload(completion_rows, device),
+        prompt_of_completion=upload(owner, device),
+        slots=upload(slots, device),
+        completion_bias=upload(bias, device),
     )
 
 

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.upload import upload
+
 # Shape legend: T packed rows, S gathered key rows, B segments, H query heads, K key-value heads, D head size.
 
 
@@ -71,7 +73,7 @@ def varlen_segments(
     spans = [span for start, length, prefix in segments for span in (prefix, (start, length))]
     rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
     return VarlenSegments(
-        key_rows=rows.to(device),
+        key_rows=upload(rows, device),
         query_ends=_ends(query_lengths, device),
         key_ends=_ends(key_lengths, device),
         longest_query=max(query_lengths),
@@ -145,4 +147,4 @@ class _SharedRows(torch.autograd.Function):
 
 
 def _ends(lengths: Sequence[int], device: torch.device | str) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
+    return upload(torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32), device)

@@ -21,6 +21,7 @@ from torch import Tensor
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_layout
 from mathgrpo.grpo.step_tokens import StepTokens
+from mathgrpo.hardware.upload import upload
 from mathgrpo.types import RolloutGroup
 
 # Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
@@ -185,14 +186,14 @@ def _shared_rows(
     padding = bucket(num_unique + 1) - num_unique  # one row at least, which the fused attention's padding points at
     num_rows = num_unique + padding
     return MicroBatch(
-        input_ids=torch.tensor([ids + [0] * padding], device=device),
-        position_ids=torch.tensor([positions + [0] * padding], device=device),
+        input_ids=upload([ids + [0] * padding], device),
+        position_ids=upload([positions + [0] * padding], device),
         attention_mask=None,
         layout=packed_layout(prompts, completions, num_rows, bucket, device, attention) if attention else None,
         spans=(tuple(prompts), tuple(completions)),
         logit_rows=_padded(logit_rows, device),
         targets=_padded(targets, device),
-        token_index=torch.tensor(token_index, device=device),
+        token_index=upload(token_index, device),
         num_unique=num_unique,
     )
 
@@ -219,20 +220,20 @@ def _plain_rows(
             first = tokens.offsets[piece.group][g]
             token_index.extend(range(first, first + len(completion)))
     return MicroBatch(
-        input_ids=torch.tensor(ids, device=device),
+        input_ids=upload(ids, device),
         position_ids=torch.arange(width, device=device).expand(len(ids), width),
-        attention_mask=torch.tensor(mask, device=device),
+        attention_mask=upload(mask, device),
         layout=None,
         spans=None,
         logit_rows=_padded(logit_rows, device),
         targets=_padded(targets, device),
-        token_index=torch.tensor(token_index, device=device),
+        token_index=upload(token_index, device),
         num_unique=sum(map(sum, mask)),
     )
 
 
 def _padded(values: list[int], device: torch.device | str) -> Tensor:
-    return torch.tensor(values + [0] * (bucket(len(values)) - len(values)), device=device)
+    return upload(values + [0] * (bucket(len(values)) - len(values)), device)
 
 
 def _row_length(groups: Sequence[RolloutGroup], piece: Piece) -> int:

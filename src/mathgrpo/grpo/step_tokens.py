@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo.loss import completion_weights
+from mathgrpo.hardware.upload import upload
 from mathgrpo.types import RolloutGroup
 
 # Shape legend: R completions, M completion tokens of the step.
@@ -48,9 +49,9 @@ def step_tokens(
     logprobs = [value for completion in completions for value in completion.logprobs]
     return StepTokens(
         offsets=_offsets(groups),
-        advantages_M=advantages_R.repeat_interleave(lengths_R).to(device),
-        weights_M=weights_R.repeat_interleave(lengths_R).to(device),
-        sampling_logprobs_M=torch.tensor(logprobs, dtype=torch.float32).to(device),
+        advantages_M=upload(advantages_R.repeat_interleave(lengths_R), device),
+        weights_M=upload(weights_R.repeat_interleave(lengths_R), device),
+        sampling_logprobs_M=upload(torch.tensor(logprobs, dtype=torch.float32), device),
         num_tokens=sum(lengths),
         num_kept=sum(length for length, keep in zip(lengths, kept, strict=True) if keep),
     )

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mathgrpo.hardware.upload import upload
+
 BLOCK = 4096
 """Weights of one program."""
 
@@ -110,8 +112,8 @@ class AdamWKernel:
         if len(copies) > 1:
             raise ValueError(f"copies of one step must have one precision, not {sorted(map(str, copies))}")
         _adamw_kernel[(len(self._start_of_block),)](
-            _upload(torch.tensor(addresses, dtype=torch.int64), device),
-            _upload(torch.tensor(factors, dtype=torch.float32), device),
+            upload(torch.tensor(addresses, dtype=torch.int64), device),
+            upload(torch.tensor(factors, dtype=torch.float32), device),
             self._tensor_of_block, self._start_of_block, beta1, beta2, eps,
             COPY_TYPE=tl.float16 if copies == {torch.float16} else tl.bfloat16,
             ALIGNED=all(number % 16 == 0 for line in addresses for number in line),
@@ -141,8 +143,3 @@ def _check(row: Row) -> None:
     tensors = _tensors(row) if row.copy is None else (*_tensors(row), row.copy)
     if not numbers or not all(t.is_contiguous() and t.numel() == row.weight.numel() for t in tensors):
         raise ValueError("the AdamW kernel needs contiguous float32 tensors of one size, and a copy of the same size")
-
-
-def _upload(table: Tensor, device: torch.device) -> Tensor:
-    """Return the table on the device, without waiting for it."""
-    return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -99,8 +98,10 @@ class GraphEngine:
 
         def step(num_places: int, num_columns: int) -> None:
             reach = Reach(prompt_reach, reach_of(num_columns)) if kernels.fixed_reach else Reach(0, 0)
-            places = table.view(num_places)
-            run = partial(decode_step, model, kernels, pool, places, reach, sampling)
+
+            def run() -> None:  # called when the step is met or captured, not when it is replayed
+                decode_step(model, kernels, pool, table.view(num_places), reach, sampling)
+
             self._graphs.run((num_places, reach, shape_of_sampling), run)
 
         def sample(logits: Tensor, rows: Tensor, who: Tensor) -> None:

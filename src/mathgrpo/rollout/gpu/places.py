@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.upload import upload
 from mathgrpo.rollout.gpu.buckets import BUCKETS
 
 NEW, EMPTY = -1, -2
@@ -129,17 +130,13 @@ class PlaceTable:
             table[5:7, : len(tiles)] = torch.tensor(tiles, dtype=torch.int64).T
         table[7] = EMPTY
         table[7, : len(rows)] = torch.tensor(list(sources), dtype=torch.int64)
-        table = self._to_device(table)
+        table = upload(table, self._device)
         source = table[7]
         self._host_fields[:, :num_places] = table[:7]
         kept = self._device_fields[:, source.clamp(min=0)]
         empty = (source == EMPTY).long()
         fresh = torch.stack((torch.zeros_like(empty), empty, empty))
         self._device_fields[:, :num_places] = torch.where(source >= 0, kept, fresh)
-
-    def _to_device(self, table: Tensor) -> Tensor:
-        """Copy without waiting for the device; pinned memory is kept until the copy has run."""
-        return table.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else table
 
 
 def tiles_of(prompts: Sequence[int], tile_rows: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mathgrpo.hardware.upload import upload
 from mathgrpo.rollout.batches import batches_by_length, in_order
 from mathgrpo.rollout.fused import rotated
 from mathgrpo.rollout.fused_weights import FusedModel
@@ -31,9 +32,9 @@ def _prefill_batch(
     device, dtype, count = model.embedding.device, model.dtype, len(prompts)
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     width = int(lengths.max())
-    ids = torch.tensor([[*prompt, *([0] * (width - len(prompt)))] for prompt in prompts]).to(device)
-    real = (torch.arange(width) < lengths[:, None]).flatten().nonzero()[:, 0].to(device)
-    targets = torch.cat([torch.arange(s, s + len(p)) for s, p in zip(starts, prompts, strict=True)]).to(device)
+    ids = upload([[*prompt, *([0] * (width - len(prompt)))] for prompt in prompts], device)
+    real = upload((torch.arange(width) < lengths[:, None]).flatten().nonzero()[:, 0], device)
+    targets = upload(torch.cat([torch.arange(s, s + len(p)) for s, p in zip(starts, prompts, strict=True)]), device)
     cos, sin = (table[:width].repeat(count, 1, 1) for table in (model.cos, model.sin))
     x = F.embedding(ids.flatten(), model.embedding)
     for index, layer in enumerate(model.layers):
@@ -47,6 +48,6 @@ def _prefill_batch(
         h = F.rms_norm(x, x.shape[-1:], layer.mlp_norm, model.eps).to(dtype)
         gate, up = F.linear(h, *layer.gate_up).chunk(2, dim=-1)
         x = x + F.linear(F.silu(gate).mul_(up), *layer.down)
-    last = (torch.arange(count) * width + lengths - 1).to(device)
+    last = upload(torch.arange(count) * width + lengths - 1, device)
     h = F.rms_norm(x.index_select(0, last), x.shape[-1:], model.norm, model.eps).to(dtype)
     return F.linear(h, *model.head)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.upload import upload
 from mathgrpo.rollout.gpu.buckets import bucket_of
 from mathgrpo.rollout.gpu.places import NEW, PlaceTable, Row
 from mathgrpo.rollout.gpu.polling import FlagPoll
@@ -190,5 +191,4 @@ class Rollout:
 
 
 def _index(numbers: Sequence[int], like: Tensor) -> Tensor:
-    index = torch.tensor(list(numbers), dtype=torch.int64)
-    return index.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else index
+    return upload(torch.tensor(list(numbers), dtype=torch.int64), like.device)
