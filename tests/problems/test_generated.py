@@ -1,9 +1,12 @@
 from collections.abc import Iterator
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from mathgrpo.errors import UserError
+from mathgrpo.problems import generated
 from mathgrpo.problems.generated import MAX_WORDS, UNSEEN_TEMPLATES, generate_problem_sets, is_small_arithmetic
 from mathgrpo.problems.sets import ProblemSets
 from mathgrpo.problems.worked import worked_steps
@@ -59,3 +62,9 @@ def test_the_cache_gives_back_what_was_drawn(tmp_path: Path, monkeypatch: pytest
     assert generate_problem_sets(30, 10, seed=3) == first
     files[0].write_text("")  # an emptied cache file is drawn anew
     assert generate_problem_sets(30, 10, seed=3) == first
+
+
+def test_without_its_generator_there_is_one_line_with_both_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generated, "version", lambda name: metadata.version("no-such-package"))
+    with pytest.raises(UserError, match=r"^problems.source=generated: reasoning-gym.* pip install .* problems.source="):
+        generate_problem_sets(3, 2, seed=17)

@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mathgrpo.cache import cache_folder, keep
+from mathgrpo.errors import UserError
 from mathgrpo.problems.sets import ProblemSets
 from mathgrpo.problems.worked import Step, clean_answer, steps_text, worked_steps
 from mathgrpo.types import Problem
@@ -99,14 +101,26 @@ def _row(problem: Problem) -> dict[str, Any]:
 
 
 def _cache_path(draw: _Draw, size: int) -> Path:
-    from importlib.metadata import version
-
     kind = "unseen" if draw.unseen else "seen"
     return (
         cache_folder()
         / "generated"
-        / f"{SOURCE}-{version('reasoning-gym')}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
+        / f"{SOURCE}-{_generator_version()}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
     )
+
+
+def _generator_version() -> str:
+    """Return reasoning-gym's version: another one may give other problems for the same seed.
+
+    Raises: UserError where it is not installed.
+    """
+    try:
+        return version("reasoning-gym")
+    except PackageNotFoundError:
+        raise UserError(
+            "problems.source=generated: reasoning-gym, which generates them, is not installed; pip install "
+            "reasoning-gym, or name a file or folder of problems with --set problems.source=PATH"
+        ) from None
 
 
 def _draw_problems(draw: _Draw, size: int) -> Iterator[Problem]:
