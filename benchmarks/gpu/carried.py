@@ -13,8 +13,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".gpu-kit"
-NEEDED = ("pydantic", "typer", "transformers", "torch", "jinja2", "matplotlib", "peft")
+NEEDED = ("torch", "transformers", "peft", "typer", "rich", "jinja2", "matplotlib", "pydantic")
 """Packages without which stages fail; the others of a case are that case's own."""
+PACKED = ("pydantic",)
+"""Of those, what `pack.sh` brings; the others are the machine's own."""
 
 
 class KitError(Exception):
@@ -38,10 +40,7 @@ def environment(carried: Path | None) -> dict[str, str]:
         print(f"going on without what was carried: {error}", file=sys.stderr)
     missing = [name for name in absent if not _holds(site, name)]
     if missing:
-        raise KitError(
-            f"packages that are not there: {', '.join(missing)}; with network: pip install -e '.[test]'; without: run "
-            "benchmarks/gpu/pack.sh on a machine that has it, and bring the folder .gpu-kit along"
-        )
+        raise KitError(f"packages that are not there: {', '.join(missing)}; {_remedy(missing)}")
     paths = [*([str(site)] if site else []), str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1",
@@ -83,6 +82,13 @@ def carried_revision(carried: Path | None) -> str:
     """Return the revision the folder was packed at, "" when it does not say: a copied tree has no git."""
     path = (carried or Path("nowhere")) / "revision"
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+def _remedy(missing: list[str]) -> str:
+    with_network = "with network: make bench-gpu, which installs all"
+    if set(missing) <= set(PACKED):
+        return f"{with_network}; without: run benchmarks/gpu/pack.sh where there is one, and bring .gpu-kit along"
+    return f"{with_network}; without: use a Python that has torch and transformers, which are too large to carry"
 
 
 def _holds(site: Path | None, name: str) -> bool:

@@ -66,7 +66,10 @@ def test_without_a_gpu_the_kit_says_what_it_can_do(
 
 def test_what_is_missing_is_named_with_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carried, "NEEDED", ("torch", "no_such_package"))
-    with pytest.raises(KitError, match=r"not there: no_such_package; with network: pip install .* without: run"):
+    with pytest.raises(KitError, match=r"not there: no_such_package; with network: make bench-gpu.* too large"):
+        environment(None)
+    monkeypatch.setattr(carried, "PACKED", ("no_such_package",))
+    with pytest.raises(KitError, match=r"not there: no_such_package; with network: .* without: run .*pack.sh"):
         environment(None)
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "no_such_package-1.0-cp39-cp39-win32.whl").write_bytes(b"not a wheel")
