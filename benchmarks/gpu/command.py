@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_kit(parse(arguments))
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # the disk may fill up at any time
+        print(
+            f"error: {error.filename or 'results'}: {error.strerror}; what was measured before is kept", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped; what was measured is kept", file=sys.stderr)
@@ -81,10 +86,9 @@ def run_kit(given: argparse.Namespace) -> int:
     started = time.monotonic()
     device = "cpu" if given.rehearse else require_cuda()
     env = environment(given.carried)
-    try:
-        given.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitError(f"--out={given.out}: cannot be made ({error.strerror}); name a folder that can") from None
+    if device == "cuda":
+        require_torch_cuda(env)
+    require_writable(given.out)
     results, log = given.out / "results.jsonl", given.out / "log.txt"
     scratch = Path(tempfile.mkdtemp(prefix="mathgrpo-gpu-"))
     record = Record(results, datetime.now().astimezone().isoformat(timespec="seconds"))
@@ -126,6 +130,36 @@ def require_cuda() -> str:
     if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists() and not Path("/dev/dxg").exists():
         raise KitError("this machine has no CUDA device; --rehearse runs all of the kit on a CPU, to see that it would")
     return "cuda"
+
+
+def require_torch_cuda(env: Mapping[str, str]) -> None:
+    """Return when torch sees the card; asked in a process of its own, which also brings torch into the file cache.
+
+    Raises: KitError otherwise: each case would fail for this one reason.
+    """
+    code = "import torch; print(torch.__version__, torch.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    version, _, sees = done.stdout.strip().rpartition(" ")
+    if done.returncode:
+        raise KitError(f"torch cannot be imported here ({done.stderr.strip().splitlines()[-1][:200]}); mend it first")
+    if sees != "True":
+        raise KitError(
+            f"torch {version} sees no CUDA device, though the machine has one; install a CUDA build of torch that fits "
+            "the driver, as https://pytorch.org says"
+        )
+
+
+def require_writable(folder: Path) -> None:
+    """Make the folder of the results, unless it is there.
+
+    Raises: KitError when nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "results.jsonl").open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise KitError(f"--out={folder}: cannot be written ({error.strerror}); name another folder") from None
 
 
 def card_name() -> str:

@@ -64,6 +64,26 @@ def test_without_a_gpu_the_kit_says_what_it_can_do(
     assert parse([]).minutes == 9.0
 
 
+def test_a_card_that_torch_does_not_see_is_one_line_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(command, "require_cuda", lambda: "cuda")
+    assert main(["--out", str(tmp_path / "out")]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert f"torch {torch.__version__} sees no CUDA device" in errors[-1] and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["--rehearse", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "cannot be written (Not a directory); name another folder" in capsys.readouterr().err
+    (tmp_path / "out" / "results.jsonl").mkdir(parents=True)
+    assert main(["--rehearse", "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be written (Is a directory)" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named_with_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carried, "NEEDED", ("torch", "no_such_package"))
     with pytest.raises(KitError, match=r"not there: no_such_package; with network: make bench-gpu.* too large"):
