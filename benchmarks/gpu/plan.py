@@ -26,10 +26,10 @@ class Stage:
 
 STAGES = (
     Stage("facts", "The card, and what it gives", 30),
-    Stage("correctness", "Whether it computes what it should", 110),
-    Stage("decoding", "Rollouts", 100),
-    Stage("updating", "The update", 120),
-    Stage("whole_step", "A whole step", 60),
+    Stage("correctness", "Whether it computes what it should", 125),
+    Stage("decoding", "Rollouts", 90),
+    Stage("updating", "The update", 100),
+    Stage("whole_step", "A whole step", 45),
     Stage("against_trl", "Against TRL, one process at a time", 170, 300),
     Stage("recipe_memory", "Memory of the reference recipes' true shapes", 90),
     Stage("product", "The commands a user runs", 120, 300),

@@ -186,7 +186,7 @@ def _gpu_tests(setup: Setup) -> Numbers:
     files = sorted(str(p) for p in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in p.read_text(encoding="utf-8"))
     report = setup.scratch / "gpu-tests.xml"
     several = ["-n", "6"] if importlib.util.find_spec("xdist") and setup.device == "cuda" else []
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}",
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}",
                *several, *files]  # fmt: skip
     with setup.log.open("ab") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
