@@ -19,13 +19,12 @@ from typing import Any, TextIO
 
 from benchmarks.gpu.case import Case, NotHere, Setup, WrongNumbers
 from mathgrpo.errors import first_line
+from mathgrpo.hardware.failure import is_device_lost
 
 CHANNEL = "MATHGRPO_KIT_CHANNEL"
 """Environment variable with the file descriptor of the messages."""
 LOST_DEVICE = 3
 """Exit code of a process whose CUDA context is no more: the next case needs a new one."""
-_STICKY = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address",
-           "illegal instruction", "cuda error: an illegal")  # fmt: skip
 
 
 def main() -> None:
@@ -61,7 +60,7 @@ def run_cases(cases: Iterable[Case], passed_over: Collection[str], tell: Callabl
 def run_case(case: Case) -> tuple[dict[str, Any], bool]:
     """Return what became of a case, and whether the device was lost with it."""
     reset_device_peak()
-    started, lost = time.perf_counter(), False
+    started = time.perf_counter()
     message: dict[str, Any] = {"case": case.name, "status": "done", "size": case.size, "numbers": {}, "error": ""}
     try:
         message["numbers"] = case.run()
@@ -72,7 +71,7 @@ def run_case(case: Case) -> tuple[dict[str, Any], bool]:
     except Exception as error:  # whatever a device, a driver or a compiler raises is what the kit is there to report
         traceback.print_exc()
         message |= {"status": _status(error), "error": f"{type(error).__name__}: {first_line(error, 300)}"}
-        lost = any(words in str(error).lower() for words in _STICKY)
+    lost = is_device_lost(message["error"])  # also where the code under test caught what the device raised
     message |= {"seconds": round(time.perf_counter() - started, 3), "peak_bytes": 0 if lost else device_peak_bytes()}
     return message, lost
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fakes import tiny_model, tiny_tokenizer
+from mathgrpo.errors import UserError
 from mathgrpo.hardware.attention import without_cudnn_attention
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
@@ -159,6 +160,23 @@ def test_an_engine_must_pass_its_trial() -> None:
     assert engine is None and obstacle.startswith("CUDA graphs with torch operations failed their trial (off by")
     engine, obstacle = build_graph_engine(tiny_policy("gpt2"), graphs=False)
     assert engine is None and "GPT2LMHeadModel" in obstacle
+
+
+@pytest.mark.parametrize(("triton", "switch"), [(True, "triton"), (False, "graphs")])
+def test_a_trial_that_loses_the_device_is_one_line_with_the_setting_that_avoids_it(
+    triton: bool, switch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other engine could be tried: everything asked of a lost device fails."""
+
+    def lose(self: GraphEngine, *args: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+
+    monkeypatch.setattr(GraphEngine, "generate", lose)
+    words = (
+        rf"^rollout\.{switch}=true: .* lost the device \(CUDA error: an illegal .*\); .* --set rollout\.{switch}=false$"
+    )
+    with pytest.raises(UserError, match=words):
+        build_graph_engine(tiny_policy(), triton=triton, graphs=False)
 
 
 def test_without_triton_the_engine_says_so_and_uses_torch(monkeypatch: pytest.MonkeyPatch) -> None:

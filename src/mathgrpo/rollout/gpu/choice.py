@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from mathgrpo.errors import first_line
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.hardware.failure import is_device_lost
 from mathgrpo.models import Policy
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.gpu.engine import GraphEngine
@@ -43,7 +44,10 @@ def _triton_kernels() -> Kernels:
 
 
 def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: bool) -> tuple[GraphEngine | None, str]:
-    """Return an engine that passed its trial, or None and why; whatever a kernel or a capture raises is a no."""
+    """Return an engine that passed its trial, or None and why; whatever a kernel or a capture raises is a no.
+
+    Raises: UserError when the trial has lost the device: then no other engine can be tried in this process.
+    """
     label = "torch operations" if load is TorchKernels else "Triton kernels"
     if load is _triton_kernels and importlib.util.find_spec("triton") is None:
         return None, "no Triton kernels: triton is not installed"
@@ -55,6 +59,12 @@ def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: 
     except (torch.cuda.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
+        if is_device_lost(error):
+            switch = "graphs" if load is TorchKernels else "triton"
+            raise UserError(
+                f"rollout.{switch}=true: decoding with {label} lost the device ({first_line(error, 120)}); start again "
+                f"with --set rollout.{switch}=false"
+            ) from error
         return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__}: {first_line(error, 120)})"
     if engine.capture_error:
         return None, f"CUDA graphs with {label} were not captured ({engine.capture_error})"
