@@ -58,8 +58,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     Raises: KitError for whatever is wrong with them.
     """
     names = ", ".join(stage.name for stage in STAGES if not stage.hidden)
-    parser = _Parser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0],
-                     epilog=f"stages: {names}")  # fmt: skip
+    parser = _Parser(prog="python -m benchmarks.gpu", epilog=f"stages, in order: {names}",
+                     description="Say whether this project works on a GPU, how fast, and what to mend.")  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="run these stages alone, again or first")
     parser.add_argument("--out", type=Path, default=None,
                         help=f"folder of the results (default: {OUT}; of a rehearsal: {REHEARSED})")  # fmt: skip
