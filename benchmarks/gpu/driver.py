@@ -25,6 +25,8 @@ from benchmarks.gpu.record import Record
 Say = Callable[[str], None]
 PATIENCE_S = 3.0
 """How long a process that was told to end may take before it is killed."""
+LOOK_S = 0.5
+"""How often a silent process is looked at."""
 EXIT_S = 10.0
 """How long a process may take to give back its device once it has said all."""
 
@@ -106,18 +108,23 @@ class _Process:
         os.close(writer)
         hung = True  # until it is known to have ended by itself: Ctrl-C comes at any time
         try:
-            hung = self._listen(reader, deadline)
+            hung = self._listen(process, reader, deadline)
         finally:
             end_process_group(process, leave_s=0.0 if hung else EXIT_S)
             os.close(reader)
         return self._judge(process.returncode, hung, deadline)
 
-    def _listen(self, reader: int, deadline: float) -> bool:
-        """Take messages until the process closes its end; return True when a time was up first."""
+    def _listen(self, process: subprocess.Popen[bytes], reader: int, deadline: float) -> bool:
+        """Take messages until the process is over; return True when a time was up first.
+
+        Its end of the pipe may stay open behind it: what it started (a compiler's workers) has it too.
+        """
         while True:
-            left = min(deadline, self.case_ends) - time.monotonic()
-            if left <= 0 or not select.select([reader], [], [], left)[0]:
-                return True
+            left, ended = min(deadline, self.case_ends) - time.monotonic(), process.poll() is not None
+            if not select.select([reader], [], [], min(max(left, 0.0), LOOK_S))[0]:
+                if ended or left <= 0:
+                    return not ended
+                continue
             chunk = os.read(reader, 1 << 16)
             if not chunk:
                 return False

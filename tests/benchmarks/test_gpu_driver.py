@@ -40,7 +40,7 @@ def test_every_mishap_is_recorded_as_what_it_was_and_the_stage_goes_on(
     assert {case: line["status"] for case, line in cases.items()} == {
         "good": "done", "fails": "failed", "wrong": "wrong", "not here": "skipped", "fills memory": "out of memory",
         "fills the host's memory": "out of memory", "hangs": "timed out", "loses the device": "failed", "dies": "died",
-        "good again": "done", "outlasts its stage": "timed out",
+        "dies and leaves a process behind": "died", "good again": "done", "outlasts its stage": "timed out",
     }  # fmt: skip
     assert cases["good again"]["numbers"] == {"answer": 43} and cases["wrong"]["numbers"] == {"difference": 7.0}
     assert cases["fails"]["error"] == "ValueError: told to fail"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,7 @@ def cases(setup: Setup) -> Iterator[Case]:
     yield Case("hangs", _hang, limit_s=1.0)
     yield Case("loses the device", _lose)
     yield Case("dies", _die)
+    yield Case("dies and leaves a process behind", _die_a_parent)
     yield Case("good again", lambda: {"answer": 43})
     yield Case("outlasts its stage", _hang)
 
@@ -54,6 +56,11 @@ def _hang() -> Numbers:
 
 def _lose() -> Numbers:
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def _die_a_parent() -> Numbers:
+    subprocess.Popen(["sleep", "600"], close_fds=False)  # which has this process's end of the channel too
+    return _die()
 
 
 def _die() -> Numbers:
