@@ -9,13 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import uvicorn
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.formats import get_format
 from mathgrpo.models import Policy, policy_from
-from mathgrpo.serving.app import Service, build_app
-from mathgrpo.serving.server import address, allowed_hosts, open_socket
 from mathgrpo.serving.stream import Streamer
 from mathgrpo.serving.worker import Worker
 
@@ -27,6 +24,11 @@ def tiny_policy(**tokenizer: Any) -> Policy:
 @contextmanager
 def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml", native: bool = True) -> Iterator[str]:
     """Serve a policy while entered; the value is the base address."""
+    import uvicorn
+
+    from mathgrpo.serving.app import Service, build_app
+    from mathgrpo.serving.server import address, allowed_hosts, open_socket
+
     listening = open_socket("127.0.0.1", 0)
     worker = Worker(Streamer(policy, native=native))
     service = Service(

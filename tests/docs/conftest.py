@@ -34,12 +34,12 @@ def small_run(folder: Path, name: str, *overrides: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(generator: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the starter."""
     return small_run(tmp_path_factory.mktemp("runs"), "whole")
 
 
 @pytest.fixture(scope="session")
-def adapter_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter_run(generator: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that trained an adapter."""
     return small_run(tmp_path_factory.mktemp("runs"), "adapter", "model.lora.r=4", "training.evaluate_every=0")

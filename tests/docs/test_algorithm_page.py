@@ -35,7 +35,7 @@ def test_every_loss_and_scale_is_named() -> None:
         assert all(f"| `{name}` |" in PAGE for name in get_args(annotation))
 
 
-def test_the_cell_runs_and_takes_a_step() -> None:
+def test_the_cell_runs_and_takes_a_step(generator: None) -> None:
     (code,) = re.findall(r"```python\n(import torch\n.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(code, "algorithm.md", "exec"), names)  # noqa: S102  our own documentation

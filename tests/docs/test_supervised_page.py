@@ -43,7 +43,7 @@ def test_every_setting_is_there_with_its_default() -> None:
     assert any(name.startswith("model.new.") for name in expected) and NewModelSection().hidden_size == 192
 
 
-def test_the_recipe_of_the_page_runs(tmp_path: Path) -> None:
+def test_the_recipe_of_the_page_runs(generator: None, tmp_path: Path) -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     data = tomllib.loads(text)
     data["stages"][0]["tokens"] = 8000

@@ -34,7 +34,7 @@ def run_folder(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(300)
-def test_the_quickstart_runs_in_small(tmp_path: Path) -> None:
+def test_the_quickstart_runs_in_small(generator: None, tmp_path: Path) -> None:
     said = run_notebook(
         QUICKSTART, tmp_path, "training.steps=15", "training.steps=2", "heldout_size=120", "heldout_size=12",
         "train_size=400", "train_size=60",
@@ -52,7 +52,7 @@ def test_the_quickstart_as_it_stands_teaches_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_the_gpu_notebook_runs_with_a_stand_in(tmp_path: Path) -> None:
+def test_the_gpu_notebook_runs_with_a_stand_in(generator: None, tmp_path: Path) -> None:
     model = ROOT / "src" / "mathgrpo" / "models" / "starter"
     said = run_notebook(QWEN, tmp_path, 'STAND_IN = ""', f"STAND_IN = {str(model)!r}")
     (totals,) = re.findall(r"^total +([\d.]+) +([\d.]+) +([\d.]+)$", said, re.MULTILINE)

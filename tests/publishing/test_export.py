@@ -310,11 +310,14 @@ def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_an_export_works_with_the_other_commands(
-    command: list[str], full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    command: list[str], full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     from mathgrpo.cli import main
     from mathgrpo.cli.run_defaults import run_recipe
 
+    if command[0] == "eval":
+        request.getfixturevalue("generator")
     out = tmp_path / "elsewhere"
     for arguments in (["export", str(full), "--to", str(out), "--check", "4"], [c.format(out=out) for c in command]):
         monkeypatch.setattr(sys, "argv", ["mathgrpo", *arguments])

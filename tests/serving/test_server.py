@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from live_server import serving, tiny_policy
@@ -27,6 +26,10 @@ from mathgrpo.rollout import build_engine, completion_text
 from mathgrpo.serving.server import API_KEY, open_socket
 from mathgrpo.serving.stream import Streamer
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
+openai = pytest.importorskip("openai")
 
 QUESTION = "What is 2 + 2?"
 ASK: list[Any] = [{"role": "user", "content": QUESTION}]

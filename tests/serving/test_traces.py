@@ -172,7 +172,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def test_the_starters_traces_teach_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    generator: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole way on generated problems: solve writes, sft trains on the file as it is."""
     monkeypatch.setattr(traces, "ROWS_AT_ONCE", 64)

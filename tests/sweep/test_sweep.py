@@ -21,6 +21,8 @@ from mathgrpo.sweep.trial import OnEvaluation, Pruned
 from mathgrpo.training import Interrupted
 from mathgrpo.training.progress import Progress
 
+pytest.importorskip("optuna")
+
 RATE = Parameter("optimizer.learning_rate", 1e-4, 1e-2, log=True)
 
 
@@ -139,7 +141,7 @@ def test_trials_never_see_the_held_out_problems(recipe: Recipe, tmp_path: Path) 
     assert all(trial.training.evaluate_every == 1 for trial in seen)
 
 
-def test_generated_problems_are_split_too(recipe: Recipe, tmp_path: Path) -> None:
+def test_generated_problems_are_split_too(generator: None, recipe: Recipe, tmp_path: Path) -> None:
     generated = validated(Recipe, {"problems": {"train_size": 60, "heldout_size": 20}})
     create_sweep(tmp_path / "sweep", generated, settings(validation_size=10))
     own = load_problem_sets(generated.problems)
