@@ -148,6 +148,7 @@ def test_what_the_graph_engine_holds_through_the_update_is_counted_there() -> No
     assert memory.total == memory.resident + memory.kept_cache + memory.activations + memory.logits
     without = plan(QWEN_HALF, 141, rollout={"prompts_per_step": 64, "group_size": 8, "max_new_tokens": 200,
                                             "graphs": False})  # fmt: skip
+    assert "held through" in memory_lines(memory)[1] and "held through" not in memory_lines(without)[1]
     assert without.kept_cache == 0 and plan(QWEN_HALF, 141, "cpu").kept_cache == 0
     # The pool takes a quarter of the device at most, and half of what is free: the rows that do not fit wait.
     long = {"prompts_per_step": 64, "group_size": 8, "max_new_tokens": 4000}
@@ -229,6 +230,7 @@ def test_the_plan_never_says_it_fits_when_its_sum_does_not(gigabytes: int) -> No
             f"memory      at most about {memory.total / GB:.1f} GB of the device's {gigabytes}.0 GB"
         )
         assert f"{memory.token_budget:,} tokens a micro-batch" in second
+        assert ("held through the update; " in second) == bool(memory.kept_cache)
         assert ("again in the backward" in second) == memory.recompute
 
 

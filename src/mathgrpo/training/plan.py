@@ -108,11 +108,12 @@ def memory_lines(memory: MemoryPlan) -> list[str]:
     copies = f", compute copies {gigabytes(memory.copies)}" if memory.copies else ""
     reference = f", reference {gigabytes(memory.reference)}" if memory.reference else ""
     device = f" of the device's {gigabytes(memory.device)}" if memory.device is not None else ""
+    kept = f", {gigabytes(memory.kept_cache)} held through the update" if memory.kept_cache else ""
     again = "; layers are computed again in the backward pass" if memory.recompute else ""
     return [
         f"memory      at most about {gigabytes(memory.total)}{device}: weights {gigabytes(memory.weights)}, "
         f"gradients {gigabytes(memory.gradients)}, optimizer {gigabytes(memory.optimizer)}{copies}{reference}",
-        f"            rollout {gigabytes(memory.kv_cache)} of keys and values; update "
+        f"            rollout {gigabytes(memory.kv_cache)} of keys and values{kept}; update "
         f"{gigabytes(memory.activations)} of activations and {gigabytes(memory.logits)} of logits, "
         f"{memory.token_budget:,} tokens a micro-batch{again}",
     ]
