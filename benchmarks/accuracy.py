@@ -16,11 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import Parser
 from benchmarks.channel import Worker
 from benchmarks.machine import machine_facts, versions
 from benchmarks.orchestrate import START_TIMEOUT, STEP_TIMEOUT, start_worker
 from benchmarks.results import Sample
-from benchmarks.run import Parser
 from benchmarks.settings import OURS, TRL_GENERATE, Contestant, Record, Settings
 from benchmarks.task import prepare_task
 from mathgrpo.errors import UserError

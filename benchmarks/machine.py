@@ -57,6 +57,16 @@ def revision() -> str:
     return commit + ("+" if changed else "")
 
 
+def ask_nvidia_smi(fields: str) -> str:
+    """Return what nvidia-smi says of the first card, by the names of its --query-gpu; "" where it does not say."""
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return next(iter(done.stdout.splitlines()), "").strip()
+
+
 def cpu_field(name: str, cpuinfo: str) -> str:
     """Return the first value of a field of /proc/cpuinfo, "" when it is not there.
 

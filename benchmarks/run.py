@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 from benchmarks import experiments
+from benchmarks.arguments import Parser
 from benchmarks.experiments import AxisPlan, Plan
 from benchmarks.machine import machine_facts, peer_version, versions
 from benchmarks.orchestrate import require_python, run_experiment
@@ -38,13 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, raised."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m benchmarks --help")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mathgrpo.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".gpu-kit"
 NEEDED = ("torch", "transformers", "peft", "typer", "rich", "jinja2", "matplotlib", "pydantic")
@@ -19,28 +21,24 @@ PACKED = ("pydantic",)
 """Of those, what `pack.sh` brings; the others are the machine's own."""
 
 
-class KitError(Exception):
-    """What stops the kit before its first stage, in one line with the remedy."""
-
-
 def environment(carried: Path | None) -> dict[str, str]:
     """Return the environment of all stages: this one's, the checkout and the carried packages on Python's path.
 
     Wheels that do not fit this Python are left alone where it has all that is needed.
 
-    Raises: KitError when packages are missing, and none were carried that fit.
+    Raises: UserError when packages are missing, and none were carried that fit.
     """
     absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     site = None
     try:
         site = installed_wheels(carried) if carried is not None else None
-    except KitError as error:
+    except UserError as error:
         if absent:
             raise
         print(f"going on without what was carried: {error}", file=sys.stderr)
     missing = [name for name in absent if not _holds(site, name)]
     if missing:
-        raise KitError(f"packages that are not there: {', '.join(missing)}; {_remedy(missing)}")
+        raise UserError(f"packages that are not there: {', '.join(missing)}; {_remedy(missing)}")
     paths = [*([str(site)] if site else []), str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1",
@@ -66,7 +64,7 @@ def installed_wheels(carried: Path) -> Path | None:
         shutil.rmtree(part, ignore_errors=True)
         words = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()] or ["pip failed"]
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise KitError(
+        raise UserError(
             f"{carried}/wheels cannot be installed in Python {version} ({words[0][:200]}); pack for this Python: "
             f"benchmarks/gpu/pack.sh --python {version}"
         )

@@ -18,12 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.gpu.carried import FOLDER, KitError, carried_revision, environment
+from benchmarks.arguments import Parser
+from benchmarks.gpu.carried import FOLDER, carried_revision, environment
 from benchmarks.gpu.driver import Driver
 from benchmarks.gpu.page import write_page
 from benchmarks.gpu.plan import STAGES, Stage, named
 from benchmarks.gpu.record import Record
-from benchmarks.machine import revision
+from benchmarks.machine import ask_nvidia_smi, revision
+from mathgrpo.errors import UserError
 
 OUT, REHEARSED = Path("benchmarks/results/gpu"), Path("gpu-results")
 RESERVE_S = 8.0
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the kit; return the exit code: 0 when every stage was run, 1 when a case went wrong, 2 for bad arguments."""
     try:
         return run_kit(parse(arguments))
-    except KitError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # the disk may fill up at any time
@@ -47,18 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise KitError(f"{message}; see python -m benchmarks.gpu --help")
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the checked arguments.
 
-    Raises: KitError for whatever is wrong with them.
+    Raises: UserError for whatever is wrong with them.
     """
     names = ", ".join(stage.name for stage in STAGES if not stage.hidden)
-    parser = _Parser(prog="python -m benchmarks.gpu", epilog=f"stages, in order: {names}",
+    parser = Parser(prog="python -m benchmarks.gpu", epilog=f"stages, in order: {names}",
                      description="Say whether this project works on a GPU, how fast, and what to mend.")  # fmt: skip
     parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="run these stages alone, again or first")
     parser.add_argument("--out", type=Path, default=None,
@@ -69,14 +66,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     unknown = named(given.only)[1]
     if unknown:
-        raise KitError(f"--only={unknown[0]}: no such stage; there are: {names}")
+        raise UserError(f"--only={unknown[0]}: no such stage; there are: {names}")
     if not (math.isfinite(given.minutes) and given.minutes > 0):
-        raise KitError(f"--minutes={given.minutes}: must be a number above 0; nine are what the whole kit is made for")
+        raise UserError(f"--minutes={given.minutes}: must be a number above 0; nine are what the whole kit is made for")
     if given.carried is not None and not given.carried.is_dir():
-        raise KitError(f"--carried={given.carried}: no such folder; benchmarks/gpu/pack.sh makes one")
+        raise UserError(f"--carried={given.carried}: no such folder; benchmarks/gpu/pack.sh makes one")
     given.out = given.out or (REHEARSED if given.rehearse else OUT)
     if given.out.exists() and not given.out.is_dir():
-        raise KitError(f"--out={given.out}: is a file; name a folder")
+        raise UserError(f"--out={given.out}: is a file; name a folder")
     given.carried = given.carried or (FOLDER if FOLDER.is_dir() else None)
     return given
 
@@ -125,25 +122,27 @@ def _run_stages(driver: Driver, stages: Sequence[Stage], page: Path) -> None:
 def require_cuda() -> str:
     """Return "cuda".
 
-    Raises: KitError where there is no CUDA device; the driver itself needs no torch.
+    Raises: UserError where there is no CUDA device; the driver itself needs no torch.
     """
     if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists() and not Path("/dev/dxg").exists():
-        raise KitError("this machine has no CUDA device; --rehearse runs all of the kit on a CPU, to see that it would")
+        raise UserError(
+            "this machine has no CUDA device; --rehearse runs all of the kit on a CPU, to see that it would"
+        )
     return "cuda"
 
 
 def require_torch_cuda(env: Mapping[str, str]) -> None:
     """Return when torch sees the card; asked in a process of its own, which also brings torch into the file cache.
 
-    Raises: KitError otherwise: each case would fail for this one reason.
+    Raises: UserError otherwise: each case would fail for this one reason.
     """
     code = "import torch; print(torch.__version__, torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     version, _, sees = done.stdout.strip().rpartition(" ")
     if done.returncode:
-        raise KitError(f"torch cannot be imported here ({done.stderr.strip().splitlines()[-1][:200]}); mend it first")
+        raise UserError(f"torch cannot be imported here ({done.stderr.strip().splitlines()[-1][:200]}); mend it first")
     if sees != "True":
-        raise KitError(
+        raise UserError(
             f"torch {version} sees no CUDA device, though the machine has one; install a CUDA build of torch that fits "
             "the driver, as https://pytorch.org says"
         )
@@ -152,24 +151,19 @@ def require_torch_cuda(env: Mapping[str, str]) -> None:
 def require_writable(folder: Path) -> None:
     """Make the folder of the results, unless it is there.
 
-    Raises: KitError when nothing can be written there.
+    Raises: UserError when nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "results.jsonl").open("a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise KitError(f"--out={folder}: cannot be written ({error.strerror}); name another folder") from None
+        raise UserError(f"--out={folder}: cannot be written ({error.strerror}); name another folder") from None
 
 
 def card_name() -> str:
     """Return what nvidia-smi calls the first card."""
-    try:
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "a card that nvidia-smi does not name"
-    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else "a card without a name"
+    return ask_nvidia_smi("name") or "a card that nvidia-smi does not name"
 
 
 def known_revision(carried: Path | None) -> str:

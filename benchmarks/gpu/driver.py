@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.gpu.child import CHANNEL, LOST_DEVICE
 from benchmarks.gpu.plan import LEAST_S, Stage
-from benchmarks.gpu.record import Record
+from benchmarks.gpu.record import Line, Record, at_size
 
 Say = Callable[[str], None]
 PATIENCE_S = 3.0
@@ -183,12 +183,12 @@ def end_process_group(process: subprocess.Popen[bytes], leave_s: float) -> None:
         process.returncode = -signal.SIGKILL
 
 
-def told(line: Mapping[str, Any]) -> str:
+def told(line: Line) -> str:
     """Return a case's line for the terminal, its first few numbers with it."""
     numbers = [f"{k}={short(v)}" for k, v in line["numbers"].items() if isinstance(v, int | float | str)][:6]
     detail = line["error"] or ", ".join(numbers)
-    at = f" at {line['size']}" if line["status"] == "out of memory" and line["size"] else ""
-    return f"{line['case']}: {line['status']}{at} in {line['seconds']:.1f} s" + (f" ({detail})" if detail else "")
+    how = f"{line['status']}{at_size(line)} in {line['seconds']:.1f} s"
+    return f"{line['case']}: {how}" + (f" ({detail})" if detail else "")
 
 
 def short(value: Any) -> str:

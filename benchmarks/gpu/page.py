@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.carried import ROOT
 from benchmarks.gpu.driver import short
 from benchmarks.gpu.plan import STAGES
-from benchmarks.gpu.record import Line, newest, read_lines
+from benchmarks.gpu.record import Line, at_size, newest, read_lines
 from benchmarks.gpu.targets import target_rows
+from mathgrpo.text import with_inside
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("benchmarks/results/gpu/results.jsonl")
 DOCS = Path("docs/performance.md")
 BEGIN, END = "<!-- gpu targets: made by python -m benchmarks.gpu.page -->", "<!-- end of gpu targets -->"
@@ -44,15 +45,11 @@ def page_text(lines: Sequence[Line]) -> str:
 def with_targets(text: str, lines: Sequence[Line]) -> str:
     """Return a page of the docs with the targets' table between its marks made anew from a results file's lines.
 
-    Raises: ValueError for a page without the marks.
+    Raises: ValueError when the page has not exactly one pair of marks.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
     lines = of_last_card(lines)
     where = _origin(lines) if lines else "No GPU has been at hand: nothing here has run on one."
-    return "\n".join([before + begin, where, "", *_target_table(lines), end + after])
+    return with_inside(text, BEGIN, END, "\n".join([where, "", *_target_table(lines)]))
 
 
 def of_last_card(lines: Sequence[Line]) -> list[Line]:
@@ -89,7 +86,9 @@ def _mishaps(cases: Mapping[tuple[str, str], Line]) -> list[str]:
     bad = [(stage, line) for (stage, _), line in cases.items() if line["status"] in BAD]
     if not bad:
         return []
-    rows = [f"- `{stage}`, {line['case']}: {line['status']}{_at(line)}: {_cell(line['error'])}" for stage, line in bad]
+    rows = [
+        f"- `{stage}`, {line['case']}: {line['status']}{at_size(line)}: {_cell(line['error'])}" for stage, line in bad
+    ]
     return ["## To mend", "", *rows, ""]
 
 
@@ -119,7 +118,7 @@ def _ending(lines: Sequence[Line], stage: str) -> str:
 
 
 def _numbers(line: Line) -> str:
-    parts = [line["error"] + _at(line)] if line["error"] else []
+    parts = [line["error"] + at_size(line)] if line["error"] else []
     for name, value in line["numbers"].items():
         if isinstance(value, dict):
             value = "; ".join(f"{key} {short(number)}" for key, number in value.items())
@@ -127,10 +126,6 @@ def _numbers(line: Line) -> str:
             value = ", ".join(short(number) for number in value)
         parts.append(f"{name} {short(value)}")
     return "; ".join(parts)
-
-
-def _at(line: Line) -> str:
-    return f" at {line['size']}" if line["status"] == "out of memory" and line["size"] else ""
 
 
 def _cell(text: str) -> str:

@@ -41,6 +41,11 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
+def at_size(line: Line) -> str:
+    """Return " at SIZE" for a case that ran out of memory, else ""."""
+    return f" at {line['size']}" if line["status"] == "out of memory" and line["size"] else ""
+
+
 def newest(lines: Iterable[Line]) -> dict[tuple[str, str], Line]:
     """Return the last line of every (stage, case), in the order they were first met: a case run again replaces itself.
 

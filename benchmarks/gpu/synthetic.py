@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +90,3 @@ def random_groups(
         for group, sizes in zip(ids, lengths, strict=True)
     ]
     return groups_of(prompts, completions)
-
-
-def peak_flops(setup: Setup) -> float:
-    """Return the FLOP/s of a large bfloat16 product, as the facts stage measured it in this run, else measured now."""
-    from benchmarks.gpu.stages.facts import bfloat16_flops
-
-    path = setup.scratch / "peak.json"
-    if not path.is_file():
-        path.write_text(json.dumps(bfloat16_flops(setup)))
-    return float(json.loads(path.read_text()))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from benchmarks.gpu.case import Setup
+from mathgrpo.hardware.roofline import measure_arithmetic
+
+_PEAK = "peak.json"
 
 
 def device_seconds(work: Callable[[], Any], device: str, repeats: int = 5) -> float:
@@ -42,6 +48,19 @@ def seconds_once(work: Callable[[], Any], device: str) -> float:
     work()
     synchronize(device)
     return time.perf_counter() - started
+
+
+def measured_peak(setup: Setup) -> float:
+    """Measure the FLOP/s of a large bfloat16 product, and leave them to the other stages of this run."""
+    flops = measure_arithmetic(setup.device, torch.bfloat16, setup.pick(8192, 256))
+    (setup.scratch / _PEAK).write_text(json.dumps(flops))
+    return flops
+
+
+def peak_flops(setup: Setup) -> float:
+    """Return the peak that all shares refer to: as the facts stage measured it in this run, else measured now."""
+    path = setup.scratch / _PEAK
+    return float(json.loads(path.read_text())) if path.is_file() else measured_peak(setup)
 
 
 def synchronize(device: str) -> None:

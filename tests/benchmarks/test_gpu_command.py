@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import carried, command
-from benchmarks.gpu.carried import KitError, carried_revision, environment
+from benchmarks.gpu.carried import carried_revision, environment
 from benchmarks.gpu.command import main, parse
 from benchmarks.gpu.kernels_by_class import (
     SPAN,
@@ -32,6 +32,7 @@ from benchmarks.gpu.page import DOCS, RESULTS, page_text, with_targets, write_pa
 from benchmarks.gpu.record import Record, read_lines
 from benchmarks.gpu.stages.correctness import failures_of
 from benchmarks.gpu.targets import TARGETS, target_rows
+from mathgrpo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,14 +87,14 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pyt
 
 def test_what_is_missing_is_named_with_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carried, "NEEDED", ("torch", "no_such_package"))
-    with pytest.raises(KitError, match=r"not there: no_such_package; with network: make bench-gpu.* too large"):
+    with pytest.raises(UserError, match=r"not there: no_such_package; with network: make bench-gpu.* too large"):
         environment(None)
     monkeypatch.setattr(carried, "PACKED", ("no_such_package",))
-    with pytest.raises(KitError, match=r"not there: no_such_package; with network: .* without: run .*pack.sh"):
+    with pytest.raises(UserError, match=r"not there: no_such_package; with network: .* without: run .*pack.sh"):
         environment(None)
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "no_such_package-1.0-cp39-cp39-win32.whl").write_bytes(b"not a wheel")
-    with pytest.raises(KitError, match=r"cannot be installed in Python 3\.\d+ .*pack.sh --python 3\.\d+"):
+    with pytest.raises(UserError, match=r"cannot be installed in Python 3\.\d+ .*pack.sh --python 3\.\d+"):
         environment(tmp_path)
 
 
@@ -227,7 +228,7 @@ def test_the_docs_have_the_targets_as_they_were_last_measured(tmp_path: Path) ->
     assert with_targets(text, read_lines(ROOT / RESULTS)) == text, "run: python -m benchmarks.gpu.page"
     changed = with_targets(text, lines_of(tmp_path, "H100", step_s=1.7))
     assert "| 1.7 s | met |" in changed and "Card: H100, driver 580." in changed
-    with pytest.raises(ValueError, match="lacks the marks"):
+    with pytest.raises(ValueError, match=r"<!-- gpu targets.* and <!-- end of gpu targets --> once each"):
         with_targets("# Performance", [])
 
 

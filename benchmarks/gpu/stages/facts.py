@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +10,10 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.case import Case, Numbers, Setup
-from benchmarks.gpu.timing import device_seconds, graphed, waiting_seconds
-from benchmarks.machine import machine_facts
+from benchmarks.gpu.timing import device_seconds, graphed, measured_peak, waiting_seconds
+from benchmarks.machine import ask_nvidia_smi, machine_facts
 from mathgrpo.hardware.packages import versions_of
+from mathgrpo.hardware.roofline import measure_arithmetic
 
 PACKAGES = ("torch", "transformers", "triton", "tokenizers", "safetensors", "peft", "accelerate", "numpy", "pydantic",
             "trl", "datasets", "math-verify", "bitsandbytes")  # fmt: skip
@@ -24,8 +22,8 @@ PACKAGES = ("torch", "transformers", "triton", "tokenizers", "safetensors", "pef
 def cases(setup: Setup) -> Iterator[Case]:
     """Yield the facts, then each peak."""
     yield Case("card and versions", lambda: _card(setup))
-    yield Case("bfloat16 product", lambda: _peak(setup), size=f"{_side(setup)}³")
-    yield Case("float32 product", lambda: _product(setup, torch.float32, setup.pick(4096, 256)))
+    yield Case("bfloat16 product", lambda: {"tflops": measured_peak(setup) / 1e12}, size="8192³")
+    yield Case("float32 product", lambda: _float32(setup), size="4096³")
     yield Case("copy", lambda: _copy(setup), size="two buffers of 2 GiB")
     yield Case("launches", lambda: _launches(setup))
     yield Case("host", lambda: _host(setup))
@@ -34,7 +32,7 @@ def cases(setup: Setup) -> Iterator[Case]:
 def _card(setup: Setup) -> Numbers:
     versions = versions_of(PACKAGES)
     numbers: Numbers = {"versions": versions, "cuda": str(torch.version.cuda), **machine_facts(setup.device)}
-    numbers["driver"] = _driver()
+    numbers["driver"] = ask_nvidia_smi("driver_version,clocks.sm,clocks.mem,power.limit")
     if setup.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         numbers |= {
@@ -45,38 +43,8 @@ def _card(setup: Setup) -> Numbers:
     return numbers
 
 
-def _driver() -> str:
-    """Return what nvidia-smi says of driver, clocks and power; "" without it."""
-    if shutil.which("nvidia-smi") is None:
-        return ""
-    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
-
-
-def bfloat16_flops(setup: Setup) -> float:
-    """Return the FLOP/s of a large bfloat16 product."""
-    return float(1e12 * _product(setup, torch.bfloat16, _side(setup))["tflops"])
-
-
-def _peak(setup: Setup) -> Numbers:
-    """Measure the peak anew and leave it to the other stages of this run."""
-    flops = bfloat16_flops(setup)
-    (setup.scratch / "peak.json").write_text(json.dumps(flops))
-    return {"tflops": flops / 1e12}
-
-
-def _side(setup: Setup) -> int:
-    return int(setup.pick(8192, 256))
-
-
-def _product(setup: Setup, dtype: torch.dtype, side: int) -> Numbers:
-    """Measure a product of random matrices; zeros draw less power and are faster."""
-    generator = torch.Generator(device=setup.device).manual_seed(0)
-    a, b = (torch.randn(side, side, generator=generator, device=setup.device).to(dtype) for _ in range(2))
-    out = torch.empty_like(a)
-    seconds = device_seconds(lambda: torch.mm(a, b, out=out), setup.device, repeats=setup.pick(20, 3))
-    return {"tflops": 2 * side**3 / seconds / 1e12, "ms": 1e3 * seconds}
+def _float32(setup: Setup) -> Numbers:
+    return {"tflops": measure_arithmetic(setup.device, torch.float32, setup.pick(4096, 256)) / 1e12}
 
 
 def _copy(setup: Setup) -> Numbers:

@@ -12,8 +12,8 @@ import torch
 from benchmarks.gpu.case import Case, Numbers, Setup, WrongNumbers
 from benchmarks.gpu.child import device_peak_bytes, free_memory, reset_device_peak
 from benchmarks.gpu.kernels_by_class import class_seconds, device_spans, longest_kernels, profiled
-from benchmarks.gpu.synthetic import peak_flops, random_groups, random_model, random_policy
-from benchmarks.gpu.timing import seconds_once
+from benchmarks.gpu.synthetic import random_groups, random_model, random_policy
+from benchmarks.gpu.timing import peak_flops, seconds_once
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.grpo import UpdateStats, logprobs, policy_update
