@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from benchmarks.gpu.case import Case, NotHere, Setup, WrongNumbers
 from mathgrpo.errors import first_line
-from mathgrpo.hardware.failure import is_device_lost
+from mathgrpo.hardware.failure import is_device_lost, is_out_of_memory
 
 CHANNEL = "MATHGRPO_KIT_CHANNEL"
 """Environment variable with the file descriptor of the messages."""
@@ -70,7 +70,10 @@ def run_case(case: Case) -> tuple[dict[str, Any], bool]:
         message |= {"status": "wrong", "error": str(error), "numbers": error.numbers}
     except Exception as error:  # whatever a device, a driver or a compiler raises is what the kit is there to report
         traceback.print_exc()
-        message |= {"status": _status(error), "error": f"{type(error).__name__}: {first_line(error, 300)}"}
+        message |= {
+            "status": "out of memory" if is_out_of_memory(error) else "failed",
+            "error": f"{type(error).__name__}: {first_line(error, 300)}",
+        }
     lost = is_device_lost(message["error"])  # also where the code under test caught what the device raised
     message |= {"seconds": round(time.perf_counter() - started, 3), "peak_bytes": 0 if lost else device_peak_bytes()}
     return message, lost
@@ -95,13 +98,6 @@ def free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _status(error: Exception) -> str:
-    """Tell memory from all else by name and words: this process may have neither torch nor the package's libraries."""
-    words = str(error).lower()
-    told = "can't allocate memory" in words or "out of memory" in words or "alloc_failed" in words
-    return "out of memory" if told or type(error).__name__ in ("OutOfMemoryError", "MemoryError") else "failed"
 
 
 def _writer(channel: TextIO) -> Callable[[dict[str, Any]], None]:

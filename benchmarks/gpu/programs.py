@@ -28,7 +28,7 @@ STOP_S = 30.0
 """How long a command that was asked to stop may take: a step and a checkpoint."""
 
 
-class CommandFailed(Exception):
+class CommandFailed(RuntimeError):
     """A command that ended as it should not have, with the last line of its output."""
 
 

@@ -13,6 +13,7 @@ from fakes import tiny_model
 from grpo.grpo_cases import TinyPolicy, largest_difference, make_groups, update
 from grpo.test_attention_kernels import RAGGED, documented_varlen
 from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.errors import UserError
 from mathgrpo.grpo import attention_choice, attention_varlen
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout, packed_layout
 from mathgrpo.grpo.attention_choice import AttentionChoice, Trial, choose_attention
@@ -78,7 +79,7 @@ def test_auto_takes_the_fastest_that_is_right(monkeypatch: pytest.MonkeyPatch) -
     fast = fastest({"sdpa": 0.002, "VarlenSegments": 0.001})
     assert fast.kernel == "varlen" and "varlen 1.00 ms a layer, sdpa 2.00 ms" in fast.reason
     assert fastest({"sdpa": 0.001, "VarlenSegments": 0.002}).kernel == "sdpa"
-    assert Trial(shape, device, torch.float32, plain, rows).obstacle(plain) == ""
+    assert Trial(shape, device, torch.float32, plain, rows).obstacle(plain, "sdpa") == ""
 
 
 def test_a_kernel_that_differs_or_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +117,20 @@ def test_a_lack_of_memory_is_not_held_against_the_kernel(monkeypatch: pytest.Mon
     monkeypatch.setattr(attention_varlen, "causal_varlen", full)
     plain, rows = layout_of("sdpa")
     with pytest.raises(torch.OutOfMemoryError):
-        Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows).obstacle(layout_of("varlen")[0])
+        Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows).obstacle(layout_of("varlen")[0], "varlen")
+
+
+def test_a_kernel_that_loses_the_device_is_named_with_the_one_that_does_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose(*_: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(attention_varlen, "causal_varlen", lose)
+    plain, rows = layout_of("sdpa")
+    trial = Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows)
+    with pytest.raises(UserError, match=r"^grpo.attention=varlen: .* lost the device .* --set grpo.attention=sdpa$"):
+        trial.obstacle(layout_of("varlen")[0], "varlen")
 
 
 def test_the_choice_is_made_once_and_flex_only_where_compiling_is_on(monkeypatch: pytest.MonkeyPatch) -> None:

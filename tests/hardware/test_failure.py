@@ -1,11 +1,12 @@
-"""Which errors leave a process without its device."""
+"""Which errors mean that memory ran out, which that the device is lost, and what a trial does with them."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from mathgrpo.hardware.failure import is_device_lost
+from mathgrpo.errors import UserError
+from mathgrpo.hardware.failure import is_device_lost, is_out_of_memory, pass_on
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,35 @@ from mathgrpo.hardware.failure import is_device_lost
 )
 def test_an_error_is_known_by_its_words(error: BaseException | str, lost: bool) -> None:
     assert is_device_lost(error) == lost
+
+
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), True),
+        (torch.OutOfMemoryError(), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"), True),
+        (RuntimeError("out of resource: shared memory, Required: 262144, Hardware limit: 232448"), False),
+        (UserError("grpo.token_budget=1: out of memory with one completion at a time"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_type_or_words(error: Exception, ran_out: bool) -> None:
+    assert is_out_of_memory(error) == ran_out
+
+
+def test_a_trial_passes_on_what_is_no_answer_and_nothing_else() -> None:
+    pass_on(ValueError("no kernel image"), "grpo.attention=flex", "grpo.attention=sdpa")
+    for error in (MemoryError(), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")):
+        with pytest.raises(type(error)) as raised:
+            pass_on(error, "grpo.attention=flex", "grpo.attention=sdpa")
+        assert raised.value is error
+    lost = RuntimeError("CUDA error: misaligned address\nmore")
+    with pytest.raises(UserError) as said:
+        pass_on(lost, "grpo.attention=flex", "grpo.attention=sdpa")
+    assert str(said.value) == (
+        "grpo.attention=flex: its trial lost the device (CUDA error: misaligned address); start again with "
+        "--set grpo.attention=sdpa"
+    )

@@ -19,6 +19,7 @@ from mathgrpo.errors import first_line
 from mathgrpo.grpo.attention import AttentionKernel, PackedLayout
 from mathgrpo.grpo.attention_flex import flex_obstacle
 from mathgrpo.grpo.attention_varlen import varlen_obstacle
+from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models.policy import base_model
 from mathgrpo.models.shape import head_shape
 
@@ -88,7 +89,7 @@ def _fastest(
     trial = Trial(shape, device, dtype, *layout_of("sdpa"))
     seconds: dict[AttentionKernel, float] = {}
     for kernel in able:
-        why = trial.obstacle(layout_of(kernel)[0])
+        why = trial.obstacle(layout_of(kernel)[0], kernel)
         if why:
             notes.append(f"{kernel} not used: {why}")
         else:
@@ -119,7 +120,7 @@ class Trial:
         )
         self.seed = torch.randn(num_rows, heads, size, generator=generator, device=device, dtype=dtype)
 
-    def obstacle(self, layout: PackedLayout) -> str:
+    def obstacle(self, layout: PackedLayout, kernel: AttentionKernel) -> str:
         """Return why a kernel's layout does not serve, or "" when it computes what sdpa computes.
 
         A kernel can fail in any way of its own on a device it does not know, so every exception counts as "does not
@@ -127,9 +128,8 @@ class Trial:
         """
         try:
             found = self._pass(layout)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
         except Exception as error:
+            pass_on(error, f"grpo.attention={kernel}", "grpo.attention=sdpa")
             return f"{type(error).__name__}: {first_line(error)}"
         wanted = self._pass(self.plain)
         pairs = zip(found, wanted, strict=True)

@@ -15,10 +15,11 @@ from mathgrpo.grpo.attention import AttentionKernel
 from mathgrpo.grpo.forward import Forward
 from mathgrpo.grpo.logprobs import chunk_rows, split_model, token_logprobs
 from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, importance_weights, k3_kl
-from mathgrpo.grpo.memory import is_out_of_memory, release_memory
+from mathgrpo.grpo.memory import release_memory
 from mathgrpo.grpo.pack import MicroBatch, Piece, build_micro_batch, micro_batch_cost, plan_micro_batches
 from mathgrpo.grpo.reference import Reference
 from mathgrpo.grpo.step_tokens import StepTokens
+from mathgrpo.hardware.failure import is_out_of_memory
 from mathgrpo.types import RolloutGroup
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-import torch
-
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
+from mathgrpo.hardware.failure import pass_on
 from mathgrpo.hardware.memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
@@ -147,9 +146,8 @@ def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
     """
     try:
         difference = trial_difference(decoder, policy)
-    except (torch.cuda.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:
+        pass_on(error, "rollout.engine=native", "rollout.engine=generate")
         return None, f"{decoder.name} failed its trial ({type(error).__name__})"
     if not is_rounding(difference, policy):
         return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mathgrpo.errors import first_line
 from mathgrpo.grpo.modes import layers_of
+from mathgrpo.hardware.failure import pass_on
 
 _TRIAL_TOLERANCE = 1e-5
 """Of two steps of 0.1 on weights up to 4, where neighbours are 5e-7 apart: rounding, and a ten-thousandth of a step."""
@@ -140,6 +141,7 @@ def kernel_obstacle(device: torch.device) -> str:
         differences = [_trial(device, size) for size in _TRIAL_SIZES]
     # A compiler or driver can fail in any way of its own; torch's optimizer is there instead.
     except Exception as error:
+        pass_on(error, "optimizer.kernel=triton", "optimizer.kernel=torch")
         return f"it fails here ({type(error).__name__}: {first_line(error, 120)})"
     wrong = [difference for difference in differences if not difference <= _TRIAL_TOLERANCE]
     return f"its step differs from torch's by {wrong[0]:.1g}" if wrong else ""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from mathgrpo.errors import UserError, first_line
-from mathgrpo.hardware.failure import is_device_lost
+from mathgrpo.errors import first_line
+from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.rollout.fused_weights import why_not_fused
 from mathgrpo.rollout.gpu.engine import GraphEngine
@@ -56,15 +56,9 @@ def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: 
         reason = f"{'CUDA graphs' if graphs else 'eager steps'}, {kernels.name}"
         engine = GraphEngine(policy, kernels, max_rows=max_rows, graphs=graphs, reason=reason)
         difference = trial_difference(engine, policy)
-    except (torch.cuda.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:
-        if is_device_lost(error):
-            switch = "graphs" if load is TorchKernels else "triton"
-            raise UserError(
-                f"rollout.{switch}=true: decoding with {label} lost the device ({first_line(error, 120)}); start again "
-                f"with --set rollout.{switch}=false"
-            ) from error
+        switch = "rollout.graphs" if load is TorchKernels else "rollout.triton"
+        pass_on(error, f"{switch}=true", f"{switch}=false")
         return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__}: {first_line(error, 120)})"
     if engine.capture_error:
         return None, f"CUDA graphs with {label} were not captured ({engine.capture_error})"
