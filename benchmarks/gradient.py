@@ -62,7 +62,7 @@ def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
     if not (norm := _norm(theirs)) > 0:
         raise ValueError("TRL's gradient is zero, so that agreement would mean nothing; take another step's prompts")
     found = {
-        "relative": _distance(ours, theirs), "norm": norm, "loss": loss, "trl_loss": facts["loss"],
+        "relative": distance(ours, theirs), "norm": norm, "loss": loss, "trl_loss": facts["loss"],
         "tokens": sum(len(ids) for ids in facts["completion_ids"]),
     }  # fmt: skip
     masters = all(p.dtype == torch.float32 for p in ready.policy.model.parameters())
@@ -70,7 +70,7 @@ def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
         exact_policy = dataclasses.replace(ready.policy, compute_dtype=torch.float32)
         plain = ready.recipe.grpo.model_copy(update={"fused_forward": "off", "attention": "sdpa", "compile": "off"})
         exact, _ = _our_gradient(exact_policy, facts, plain)
-        found |= {"rounding": _distance(ours, exact), "trl_rounding": _distance(theirs, exact)}
+        found |= {"rounding": distance(ours, exact), "trl_rounding": distance(theirs, exact)}
     torch.manual_seed(0)
     return found
 
@@ -91,7 +91,8 @@ def _norm(gradient: dict[str, Any]) -> float:
     return math.sqrt(sum(float(value.double().pow(2).sum()) for value in gradient.values()))
 
 
-def _distance(gradient: dict[str, Any], reference: dict[str, Any]) -> float:
+def distance(gradient: dict[str, Any], reference: dict[str, Any]) -> float:
+    """Return the L2 norm of the difference over that of the reference, by the reference's parameters."""
     return _norm({name: gradient[name].double() - reference[name].double() for name in reference}) / _norm(reference)
 
 

@@ -27,6 +27,17 @@ SMALLEST_P = 1e-6
 """Of a χ² test that is run a few times a day: what falls below is not chance."""
 
 
+def completion_logits(policy: Policy, prompt: Prompt, completion: Completion) -> Tensor:
+    """Return the logits that a plain forward pass gives for each token of a completion, float32[T, V]."""
+    return plain_logits(policy, [*prompt.ids, *completion.ids])[len(prompt.ids) - 1 : -1]
+
+
+def picked_logprobs(logits: Tensor, completion: Completion) -> Tensor:
+    """Return the log-probabilities of a completion's tokens, [T]."""
+    ids = torch.tensor(completion.ids, device=logits.device)
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+
+
 def against_plain(
     policy: Policy, prompts: Sequence[Prompt], drawn: Sequence[Sequence[Completion]], sampling: Sampling
 ) -> Numbers:
@@ -41,11 +52,11 @@ def against_plain(
     rows = [(prompt, completion) for prompt, group in zip(prompts, drawn, strict=True) for completion in group]
     off, noise, same = [], [], []
     for (prompt, completion), key in zip(rows, keys, strict=True):
-        plain, precise = (_completion_logits(p, prompt, completion) for p in (policy, exact))
+        plain, precise = (completion_logits(p, prompt, completion) for p in (policy, exact))
         ids = torch.tensor(completion.ids, device=plain.device)
         positions = torch.arange(len(ids), device=plain.device)
         redrawn, _ = sample_tokens(plain, uniforms(key.to(plain.device).expand(len(ids)), positions), sampling)
-        picked, wanted = (x.log_softmax(-1).gather(1, ids[:, None])[:, 0] for x in (plain, precise))
+        picked, wanted = (picked_logprobs(logits, completion) for logits in (plain, precise))
         off.append((torch.tensor(completion.logprobs, device=plain.device) - picked).abs())
         noise.append((picked - wanted).abs())
         same.append((redrawn == ids).float())
@@ -122,13 +133,6 @@ def gradient_of(
     return gradient, stats.metrics, stats.notes
 
 
-def distance(gradient: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
-    """Return the L2 norm of the difference over that of the reference."""
-    pairs = [(gradient[name].double(), reference[name].double()) for name in reference]
-    difference = sum(float((a - b).pow(2).sum()) for a, b in pairs)
-    return float((difference / sum(float(b.pow(2).sum()) for _, b in pairs)) ** 0.5)
-
-
 def adamw_steps(
     device: str, shapes: Sequence[tuple[int, ...]], *, use_kernel: bool
 ) -> tuple[list[Tensor], float, bool]:
@@ -145,11 +149,6 @@ def adamw_steps(
     weights = [master.detach().clone() for master in masters]
     follow = all(torch.equal(copy.data, master.data.to(copy.dtype)) for copy, master in copies.items())
     return weights, device_seconds(optimizer.step, device, repeats=3), follow
-
-
-def _completion_logits(policy: Policy, prompt: Prompt, completion: Completion) -> Tensor:
-    logits = plain_logits(policy, [*prompt.ids, *completion.ids])
-    return logits[len(prompt.ids) - 1 : -1]
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ import torch
 from benchmarks.gpu.case import Setup
 from benchmarks.models import model_config
 from benchmarks.task import FORCED_END
+from mathgrpo.config import Recipe
+from mathgrpo.hardware.flops import GroupLengths, update_size
+from mathgrpo.hardware.memory import device_bytes
 from mathgrpo.models import Policy, policy_from
+from mathgrpo.models.shape import model_sizes
 from mathgrpo.models.sources import locate_model
+from mathgrpo.training.memory_plan import MemoryPlan, plan_memory
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 SHAPE = "qwen2.5-0.5b"
+OVER_PLAN = 1.05
+"""A peak above the plan by more than this is a plan that cannot be trusted."""
 
 
 def random_model(setup: Setup, shape: str = SHAPE, *, seed: int = 0, **overrides: int) -> Any:
@@ -58,21 +66,37 @@ def random_prompts(count: int, length: int, vocabulary: int, seed: int = 0) -> l
 
 
 def groups_of(prompts: list[Prompt], completions: list[list[Completion]]) -> list[RolloutGroup]:
-    """Return what an engine gave as groups with advantages that sum to 0 and are all different, as rewards of 0 to 1.
+    """Return what an engine gave as groups with `spread_advantages`."""
+    return [
+        RolloutGroup(Problem(f"question {i}", "1"), prompt, tuple(group), ("",) * len(group),
+                     rewards=spread_advantages(len(group)), advantages=spread_advantages(len(group)))
+        for i, (prompt, group) in enumerate(zip(prompts, completions, strict=True))
+    ]  # fmt: skip
 
-    No group is skipped, and no two completions cancel out.
+
+def spread_advantages(size: int) -> tuple[float, ...]:
+    """Return advantages of a group, of 2 or more, that are all different and sum to 0: random weights would earn none.
+
+    Example:
+        >>> spread_advantages(3)
+        (-1.0, 0.0, 1.0)
     """
-    groups = []
-    for i, (prompt, group) in enumerate(zip(prompts, completions, strict=True)):
-        size = len(group)
-        rewards = tuple((g * (i % 3 + 1) % size) / size for g in range(size)) if size > 1 else (1.0,)
-        mean = sum(rewards) / size
-        advantages = tuple(reward - mean for reward in rewards)
-        groups.append(
-            RolloutGroup(Problem(f"question {i}", "1"), prompt, tuple(group), ("",) * size, rewards=rewards,
-                         advantages=advantages)
-        )  # fmt: skip
-    return groups
+    return tuple(2 * g / (size - 1) - 1.0 for g in range(size))
+
+
+def update_work(groups: Sequence[RolloutGroup]) -> tuple[int, int, int]:
+    """Return (tokens, attended, head tokens) of an update on these groups, see `flops.update_size`."""
+    return update_size([GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions)) for g in groups])
+
+
+def memory_plan(policy: Policy, recipe: Recipe, longest_prompt: int) -> MemoryPlan:
+    """Return the plan of a run of this policy on its device, as a run makes it."""
+    sizes = model_sizes(policy.model)
+    assert sizes is not None
+    return plan_memory(
+        sizes, recipe, compute_bytes=policy.compute_dtype.itemsize, longest_prompt=longest_prompt,
+        device=device_bytes(policy.device), kind=policy.device.split(":")[0],
+    )  # fmt: skip
 
 
 def random_groups(

@@ -17,13 +17,21 @@ import torch
 
 from benchmarks.gpu.carried import ROOT
 from benchmarks.gpu.case import Case, NotHere, Numbers, Setup, WrongNumbers
-from benchmarks.gpu.checks import adamw_steps, against_plain, chi_square, distance, gradient_of, require_plain
+from benchmarks.gpu.checks import (
+    adamw_steps,
+    against_plain,
+    chi_square,
+    completion_logits,
+    gradient_of,
+    picked_logprobs,
+    require_plain,
+)
 from benchmarks.gpu.synthetic import groups_of, random_groups, random_model, random_policy, random_prompts
+from benchmarks.gradient import distance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.gpu.choice import build_graph_engine
 from mathgrpo.rollout.gpu.kernels import Kernels, TorchKernels
-from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.training.master_adamw import kernel_obstacle
 from mathgrpo.types import RolloutGroup, Sampling
 
@@ -230,8 +238,6 @@ def _with_plain_logprobs(policy: Policy, group: RolloutGroup) -> RolloutGroup:
     """Return the group as if a sampler had told the log-probabilities of a plain forward pass."""
     completions = []
     for completion in group.completions:
-        logits = plain_logits(policy, [*group.prompt.ids, *completion.ids])[len(group.prompt.ids) - 1 : -1]
-        ids = torch.tensor(completion.ids, device=logits.device)
-        logprobs = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].tolist()
-        completions.append(dataclasses.replace(completion, logprobs=tuple(logprobs)))
+        logprobs = picked_logprobs(completion_logits(policy, group.prompt, completion), completion)
+        completions.append(dataclasses.replace(completion, logprobs=tuple(logprobs.tolist())))
     return dataclasses.replace(group, completions=tuple(completions))

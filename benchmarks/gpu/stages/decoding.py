@@ -35,7 +35,6 @@ def cases(setup: Setup) -> Iterator[Case]:
         yield Case(f"{rows} rows", partial(bench.rows, rows), size=f"{rows} rows × (200 + 200)", limit_s=40)
         if rows == 512:
             yield Case("512 rows: a step by kernel", lambda: bench.profile(512), limit_s=30)
-            yield Case("512 rows: prefill", lambda: bench.prefill(512), limit_s=20)
     yield Case("512 rows, torch operations in graphs", partial(bench.rows, 512, triton=False), limit_s=40)
     yield Case("64 rows, torch operations in graphs", partial(bench.rows, 64, triton=False), limit_s=40)
     yield Case("64 rows, without graphs", partial(bench.rows, 64, graphs=False), limit_s=40)
@@ -75,7 +74,9 @@ class _Bench:
         sampled = len(prompts) * group_size * self._tokens
         return {
             "tokens_per_s": sampled / median, "seconds": median, "fastest_s": min(seconds), "second_call_s": first,
-            "prefill_and_first_token_s": alone, "ms_per_step": 1e3 * (median - alone) / (self._tokens - 1),
+            "prefill_and_first_token_s": alone,
+            "prompt_tokens_per_s": len(prompts) * self._tokens / alone,
+            "ms_per_step": 1e3 * (median - alone) / (self._tokens - 1),
             "captured": captured, "captured_again": engine.num_captured - captured,
             "capture_error": engine.capture_error, "engine": engine.reason,
         }  # fmt: skip
@@ -98,15 +99,6 @@ class _Bench:
             "tokens_per_s": sum(lengths) / seconds, "seconds": seconds, "mean_length": statistics.mean(lengths),
             "longest": max(lengths), "captured": captured, "captured_again": engine.num_captured - captured,
         }  # fmt: skip
-
-    def prefill(self, rows: int) -> Numbers:
-        """Measure computing the prompts alone, with one sampled token."""
-        engine = self._engine(True, True)
-        prompts, group_size = self._prompts(rows)
-        sampling = Sampling(1, seed=1)
-        seconds = waiting_seconds(lambda: engine.generate(prompts, group_size, sampling), self._setup.device, repeats=3)
-        tokens = sum(len(prompt.ids) for prompt in prompts)
-        return {"seconds": seconds, "prompt_tokens_per_s": tokens / seconds, "prompt_tokens": tokens}
 
     def profile(self, rows: int) -> Numbers:
         """Measure what the device does in replayed steps, by kernel class; the prefill's part is taken out."""

@@ -15,29 +15,32 @@ from torch import nn
 
 from benchmarks.gpu.case import Case, NotHere, Numbers, Setup, WrongNumbers
 from benchmarks.gpu.child import device_peak_bytes, free_memory, reset_device_peak
-from benchmarks.gpu.synthetic import groups_of, random_model, random_policy, random_prompts
+from benchmarks.gpu.synthetic import (
+    OVER_PLAN,
+    groups_of,
+    memory_plan,
+    random_model,
+    random_policy,
+    random_prompts,
+)
 from benchmarks.gpu.timing import seconds_once, synchronize
 from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.grpo import UpdateStats, build_reference, policy_update
 from mathgrpo.grpo.compiled import compile_pays
 from mathgrpo.grpo.modes import recomputed_layers
-from mathgrpo.hardware.memory import device_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.device import compute_dtype
 from mathgrpo.models.lora import attach_adapter
 from mathgrpo.models.quantized import prepare_quantized
-from mathgrpo.models.shape import model_sizes
 from mathgrpo.rollout import build_engine
-from mathgrpo.training.memory_plan import RUNTIME_BYTES, MemoryPlan, plan_memory
+from mathgrpo.training.memory_plan import RUNTIME_BYTES, MemoryPlan
 from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup, Sampling
 
 PROMPT_TOKENS = 200
 STEPS = 2
 """The optimizer's moments are there from the first step's end on: the second one is the largest."""
-ALLOWED = 1.05
-"""Peak over plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def _measure(setup: Setup, asked: _Recipe) -> Numbers:
         dequantize=wanted.dequantize,
     )  # fmt: skip
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
-    plan = _plan(policy, recipe, length)
+    plan = memory_plan(policy, recipe, length)
     numbers |= {"engine": engine.reason, **_planned(plan, recipe, length), "held_gb": _held_gb()}
     prompts = random_prompts(wanted.prompts_per_step, length, policy.causal_lm.config.vocab_size)
     groups: list[RolloutGroup] = []
@@ -143,22 +146,13 @@ def _judged(setup: Setup, numbers: Numbers, plan: MemoryPlan, budget: int) -> Nu
             "device_used_gb": (whole - free) / 1e9, "peak_over_plan": peak / plan.total,
             "peak_over_plan_of_this_step": peak / 1e9 / numbers["planned_for_this_step_gb"],
         }  # fmt: skip
-        if peak > ALLOWED * plan.total:
+        if peak > OVER_PLAN * plan.total:
             wrong.append(f"the peak of {peak / 1e9:.1f} GB is above the {plan.total / 1e9:.1f} GB that were planned")
     if budget < plan.token_budget:
         wrong.append(f"the token budget of {plan.token_budget:,} was too much for the device: {budget:,} in the end")
     if wrong:
         raise WrongNumbers("; ".join(wrong), numbers)
     return numbers
-
-
-def _plan(policy: Policy, recipe: Recipe, longest_prompt: int) -> MemoryPlan:
-    sizes = model_sizes(policy.model)
-    assert sizes is not None
-    return plan_memory(
-        sizes, recipe, compute_bytes=policy.compute_dtype.itemsize, longest_prompt=longest_prompt,
-        device=device_bytes(policy.device), kind=policy.device.split(":")[0],
-    )  # fmt: skip
 
 
 def _planned(plan: MemoryPlan, recipe: Recipe, length: int) -> Numbers:

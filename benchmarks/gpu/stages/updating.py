@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -12,23 +13,27 @@ import torch
 from benchmarks.gpu.case import Case, Numbers, Setup, WrongNumbers
 from benchmarks.gpu.child import device_peak_bytes, free_memory, reset_device_peak
 from benchmarks.gpu.kernels_by_class import class_seconds, device_spans, longest_kernels, profiled
-from benchmarks.gpu.synthetic import random_groups, random_model, random_policy
+from benchmarks.gpu.synthetic import (
+    OVER_PLAN,
+    memory_plan,
+    random_groups,
+    random_model,
+    random_policy,
+    update_work,
+)
 from benchmarks.gpu.timing import peak_flops, seconds_once
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.grpo import UpdateStats, logprobs, policy_update
 from mathgrpo.grpo.compiled import compiled_parts
-from mathgrpo.hardware.flops import GroupLengths, training_flops, update_size
-from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.hardware.flops import training_flops
 from mathgrpo.models import Policy
-from mathgrpo.models.shape import model_shape, model_sizes
-from mathgrpo.training.memory_plan import MemoryPlan, plan_memory
+from mathgrpo.models.shape import model_shape
+from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup
 
 REPEATS = 3
-TIGHT = 1.05
-"""A peak above the plan by more than this is a plan that cannot be trusted."""
 
 
 def cases(setup: Setup) -> Iterator[Case]:
@@ -77,15 +82,9 @@ class _Bench:
         policy = random_policy(setup, random_model(setup))
         plan = self._plan(policy, token_budget)
         update, stats = self._update(policy, plan, optimizer or {}, grpo)
-        device = torch.device(setup.device).type
-        usual = logprobs.CHUNK_ELEMENTS[device]
-        logprobs.CHUNK_ELEMENTS[device] = chunk or usual
-        try:
-            with compiled_parts(policy.model, compiled):
-                first = seconds_once(update, setup.device)
-                seconds = [seconds_once(update, setup.device) for _ in range(setup.pick(REPEATS, 1))]
-        finally:
-            logprobs.CHUNK_ELEMENTS[device] = usual
+        with _head_chunks(setup.device, chunk), compiled_parts(policy.model, compiled):
+            first = seconds_once(update, setup.device)
+            seconds = [seconds_once(update, setup.device) for _ in range(setup.pick(REPEATS, 1))]
         return self._numbers(policy, plan, statistics.median(seconds), stats[-1]) | {"first_s": first}
 
     def ragged(self) -> Numbers:
@@ -99,9 +98,7 @@ class _Bench:
             groups = random_groups(prompts, size, prompt_tokens, new_tokens, policy.model.config.vocab_size, seed, 1)
             work = partial(_update_once, policy, optimizer, groups, new_tokens, setup.pick(32768, 8192))
             seconds.append(seconds_once(work, setup.device))
-            tokens = update_size([GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions))
-                                  for g in groups])[0]  # fmt: skip
-            rates.append(tokens / seconds[-1])
+            rates.append(update_work(groups)[0] / seconds[-1])
         return {"unique_tokens_per_s": statistics.median(rates[2:]), "ms_each": [1e3 * s for s in seconds]}
 
     def profile(self) -> Numbers:
@@ -128,27 +125,17 @@ class _Bench:
         stats: list[UpdateStats] = []
 
         def update() -> None:
-            done = policy_update(
-                policy, built, groups, section, temperature=1.0, max_grad_norm=1.0,
-                max_new_tokens=self._recipe.rollout.max_new_tokens, token_budget=plan.token_budget,
-            )  # fmt: skip
-            stats.append(done)
+            new_tokens = self._recipe.rollout.max_new_tokens
+            stats.append(_update_once(policy, built, groups, new_tokens, plan.token_budget, section))
 
         return update, stats
 
     def _plan(self, policy: Policy, token_budget: int) -> MemoryPlan:
-        sizes = model_sizes(policy.model)
-        assert sizes is not None
         grpo = self._recipe.grpo.model_copy(update={"token_budget": token_budget})
-        return plan_memory(
-            sizes, self._recipe.model_copy(update={"grpo": grpo}), compute_bytes=2, longest_prompt=self._longest,
-            device=device_bytes(self._setup.device), kind=self._setup.device,
-        )  # fmt: skip
+        return memory_plan(policy, self._recipe.model_copy(update={"grpo": grpo}), self._longest)
 
     def _numbers(self, policy: Policy, plan: MemoryPlan, seconds: float, stats: UpdateStats) -> Numbers:
-        groups = self._groups(policy.model.config.vocab_size)
-        lengths = [GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions)) for g in groups]
-        tokens, attended, head_tokens = update_size(lengths)
+        tokens, attended, head_tokens = update_work(self._groups(policy.model.config.vocab_size))
         flops = training_flops(model_shape(policy.model, 2), tokens, attended, head_tokens)
         peak = device_peak_bytes()
         planned = plan.resident + plan.activations + plan.logits  # no rollout has left its cache here
@@ -161,7 +148,7 @@ class _Bench:
         }  # fmt: skip
         if stats.token_budget < plan.token_budget and self._setup.device == "cuda":
             raise WrongNumbers("memory ran out at the planned budget, which was halved", numbers)
-        if numbers["peak_over_plan"] > TIGHT:
+        if numbers["peak_over_plan"] > OVER_PLAN:
             raise WrongNumbers("it took more memory than planned", numbers)
         return numbers
 
@@ -176,28 +163,35 @@ def _head_memory(setup: Setup) -> Numbers:
     groups = random_groups(1, completions, setup.pick(64, 8), new_tokens, policy.model.config.vocab_size)
     optimizer = build_optimizer(policy.model, OptimizerSection(), policy.compute_dtype)
     taken: dict[str, float] = {}
-    kind = torch.device(setup.device).type
-    usual = logprobs.CHUNK_ELEMENTS[kind]
-    try:
-        for name, chunk in (("chunked", usual), ("full", 1 << 40)):
-            logprobs.CHUNK_ELEMENTS[kind] = chunk
-            for _ in range(2):  # the optimizer's state is there from the first on
-                free_memory()
-                reset_device_peak()
-                held = torch.cuda.memory_allocated() if kind == "cuda" else 0
+    for name, chunk in (("chunked", 0), ("full", 1 << 40)):
+        for _ in range(2):  # the optimizer's state is there from the first on
+            free_memory()
+            reset_device_peak()
+            held = torch.cuda.memory_allocated() if setup.device == "cuda" else 0
+            with _head_chunks(setup.device, chunk):
                 _update_once(policy, optimizer, groups, new_tokens, 32768)
-                taken[name] = device_peak_bytes() - held
-    finally:
-        logprobs.CHUNK_ELEMENTS[kind] = usual
+            taken[name] = device_peak_bytes() - held
     logits = completions * new_tokens * policy.model.config.vocab_size * 4
     numbers: Numbers = {f"{name}_gb": size / 1e9 for name, size in taken.items()} | {"logits_float32_gb": logits / 1e9}
     return numbers | ({"memory_ratio": taken["chunked"] / taken["full"]} if taken["full"] else {})
 
 
+@contextmanager
+def _head_chunks(device: str, elements: int) -> Iterator[None]:
+    """Compute the head in chunks of so many logits inside the block; 0: as usual."""
+    usual = logprobs.CHUNK_ELEMENTS[device]
+    logprobs.CHUNK_ELEMENTS[device] = elements or usual
+    try:
+        yield
+    finally:
+        logprobs.CHUNK_ELEMENTS[device] = usual
+
+
 def _update_once(
-    policy: Policy, optimizer: Any, groups: list[RolloutGroup], new_tokens: int, token_budget: int
-) -> None:
-    policy_update(
-        policy, optimizer, groups, GrpoSection(), temperature=1.0, max_new_tokens=new_tokens, max_grad_norm=1.0,
-        token_budget=token_budget,
+    policy: Policy, optimizer: Any, groups: list[RolloutGroup], new_tokens: int, token_budget: int,
+    section: GrpoSection | None = None,
+) -> UpdateStats:  # fmt: skip
+    return policy_update(
+        policy, optimizer, groups, section or GrpoSection(), temperature=1.0, max_new_tokens=new_tokens,
+        max_grad_norm=1.0, token_budget=token_budget,
     )  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from torch.profiler import record_function
 
 from benchmarks.gpu.case import Case, Numbers, Setup, WrongNumbers
 from benchmarks.gpu.kernels_by_class import SPAN, busy_us, device_spans, profiled
-from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts
+from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts, spread_advantages
 from benchmarks.gpu.timing import seconds_once
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.formats import get_format
@@ -26,12 +27,7 @@ STEPS = 5
 
 def cases(setup: Setup) -> Iterator[Case]:
     """Yield five steps, then one under the profiler."""
-    step: list[_Step] = []
-
-    def ready() -> _Step:
-        step.append(_Step(setup)) if not step else None
-        return step[0]
-
+    ready = cache(lambda: _Step(setup))  # made by the first case that is run, in its time
     size = "64 × 8 × (200 + 200) tokens"
     yield Case("five steps", lambda: ready().measure(), size=size, limit_s=50)
     yield Case("where the device waits", lambda: ready().waits(), size=size, limit_s=40)
@@ -104,7 +100,8 @@ class _Step:
 
         def reward() -> None:
             rewarded = with_advantages(reward_groups(groups, self._format, self._suite), "none")
-            groups[:] = [self._spread(group) for group in rewarded]
+            # Random weights earn nothing, and groups without advantages would be skipped.
+            groups[:] = [replace(g, advantages=spread_advantages(len(g.completions))) for g in rewarded]
 
         timed("rollout", roll_out)
         timed("reward", reward)
@@ -121,11 +118,6 @@ class _Step:
             )
             for i, (prompt, completions) in enumerate(zip(self._prompts, drawn, strict=True))
         ]  # fmt: skip
-
-    def _spread(self, group: RolloutGroup) -> RolloutGroup:
-        """Return the group with advantages that differ: random weights solve nothing, and such groups are skipped."""
-        size = len(group.completions)
-        return replace(group, advantages=tuple(g - (size - 1) / 2 for g in range(size)))
 
     def _update(self, groups: list[RolloutGroup], optimizer_s: list[float]) -> dict[str, float]:
         optimizer, take_step = self._optimizer, type(self._optimizer).step

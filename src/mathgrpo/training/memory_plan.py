@@ -79,10 +79,14 @@ class MemoryPlan:
         return self.device is None or self.total <= (1 - MARGIN) * self.device
 
     @property
+    def least(self) -> int:
+        """The most at any time with micro-batches of one completion: they can shrink so far, the rest cannot."""
+        return self.resident + max(self.kv_cache, self.kept_cache + self.one_completion + self.logits)
+
+    @property
     def is_hopeless(self) -> bool:
-        """Whether not even the whole device is enough: micro-batches can shrink to one completion, the rest cannot."""
-        least = self.resident + max(self.kv_cache, self.kept_cache + self.one_completion + self.logits)
-        return self.device is not None and least > self.device
+        """Whether not even the whole device is enough."""
+        return self.device is not None and self.least > self.device
 
 
 def plan_memory(
@@ -125,12 +129,11 @@ def require_fit(plan: MemoryPlan, name: str) -> None:
     if not plan.is_hopeless:
         return
     assert plan.device is not None
-    needed = plan.resident + max(plan.kv_cache, plan.kept_cache + plan.one_completion + plan.logits)
     parts = {"weights": plan.weights, "gradients": plan.gradients, "optimizer": plan.optimizer, "copies": plan.copies,
              "activations": plan.one_completion, "KV cache": plan.kv_cache}  # fmt: skip
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
     raise UserError(
-        f"model.path={name}: needs about {gigabytes(needed)}, the device has {gigabytes(plan.device)} "
+        f"model.path={name}: needs about {gigabytes(plan.least)}, the device has {gigabytes(plan.device)} "
         f"({', '.join(f'{part} {gigabytes(parts[part])}' for part in largest)}); {_remedy(plan)}"
     )
 
