@@ -77,7 +77,7 @@ def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
 
 def _our_gradient(policy: Any, facts: dict[str, Any], settings: Any) -> tuple[dict[str, Any], float]:
     """Return our gradient on TRL's batch before clipping, by parameter, and the loss."""
-    from mathgrpo.grpo import policy_update
+    from mathgrpo.update import policy_update
 
     recorder = _recorder(policy.model)
     stats = policy_update(

@@ -18,13 +18,14 @@ import time
 import torch
 
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
-from mathgrpo.grpo import policy_update, with_advantages
+from mathgrpo.grpo import with_advantages
 from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
-from mathgrpo.hardware.memory import memory_metrics
+from mathgrpo.hardware.device_memory import memory_metrics
 from mathgrpo.models import Policy, load_policy
+from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rollout import Engine, build_engine
-from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Sampling
+from mathgrpo.update import policy_update
 
 WARM = 100
 """Steps until the process has met what it will meet."""

@@ -65,7 +65,7 @@ def save_random_model(name: str, folder: Path, seed: int = 0, device: str = "cpu
     import torch
     from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-    from mathgrpo.models.sources import locate_model
+    from mathgrpo.models.locate import locate_model
 
     torch.manual_seed(seed)
     with torch.device(device):

@@ -55,21 +55,22 @@ class Ours:
     """A prepared run, one step at a time."""
 
     def __init__(self, ready: Any, settings: Settings) -> None:
-        from mathgrpo.training.speed import build_speedometer
+        from mathgrpo.runs.speedometer import build_speedometer
 
         self._ready, self._settings = ready, settings
         self._speedometer = build_speedometer(ready.policy, ready.recipe)
 
     def step(self, index: int) -> dict[str, Any]:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""
-        from mathgrpo.grpo import policy_update, with_advantages
+        from mathgrpo.grpo import with_advantages
+        from mathgrpo.optim.optimizer import set_learning_rate
+        from mathgrpo.optim.schedule import learning_rate_at
         from mathgrpo.rollout.groups import reward_groups, sample_groups
-        from mathgrpo.training.batches import counted_seed, problems_of_step
-        from mathgrpo.training.metrics import rollout_metrics
-        from mathgrpo.training.optimizer import set_learning_rate
-        from mathgrpo.training.schedule import learning_rate_at
-        from mathgrpo.training.speed import StepTimes, speed_metrics
+        from mathgrpo.runs.metrics import rollout_metrics
+        from mathgrpo.runs.speedometer import StepTimes, speed_metrics
+        from mathgrpo.training.step_order import counted_seed, problems_of_step
         from mathgrpo.types import Sampling
+        from mathgrpo.update import policy_update
 
         ready, recipe, settings = self._ready, self._ready.recipe, self._settings
         started = clock(settings.device)

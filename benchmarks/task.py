@@ -27,7 +27,7 @@ def prepare_task(settings: Settings, folder: Path) -> None:
     timed.
     """
     from mathgrpo.config.recipe import ProblemsSection
-    from mathgrpo.models.sources import locate_model
+    from mathgrpo.models.locate import locate_model
     from mathgrpo.problems import load_problem_sets
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
 
 def problems_in_order(problems: Sequence[Problem], settings: Settings) -> list[Problem]:
     """Return the problems of steps 0, 1, …, one after another, as this project's loop takes them."""
-    from mathgrpo.training.batches import problems_of_step
+    from mathgrpo.training.step_order import problems_of_step
 
     steps = range(settings.num_steps)
     return [p for i in steps for p in problems_of_step(problems, i, settings.prompts_per_step, settings.seed)]

@@ -44,7 +44,7 @@ def build_trainer(settings: Settings, folder: Path, options: dict[str, Any]) -> 
 
     from mathgrpo.formats import get_format
     from mathgrpo.formats.chat import prompt_messages
-    from mathgrpo.models.sources import locate_model
+    from mathgrpo.models.locate import locate_model
     from mathgrpo.problems import load_problem_sets
     from mathgrpo.rewards import build_suite
 
@@ -122,7 +122,7 @@ def shared_reward(suite: Any) -> Callable[..., list[float | None]]:
 
 def accuracy_of(trainer: Any, settings: Settings, folder: Path) -> float:
     """Return the held-out accuracy of the trainer's model as it is, sampled and graded by this project."""
-    from mathgrpo.models.load import policy_from
+    from mathgrpo.models.load_policy import policy_from
     from mathgrpo.problems import load_problem_sets
     from mathgrpo.rollout import build_engine
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
-from mathgrpo.grpo import gradient
+from mathgrpo.config.load_recipe import validated
+from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training import loop as training_loop
-from mathgrpo.training.progress import SilentProgress
 from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.update import gradient
 
 RANK = int(os.environ["RANK"])
 

@@ -26,8 +26,8 @@ def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml", native: bool
     """Serve a policy while entered; the value is the base address."""
     import uvicorn
 
-    from mathgrpo.serving.app import Service, build_app
-    from mathgrpo.serving.server import address, allowed_hosts, open_socket
+    from mathgrpo.serving.http_server import address, allowed_hosts, open_socket
+    from mathgrpo.serving.routes import Service, build_app
 
     listening = open_socket("127.0.0.1", 0)
     worker = Worker(Streamer(policy, native=native))

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from benchmarks.gpu.case import Numbers, WrongNumbers
 from benchmarks.gpu.timing import device_seconds
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
-from mathgrpo.grpo import policy_update
 from mathgrpo.models import Policy
-from mathgrpo.rollout.gpu.kernels import Kernels
-from mathgrpo.rollout.gpu.places import NEW, PlaceTable, Row
+from mathgrpo.optim.master_adamw import MasterAdamW, master_of
+from mathgrpo.optim.optimizer import build_optimizer, trainable_parameters
+from mathgrpo.rollout.cuda.kernels import Kernels
+from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row
+from mathgrpo.rollout.decoder_trial import plain_logits
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
-from mathgrpo.rollout.trial import plain_logits
-from mathgrpo.training.master_adamw import MasterAdamW, master_of
-from mathgrpo.training.optimizer import build_optimizer, trainable_parameters
 from mathgrpo.types import Completion, Prompt, RolloutGroup, Sampling
+from mathgrpo.update import policy_update
 
 SMALLEST_P = 1e-6
 """Of a χ² test that is run a few times a day: what falls below is not chance."""

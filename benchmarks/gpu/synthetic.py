@@ -13,11 +13,11 @@ from benchmarks.gpu.case import Setup
 from benchmarks.models import model_config
 from benchmarks.task import FORCED_END
 from mathgrpo.config import Recipe
+from mathgrpo.hardware.device_memory import device_bytes
 from mathgrpo.hardware.flops import GroupLengths, update_size
-from mathgrpo.hardware.memory import device_bytes
 from mathgrpo.models import Policy, policy_from
+from mathgrpo.models.locate import locate_model
 from mathgrpo.models.shape import model_sizes
-from mathgrpo.models.sources import locate_model
 from mathgrpo.training.memory_plan import MemoryPlan, plan_memory
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 

@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mathgrpo.trainer.config import GRPOConfig
-    from mathgrpo.trainer.script import (
+    from mathgrpo.trl_api.grpo_config import GRPOConfig
+    from mathgrpo.trl_api.script import (
         ModelConfig,
         ScriptArguments,
         TrlParser,
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         get_peft_config,
         get_quantization_config,
     )
-    from mathgrpo.trainer.trainer import GRPOTrainer
-    from mathgrpo.trainer.trl_rewards import (
+    from mathgrpo.trl_api.trainer import GRPOTrainer
+    from mathgrpo.trl_api.trl_rewards import (
         accuracy_reward,
         get_cosine_scaled_reward,
         get_repetition_penalty_reward,
@@ -44,7 +44,7 @@ __all__ = [
     "reasoning_accuracy_reward",
     "think_format_reward",
 ]
-_MODULES = {"GRPOConfig": "config", "GRPOTrainer": "trainer"} | dict.fromkeys(
+_MODULES = {"GRPOConfig": "grpo_config", "GRPOTrainer": "trainer"} | dict.fromkeys(
     (
         "ModelConfig",
         "ScriptArguments",
@@ -60,5 +60,5 @@ _MODULES = {"GRPOConfig": "config", "GRPOTrainer": "trainer"} | dict.fromkeys(
 def __getattr__(name: str) -> Any:
     """Import the script interface on first use: the trainer brings torch, the config and `import mathgrpo` do not."""
     if name in __all__:
-        return getattr(importlib.import_module(f"mathgrpo.trainer.{_MODULES.get(name, 'trl_rewards')}"), name)
+        return getattr(importlib.import_module(f"mathgrpo.trl_api.{_MODULES.get(name, 'trl_rewards')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
 from mathgrpo.formats import FORMATS, get_format
 from mathgrpo.problems import load_problem_sets
-from mathgrpo.problems.rows import Row
+from mathgrpo.problems.table_rows import Row
 from mathgrpo.types import Problem
 
 EVERY = pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mathgrpo.config import Recipe, load_model, load_recipe, recipe_to_toml
-from mathgrpo.config.load import recipe_from_toml, recipe_names, require_possible, validated
+from mathgrpo.config.load_recipe import recipe_from_toml, recipe_names, require_possible, validated
 from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.errors import UserError
 

@@ -8,8 +8,8 @@ import pytest
 
 from mathgrpo.config import load_recipe
 from mathgrpo.report import write_report
+from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import train
-from mathgrpo.training.progress import TextProgress
 
 SMALL = (
     "run.device=cpu", "run.roofline=true", "problems.train_size=100", "problems.heldout_size=6", "evaluation.samples=1",

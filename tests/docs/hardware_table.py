@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import LoraSection
 from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.flops import (

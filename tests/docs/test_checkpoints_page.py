@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 
-from mathgrpo.training.run_folder import read_info
+from mathgrpo.runs.run_folder import read_info
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mathgrpo.cli.app import app
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.formats import FORMATS
-from mathgrpo.problems.sources import load_problem_sets
+from mathgrpo.problems.origin import load_problem_sets
 from mathgrpo.problems.table import READERS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")

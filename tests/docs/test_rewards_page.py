@@ -16,7 +16,7 @@ from mathgrpo.rewards import (
     STEP_WEIGHTS,
     build_suite,
 )
-from mathgrpo.rewards.page import catalogue_lines, range_words, with_catalogue
+from mathgrpo.rewards.catalogue_page import catalogue_lines, range_words, with_catalogue
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "rewards.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ SUITES = re.findall(r"^\| [^|]+ \| (`\w+`|any) \| (`\w+ = .*) \|$", TEXT, re.MUL
 
 
 def test_the_page_holds_the_catalogue() -> None:
-    assert with_catalogue(TEXT) == TEXT, "run: python -m mathgrpo.rewards.page docs/rewards.md"
+    assert with_catalogue(TEXT) == TEXT, "run: python -m mathgrpo.rewards.catalogue_page docs/rewards.md"
 
 
 def test_every_reward_has_all_its_facts_on_the_page() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from docs.recipe_settings import defaults
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.sft_recipe import (
     NewModelSection,
     SftModelSection,
@@ -19,7 +19,7 @@ from mathgrpo.config.sft_recipe import (
     SftTrainingSection,
     StageSection,
 )
-from mathgrpo.training.sft import run_sft
+from mathgrpo.supervised.sft import run_sft
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "supervised.md").read_text(encoding="utf-8")
 OWN: dict[str, BaseModel] = {

@@ -36,7 +36,7 @@ def test_freed_memory_is_used_again() -> None:
 KERNELS = """
 import sys, torch
 from mathgrpo.hardware.allocator import bound_kernel_caches
-from mathgrpo.hardware.memory import memory_metrics
+from mathgrpo.hardware.device_memory import memory_metrics
 torch.set_num_threads(1)
 if sys.argv[1] == "bound":
     bound_kernel_caches()

@@ -51,7 +51,7 @@ def test_a_forward_and_a_backward_pass_cost_what_the_counter_counts(architecture
 def test_the_starters_forward_pass_costs_what_the_counter_counts() -> None:
     from transformers import AutoModelForCausalLM
 
-    from mathgrpo.models.sources import starter_path
+    from mathgrpo.models.locate import starter_path
 
     model = AutoModelForCausalLM.from_pretrained(starter_path(), attn_implementation="eager")
     shape = model_shape(model, 4)

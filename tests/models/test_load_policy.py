@@ -14,7 +14,8 @@ import torch
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config.recipe import LoraSection, ModelSection
 from mathgrpo.errors import UserError
-from mathgrpo.models import load_policy, resolve_device, sources, starter_path
+from mathgrpo.models import load_policy, resolve_device, starter_path
+from mathgrpo.models import locate as sources
 
 
 def save(folder: Path, model: Any = None, tokenizer: Any = None) -> Path:
@@ -260,7 +261,7 @@ def test_a_folder_without_its_tokenizer_file_is_told(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_there_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mathgrpo.models.sources import locate_model
+    from mathgrpo.models.locate import locate_model
 
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):

@@ -16,23 +16,23 @@ from safetensors.torch import load_file
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import LoraSection, ModelSection
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
-from mathgrpo.grpo import build_reference
 from mathgrpo.models import load_policy
 from mathgrpo.models.count import count_parameters, is_packed
 from mathgrpo.models.lora import learning_failure, unlearnt_layers
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.fused import FusedDecoder
-from mathgrpo.rollout.trial import trial_difference
+from mathgrpo.rollout.decoder_trial import trial_difference
+from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import Interrupted, plan_lines_of, train
-from mathgrpo.training.progress import TextProgress
 from mathgrpo.training.resume import resumed_recipe
 from mathgrpo.types import Problem, Sampling
+from mathgrpo.update import build_reference
 
 HAS_BITSANDBYTES = __import__("importlib.util").util.find_spec("bitsandbytes") is not None
 KINDS = [
@@ -127,9 +127,10 @@ def test_after_one_step_with_a_large_learning_rate_rollouts_are_drawn_from_anoth
     folder: Path, quantization: str
 ) -> None:
     """The engine built before the step, the same noise: other completions, and log-probabilities of the new policy."""
-    from mathgrpo.grpo import policy_update, with_advantages
+    from mathgrpo.grpo import with_advantages
     from mathgrpo.rollout.groups import reward_groups, sample_groups
     from mathgrpo.training.prepare import prepare
+    from mathgrpo.update import policy_update
 
     ready = prepare(recipe_of(folder, quantization, optimizer={"learning_rate": 0.5}))
     before = sampled(ready.engine, ready.policy)

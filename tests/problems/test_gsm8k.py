@@ -9,7 +9,7 @@ import pytest
 
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.problems.gsm8k import clean_solution, split_answer
-from mathgrpo.problems.sources import load_heldout, load_problem_sets
+from mathgrpo.problems.origin import load_heldout, load_problem_sets
 
 
 def test_gold_keeps_its_comma_and_the_solution_loses_annotations() -> None:

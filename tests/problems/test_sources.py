@@ -16,8 +16,8 @@ import pytest
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
 from mathgrpo.problems import load_heldout, load_problem_sets
-from mathgrpo.problems.rows import shown
-from mathgrpo.problems.sources import all_rows
+from mathgrpo.problems.origin import all_rows
+from mathgrpo.problems.table_rows import shown
 
 ROWS = [{"question": f"What is {n} + 1, she asked?", "answer": str(n + 1), "level": n % 3} for n in range(12)]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from fakes import tiny_model, tiny_tokenizer
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import Recipe
+from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import train
-from mathgrpo.training.progress import TextProgress
 
 
 class Silent(TextProgress):

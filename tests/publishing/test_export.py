@@ -21,8 +21,8 @@ from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError
 from mathgrpo.models import load_policy
 from mathgrpo.publishing import export, export_run
-from mathgrpo.publishing.files import require_allowed
-from mathgrpo.publishing.probe import make_probes, require_same_scores, score
+from mathgrpo.publishing.export_check import make_probes, require_same_scores, score
+from mathgrpo.publishing.export_files import require_allowed
 from mathgrpo.publishing.source import find_source
 from publishing.published import trained_run
 
@@ -123,7 +123,7 @@ def test_a_run_without_an_adapter_has_none_to_export(full: Path, tmp_path: Path)
 
 
 def test_a_zip_is_the_same_bytes_for_the_same_files_and_unpacks_to_the_model(lora: Path, tmp_path: Path) -> None:
-    from mathgrpo.publishing.files import write_zip
+    from mathgrpo.publishing.export_files import write_zip
 
     done = export_run(str(lora), tmp_path / "out", kind="zip")
     [archive] = (tmp_path / "out").glob("*.zip")

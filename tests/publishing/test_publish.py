@@ -207,7 +207,7 @@ def test_the_cards_python_runs(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_recipe_on_the_card_is_the_runs_without_this_machine(run: Path, tmp_path: Path) -> None:
-    from mathgrpo.config.load import recipe_from_toml
+    from mathgrpo.config.load_recipe import recipe_from_toml
     from mathgrpo.config.recipe import Recipe
 
     recipe = recipe_of_run(run)
@@ -294,7 +294,7 @@ def test_a_supervised_run_is_not_said_to_be_trained_with_grpo(start: str, run: P
     import tomllib
 
     from mathgrpo.config import recipe_to_toml
-    from mathgrpo.config.load import validated
+    from mathgrpo.config.load_recipe import validated
     from mathgrpo.config.sft_recipe import SftRecipe
     from mathgrpo.evaluation import read_evaluation, write_evaluation
 

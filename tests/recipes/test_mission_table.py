@@ -11,7 +11,7 @@ import typer
 
 from mathgrpo.cli.app import app
 from mathgrpo.config import Recipe, load_recipe
-from mathgrpo.config.fields import field_at
+from mathgrpo.config.recipe_fields import field_at
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").split("## The four reference systems")[1].split("\n## ")[0]
@@ -47,7 +47,7 @@ def test_what_it_names_exists(name: str) -> None:
 
 def test_the_words_are_right() -> None:
     from mathgrpo.formats import get_format
-    from mathgrpo.training.run_folder import ROLLOUTS
+    from mathgrpo.runs.run_folder import ROLLOUTS
 
     assert get_format("think_leaky").leaky and ROLLOUTS == "rollouts.jsonl"
     options = {option for parameter in COMMANDS.commands["train"].params for option in parameter.opts}  # type: ignore[attr-defined]

@@ -13,22 +13,22 @@ from typing import Any
 import pytest
 import torch
 
-from mathgrpo.cli.tiny import tiny_recipe
-from mathgrpo.cli.train import run_training
+from mathgrpo.cli.tiny_option import tiny_recipe
+from mathgrpo.cli.train_command import run_training
 from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.recipe import ModelSection
-from mathgrpo.config.tiny import MOST, differences, smaller
+from mathgrpo.config.tiny_recipe import MOST, differences, smaller
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import problem_text
 from mathgrpo.models import load_policy
+from mathgrpo.models.locate import adapter_base
 from mathgrpo.models.lora import unlearnt_layers
-from mathgrpo.models.sources import adapter_base
+from mathgrpo.optim.schedule import learning_rate_at
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
+from mathgrpo.runs.trackers import all as all_trackers
+from mathgrpo.supervised.tiny_model import architecture_of
 from mathgrpo.training.resume import resumed_recipe
-from mathgrpo.training.schedule import learning_rate_at
-from mathgrpo.training.tiny_model import architecture_of
-from mathgrpo.training.trackers import all as all_trackers
 from rollout.vllm_standin import fake_python
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
@@ -109,7 +109,7 @@ def test_a_run_is_gone_on_with_and_its_model_trained_further(tmp_path: Path) -> 
 
 
 def _starter() -> Path:
-    from mathgrpo.models.sources import starter_path
+    from mathgrpo.models.locate import starter_path
 
     return starter_path()
 

@@ -12,7 +12,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.evaluation import read_evaluation, write_evaluation
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.report import write_report
-from mathgrpo.report.load import MOST_GROUPS, load_run, spread_groups
+from mathgrpo.report.read_run import MOST_GROUPS, load_run, spread_groups
 from report.synthetic_run import write_lines, write_synthetic_run
 
 VOID = {"meta", "input", "br", "link", "use", "path", "rect"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import time
 
-from mathgrpo.report.text import brief, clean, number, percent, shorten
+from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
 from mathgrpo.text import duration, signed
 
 

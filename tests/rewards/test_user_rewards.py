@@ -15,7 +15,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import Scores, build_suite
 from mathgrpo.rewards import user as calling
-from mathgrpo.rewards.trial import try_rewards
+from mathgrpo.rewards.try_rewards import try_rewards
 from mathgrpo.types import Problem
 
 FUNCTIONS = """
@@ -287,8 +287,8 @@ def recipe(tmp_path: Path, user: str) -> Callable[..., str]:
 def test_the_command_ends_before_step_0_with_one_line(
     recipe: Callable[..., str], function: str, tmp_path: Path
 ) -> None:
-    from mathgrpo.cli.tiny import tiny_recipe
-    from mathgrpo.cli.train import run_training
+    from mathgrpo.cli.tiny_option import tiny_recipe
+    from mathgrpo.cli.train_command import run_training
 
     if function == "spoils":  # nothing to complain of
         run_training(tiny_recipe(recipe(function), []), "r", dry_run=True)
@@ -331,7 +331,7 @@ def test_the_completion_at_fault_is_not_looked_for_without_end(user: str, monkey
 
 
 def test_a_function_handed_to_the_trainer_is_told_the_same() -> None:
-    from mathgrpo.trainer.rewards import RewardFunctions
+    from mathgrpo.trl_api.reward_functions import RewardFunctions
 
     def needs(completions: Any, hint: Any) -> list[float]:
         return [1.0]

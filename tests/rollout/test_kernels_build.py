@@ -13,7 +13,8 @@ import torch
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.kernels import KernelError, build, load_kernels
+from mathgrpo.rollout.c import KernelError, load_kernels
+from mathgrpo.rollout.c import build_kernels as build
 from mathgrpo.types import Prompt, Sampling
 
 PROMPTS = [Prompt((3, 4, 5), key=1)]
@@ -103,7 +104,7 @@ def test_a_file_that_does_not_load_is_built_again(folder: Path) -> None:
 
 @needs_compiler
 def test_two_processes_may_build_at_once(folder: Path) -> None:
-    code = "import torch; from mathgrpo.rollout.kernels import load_kernels; print(load_kernels(torch.float32).lanes)"
+    code = "import torch; from mathgrpo.rollout.c import load_kernels; print(load_kernels(torch.float32).lanes)"
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     lanes = [process.communicate(timeout=100)[0].strip() for process in running]
     assert lanes == [str(load_kernels(torch.float32).lanes)] * 2

@@ -13,11 +13,11 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.cached import CachedDecoder
-from mathgrpo.rollout.fused import FusedDecoder
-from mathgrpo.rollout.native import NativeEngine
+from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
+from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.sampling import truncate
-from mathgrpo.rollout.trial import is_rounding, trial_difference
+from mathgrpo.rollout.scheduler import NativeEngine
+from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 
 FUSED = ("qwen2", "qwen3", "llama")

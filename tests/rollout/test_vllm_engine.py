@@ -14,13 +14,13 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config.recipe import LoraSection, ModelSection, VllmSection
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, load_policy
-from mathgrpo.models.load import policy_from
+from mathgrpo.models.load_policy import policy_from
 from mathgrpo.models.lora import attach_adapter
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.sampling import truncate
 from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine
-from mathgrpo.rollout.vllm.engine import exchange_folder
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
+from mathgrpo.rollout.vllm.vllm_engine import exchange_folder
 from mathgrpo.types import Prompt, Sampling
 from rollout.vllm_standin import StandIn, serving
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
 from mathgrpo.training import train
 from rollout.test_vllm_engine import saved, tiny_policy

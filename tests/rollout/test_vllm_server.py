@@ -26,11 +26,11 @@ from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine, guard
 from mathgrpo.rollout.vllm.backend import Drawn, ServerLost
 from mathgrpo.rollout.vllm.client import Client, require_logprobs
-from mathgrpo.rollout.vllm.launch import SERVED
-from mathgrpo.rollout.vllm.probe import difference, plain_logprobs, trial_ids, trial_limit, trial_model
+from mathgrpo.rollout.vllm.logprob_probe import difference, plain_logprobs, trial_ids, trial_limit, trial_model
+from mathgrpo.rollout.vllm.pushed_weights import served_weights
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension, weights_digest
+from mathgrpo.rollout.vllm.server_command import SERVED
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.rollout.vllm.weights import served_weights
 from mathgrpo.types import Prompt, Sampling
 from rollout.test_vllm_engine import expected_logprobs, prompts_of, saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving

@@ -33,7 +33,7 @@ class StandIn:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from mathgrpo.models.load import policy_from
+        from mathgrpo.models.load_policy import policy_from
 
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -76,8 +76,8 @@ class StandIn:
     def _completions(self, body: dict[str, Any]) -> tuple[int, Any]:
         import torch
 
-        from mathgrpo.rollout.cached import CachedDecoder
-        from mathgrpo.rollout.native import NativeEngine
+        from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+        from mathgrpo.rollout.scheduler import NativeEngine
         from mathgrpo.types import Prompt, Sampling
 
         ids = body["prompt"]

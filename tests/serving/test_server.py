@@ -23,7 +23,7 @@ from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine, completion_text
-from mathgrpo.serving.server import API_KEY, open_socket
+from mathgrpo.serving.http_server import API_KEY, open_socket
 from mathgrpo.serving.stream import Streamer
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 

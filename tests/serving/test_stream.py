@@ -17,8 +17,8 @@ from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy, load_policy, policy_from
 from mathgrpo.rollout import build_decoder, build_engine
-from mathgrpo.rollout.compiled import CompiledDecoder
-from mathgrpo.rollout.fused import FusedDecoder
+from mathgrpo.rollout.c.c_decoder import CompiledDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.serving import stream
 from mathgrpo.serving.stream import PLAIN, Detokenizer, Streamer
 from mathgrpo.types import Problem, Prompt, Sampling

@@ -13,9 +13,9 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.problems.traces import load_worked_sets
-from mathgrpo.serving import traces
-from mathgrpo.serving.traces import TraceFile, write_traces
+from mathgrpo.problems.traced import load_worked_sets
+from mathgrpo.serving import solved_traces as traces
+from mathgrpo.serving.solved_traces import TraceFile, write_traces
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 PROBLEMS = [Problem(f"What is {i} + {i}?", str(2 * i)) for i in range(12)]
@@ -46,7 +46,7 @@ def write(
     policy: Any, path: Path, problems: list[Problem], *, keep: Any = "correct", settings: Any = SETTINGS, stop: int = 99
 ) -> Any:
     """Write traces two problems at a time; Ctrl-C comes after `stop` batches."""
-    from mathgrpo.training.interrupt import Interrupted
+    from mathgrpo.runs.interrupt import Interrupted
 
     batches = 0
 
@@ -104,7 +104,7 @@ def test_all_traces_are_kept_when_asked_for(policy: Any, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("cut", [0, 7, 40])
 def test_an_interrupted_file_is_gone_on_with(policy: Any, tmp_path: Path, cut: int) -> None:
-    from mathgrpo.training.interrupt import Interrupted
+    from mathgrpo.runs.interrupt import Interrupted
 
     write(policy, tmp_path / "whole.jsonl", PROBLEMS)
     path = tmp_path / "t.jsonl"

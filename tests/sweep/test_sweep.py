@@ -11,15 +11,15 @@ import pytest
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe, load_recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.errors import UserError
 from mathgrpo.problems import load_problem_sets
-from mathgrpo.sweep.run import SweepSettings, create_sweep, open_sweep, result_lines, run_sweep
+from mathgrpo.runs.progress import Progress
+from mathgrpo.sweep.one_trial import OnEvaluation, Pruned
+from mathgrpo.sweep.run_sweep import SweepSettings, create_sweep, open_sweep, result_lines, run_sweep
 from mathgrpo.sweep.space import Parameter
 from mathgrpo.sweep.study import finished, open_study
-from mathgrpo.sweep.trial import OnEvaluation, Pruned
 from mathgrpo.training import Interrupted
-from mathgrpo.training.progress import Progress
 
 pytest.importorskip("optuna")
 
@@ -165,9 +165,9 @@ def test_a_trial_that_falls_behind_is_pruned_and_the_best_wins(recipe: Recipe, t
 
 
 def test_a_pruned_trial_is_a_run_that_can_be_resumed(recipe: Recipe, tmp_path: Path) -> None:
-    from mathgrpo.sweep.trial import run_trial
+    from mathgrpo.runs.progress import TextProgress
+    from mathgrpo.sweep.one_trial import run_trial
     from mathgrpo.training import train
-    from mathgrpo.training.progress import TextProgress
     from mathgrpo.training.resume import resumed_recipe
 
     trial = recipe.model_copy(update={

@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-from mathgrpo.training.adamw_kernel import BLOCK, AdamWKernel, Row  # noqa: E402
+from mathgrpo.optim.adamw_kernel import BLOCK, AdamWKernel, Row  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BETAS, EPS = (0.9, 0.99), 1e-8

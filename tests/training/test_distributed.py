@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
+from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
-from mathgrpo.training.progress import SilentProgress
 from mathgrpo.training.resume import resumed_recipe
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.distributed import SINGLE, World, job_of_environment
 from mathgrpo.distributed.world import buckets, interleaved, weights_checksum
 from mathgrpo.errors import UserError
-from mathgrpo.grpo.pack import Piece, micro_batch_cost
-from mathgrpo.grpo.shares import divided
-from mathgrpo.training.interrupt import Interrupted, StopRequests, StopWanted
+from mathgrpo.runs.interrupt import Interrupted, StopRequests, StopWanted
 from mathgrpo.training.together import own_bytes, own_part, require_same_weights, require_shareable, speed_of_all
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
+from mathgrpo.update.pack import Piece, micro_batch_cost
+from mathgrpo.update.shares import divided
 
 T = TypeVar("T")
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names, read_evaluation
+from mathgrpo.runs.checkpoint import checkpoints
+from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import Interrupted, plan_lines_of, train
-from mathgrpo.training.checkpoint import checkpoints
-from mathgrpo.training.progress import TextProgress
 from mathgrpo.training.resume import resumed_recipe
 
 

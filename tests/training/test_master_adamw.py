@@ -13,14 +13,14 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from fakes import tiny_model, tiny_tokenizer
-from grpo.grpo_cases import MAX_NEW_TOKENS, lora_model, make_groups
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.errors import UserError
-from mathgrpo.grpo import UpdateStats, policy_update
 from mathgrpo.models import Policy, policy_from
-from mathgrpo.training.checkpoint import TrainingState, load_optimizer, save_checkpoint
-from mathgrpo.training.master_adamw import MasterAdamW, full_precision, kernel_obstacle, make_compute_copies
-from mathgrpo.training.optimizer import build_optimizer
+from mathgrpo.optim.master_adamw import MasterAdamW, full_precision, kernel_obstacle, make_compute_copies
+from mathgrpo.optim.optimizer import build_optimizer
+from mathgrpo.runs.checkpoint import TrainingState, load_optimizer, save_checkpoint
+from mathgrpo.update import UpdateStats, policy_update
+from update.grpo_cases import MAX_NEW_TOKENS, lora_model, make_groups
 
 RATE = 3e-3
 
@@ -166,7 +166,7 @@ def test_settings_that_cannot_be_had_are_said() -> None:
 def test_a_kernel_that_fails_its_trial_is_refused_by_name_and_passed_over_by_auto(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mathgrpo.training import optimizer
+    from mathgrpo.optim import optimizer
 
     monkeypatch.setattr(optimizer, "kernel_obstacle", lambda device: "it fails here (RuntimeError: x)")
     policy = policy_of(tiny_model())

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from mathgrpo.formats import get_format
-from mathgrpo.training.metrics import batch_lines, rollout_lines, rollout_metrics, time_metrics
+from mathgrpo.runs.metrics import batch_lines, rollout_lines, rollout_metrics, time_metrics
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 XML = get_format("xml")

@@ -1,6 +1,6 @@
 import torch
 
-from mathgrpo.training.muon import Muon, orthogonalised
+from mathgrpo.optim.muon import Muon, orthogonalised
 
 
 def test_singular_values_come_near_one_and_vectors_stay() -> None:

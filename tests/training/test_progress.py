@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
+from mathgrpo.runs.live import live_view
+from mathgrpo.runs.progress import LINE_WIDTH, LiveProgress, Pace, TextProgress, step_line
+from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.text import printable
-from mathgrpo.training.live import live_view
-from mathgrpo.training.progress import LINE_WIDTH, LiveProgress, Pace, TextProgress, step_line
-from mathgrpo.training.speed import speed_line
 
 ROW = {"step": 3.0, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.0, "time/step": 2.0, "time/rollout": 1.5,
        "time/reward": 0.1, "time/update": 0.4}  # fmt: skip

@@ -11,8 +11,7 @@ import pytest
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import RunSection
 from mathgrpo.errors import UserError
-from mathgrpo.training.resume import require_unfinished, resumed_recipe
-from mathgrpo.training.run_folder import (
+from mathgrpo.runs.run_folder import (
     append_lines,
     choose_run_folder,
     create_run_folder,
@@ -21,6 +20,7 @@ from mathgrpo.training.run_folder import (
     read_info,
     write_info,
 )
+from mathgrpo.training.resume import require_unfinished, resumed_recipe
 
 NOW = datetime(2026, 11, 21, 9, 8, 7)
 

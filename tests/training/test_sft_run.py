@@ -6,9 +6,9 @@ import pytest
 from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.training.new_model import train_tokenizer, whole_words
-from mathgrpo.training.sft import run_sft
-from mathgrpo.training.sft_steps import learning_rate_factor
+from mathgrpo.supervised.new_model import train_tokenizer, whole_words
+from mathgrpo.supervised.sft import run_sft
+from mathgrpo.supervised.sft_steps import learning_rate_factor
 
 XML = get_format("xml")
 
@@ -62,7 +62,7 @@ def test_a_saved_tokenizer_comes_back_the_same(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     from mathgrpo.config.sft_recipe import NewModelSection
-    from mathgrpo.training.new_model import build_model
+    from mathgrpo.supervised.new_model import build_model
 
     tokenizer = train_tokenizer(["Tom has 12 pens for £3.50 each"] * 20, whole_words(XML), 320)
     shape = NewModelSection(
@@ -82,7 +82,7 @@ def test_a_saved_tokenizer_comes_back_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_loss_falls_and_the_model_loads(tmp_path: Path, optimizer: str) -> None:
-    from mathgrpo.config.load import recipe_from_toml
+    from mathgrpo.config.load_recipe import recipe_from_toml
     from mathgrpo.config.recipe import ModelSection
     from mathgrpo.evaluation import read_evaluation
     from mathgrpo.models import load_policy
@@ -113,7 +113,8 @@ def test_a_used_run_folder_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_signal_saves_the_model_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
-    from mathgrpo.training import Interrupted, sft
+    from mathgrpo.supervised import sft
+    from mathgrpo.training import Interrupted
 
     monkeypatch.setattr(sft, "_log", lambda lines, folder: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Interrupted, match=r"go on from it with --set model\.path="):
@@ -151,7 +152,8 @@ def test_a_signal_during_the_evaluation_and_a_failure_are_noted_too(
     import signal
     from typing import Any
 
-    from mathgrpo.training import Interrupted, sft
+    from mathgrpo.supervised import sft
+    from mathgrpo.training import Interrupted
 
     plain = sft.evaluate
 
@@ -192,7 +194,7 @@ def test_a_disk_without_room_for_the_model_is_told_before_the_first_step(
 ) -> None:
     from types import SimpleNamespace
 
-    from mathgrpo.training import sft
+    from mathgrpo.supervised import sft
 
     monkeypatch.setattr(sft.shutil, "disk_usage", lambda place: SimpleNamespace(free=100_000))
     with pytest.raises(

@@ -10,12 +10,12 @@ import torch
 
 from fakes import tiny_model
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.hardware.flops import ModelShape
 from mathgrpo.hardware.roofline import Roofline
 from mathgrpo.models import Policy
-from mathgrpo.training.speed import Speedometer, StepTimes, build_speedometer, speed_metrics
+from mathgrpo.runs.speedometer import Speedometer, StepTimes, build_speedometer, speed_metrics
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 
 SHAPE = ModelShape(

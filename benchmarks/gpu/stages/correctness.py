@@ -29,10 +29,10 @@ from benchmarks.gpu.checks import (
 from benchmarks.gpu.synthetic import groups_of, random_groups, random_model, random_policy, random_prompts
 from benchmarks.gradient import distance
 from mathgrpo.models import Policy
+from mathgrpo.optim.master_adamw import kernel_obstacle
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.gpu.choice import build_graph_engine
-from mathgrpo.rollout.gpu.kernels import Kernels, TorchKernels
-from mathgrpo.training.master_adamw import kernel_obstacle
+from mathgrpo.rollout.cuda.choice import build_graph_engine
+from mathgrpo.rollout.cuda.kernels import Kernels, TorchKernels
 from mathgrpo.types import RolloutGroup, Sampling
 
 _LAYERS = 4
@@ -229,7 +229,7 @@ def _adamw(setup: Setup) -> Numbers:
 
 def _triton_kernels(setup: Setup) -> Any:
     require_triton(setup)
-    from mathgrpo.rollout.gpu.triton_kernels import TritonKernels
+    from mathgrpo.rollout.cuda.triton_kernels import TritonKernels
 
     return TritonKernels()
 

@@ -26,17 +26,17 @@ from benchmarks.gpu.synthetic import (
 from benchmarks.gpu.timing import seconds_once, synchronize
 from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.recipe import ModelSection
-from mathgrpo.grpo import UpdateStats, build_reference, policy_update
-from mathgrpo.grpo.compiled import compile_pays
-from mathgrpo.grpo.modes import recomputed_layers
 from mathgrpo.models import Policy
 from mathgrpo.models.device import compute_dtype
 from mathgrpo.models.lora import attach_adapter
 from mathgrpo.models.quantized import prepare_quantized
+from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rollout import build_engine
 from mathgrpo.training.memory_plan import RUNTIME_BYTES, MemoryPlan
-from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup, Sampling
+from mathgrpo.update import UpdateStats, build_reference, policy_update
+from mathgrpo.update.layer_compile import compile_pays
+from mathgrpo.update.modes import recomputed_layers
 
 PROMPT_TOKENS = 200
 STEPS = 2

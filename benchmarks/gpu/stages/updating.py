@@ -24,14 +24,14 @@ from benchmarks.gpu.synthetic import (
 from benchmarks.gpu.timing import peak_flops, seconds_once
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
-from mathgrpo.grpo import UpdateStats, logprobs, policy_update
-from mathgrpo.grpo.compiled import compiled_parts
 from mathgrpo.hardware.flops import training_flops
 from mathgrpo.models import Policy
 from mathgrpo.models.shape import model_shape
+from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.training.memory_plan import MemoryPlan
-from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup
+from mathgrpo.update import UpdateStats, logprobs, policy_update
+from mathgrpo.update.layer_compile import compiled_parts
 
 REPEATS = 3
 

@@ -16,11 +16,12 @@ from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts
 from benchmarks.gpu.timing import seconds_once
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.formats import get_format
-from mathgrpo.grpo import policy_update, with_advantages
+from mathgrpo.grpo import with_advantages
+from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rewards import build_suite
 from mathgrpo.rollout import build_engine, completion_text, reward_groups
-from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.types import Problem, RolloutGroup, Sampling
+from mathgrpo.update import policy_update
 
 STEPS = 5
 

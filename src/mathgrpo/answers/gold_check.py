@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mathgrpo.answers import gold_problem, grade
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.problems.rows import Row, problem_from_row, shown
+from mathgrpo.problems.table_rows import Row, problem_from_row, shown
 from mathgrpo.types import Problem
 
 if TYPE_CHECKING:

@@ -9,21 +9,19 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli import (
-    check_data,
-    demo,
-    env,
-    evaluate,
-    export,
-    publish,
-    report,
-    score,
-    serve,
-    sft,
-    solve,
-    sweep,
-    train,
-)
+from mathgrpo.cli.check_data_command import check_data_command
+from mathgrpo.cli.demo_command import demo_command
+from mathgrpo.cli.env_command import env_command
+from mathgrpo.cli.eval_command import eval_command
+from mathgrpo.cli.export_command import export_command
+from mathgrpo.cli.publish_command import publish_command
+from mathgrpo.cli.report_command import report_command
+from mathgrpo.cli.score_command import score_command
+from mathgrpo.cli.serve_command import serve_command
+from mathgrpo.cli.sft_command import sft_command
+from mathgrpo.cli.solve_command import solve_command
+from mathgrpo.cli.sweep_command import sweep_command
+from mathgrpo.cli.train_command import train_command
 from mathgrpo.errors import UserError
 
 REMEDIES = {
@@ -43,19 +41,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it needs no rich, which takes longer to import than the rest
 )
-app.command("train")(train.train_command)
-app.command("sft")(sft.sft_command)
-app.command("eval")(evaluate.eval_command)
-app.command("solve")(solve.solve_command)
-app.command("sweep")(sweep.sweep_command)
-app.command("serve")(serve.serve_command)
-app.command("report")(report.report_command)
-app.command("score")(score.score_command)
-app.command("check-data")(check_data.check_data_command)
-app.command("export")(export.export_command)
-app.command("publish")(publish.publish_command)
-app.command("demo")(demo.demo_command)
-app.command("env")(env.env_command)
+app.command("train")(train_command)
+app.command("sft")(sft_command)
+app.command("eval")(eval_command)
+app.command("solve")(solve_command)
+app.command("sweep")(sweep_command)
+app.command("serve")(serve_command)
+app.command("report")(report_command)
+app.command("score")(score_command)
+app.command("check-data")(check_data_command)
+app.command("export")(export_command)
+app.command("publish")(publish_command)
+app.command("demo")(demo_command)
+app.command("env")(env_command)
 
 
 def _show_version(wanted: bool) -> None:

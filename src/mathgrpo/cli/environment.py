@@ -95,7 +95,7 @@ def device() -> dict[str, Any]:
 
 def memory() -> dict[str, float]:
     """Return gigabytes (10^9 bytes): main memory this process may use, what of it is free, free space on the disks."""
-    from mathgrpo.hardware.memory import device_bytes, free_bytes
+    from mathgrpo.hardware.device_memory import device_bytes, free_bytes
 
     found = {"main_gb": device_bytes("cpu"), "main_free_gb": free_bytes("cpu")}
     for name, folder in (("disk_here_free_gb", Path()), ("disk_cache_free_gb", _existing(_cache_folder()))):
@@ -158,7 +158,7 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.models.outline import hollow_model, outline
-    from mathgrpo.rollout.fused_weights import why_not_fused
+    from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
 
     quiet_libraries()
     obstacle = why_not_fused(hollow_model(recipe.model))

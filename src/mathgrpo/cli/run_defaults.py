@@ -19,9 +19,9 @@ def run_recipe(model: str) -> Recipe:
     an evaluation is to measure reasoning.
     """
     from mathgrpo.config import Recipe
-    from mathgrpo.config.load import read_toml, validated
+    from mathgrpo.config.load_recipe import read_toml, validated
     from mathgrpo.files import read_json_object
-    from mathgrpo.models.sources import run_of
+    from mathgrpo.models.locate import run_of
 
     folder = Path(model).expanduser()
     exported = folder / "export.json"

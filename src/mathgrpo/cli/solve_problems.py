@@ -13,7 +13,7 @@ from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
-    from mathgrpo.serving.traces import TraceCounts
+    from mathgrpo.serving.solved_traces import TraceCounts
     from mathgrpo.types import Problem
 
 
@@ -42,7 +42,7 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
     Raises: UserError for bad input; typer.Exit after Ctrl-C, with the file in order.
     """
     from mathgrpo.cli.options import require_appendable
-    from mathgrpo.training.interrupt import Interrupted
+    from mathgrpo.runs.interrupt import Interrupted
 
     if jsonl is None:
         raise UserError("--jsonl: nothing given; name the file that the traces of --problems go to")
@@ -77,12 +77,12 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
     from mathgrpo.config.recipe import ModelSection
     from mathgrpo.formats import get_format
     from mathgrpo.models import load_policy
-    from mathgrpo.models.sources import locate_model
+    from mathgrpo.models.locate import locate_model
     from mathgrpo.rollout import build_engine
-    from mathgrpo.serving.traces import TraceFile, write_traces
-    from mathgrpo.training.interrupt import StopRequests
+    from mathgrpo.runs.interrupt import StopRequests
+    from mathgrpo.runs.progress import make_progress
+    from mathgrpo.serving.solved_traces import TraceFile, write_traces
     from mathgrpo.training.prepare import require_prompts_fit
-    from mathgrpo.training.progress import make_progress
     from mathgrpo.types import Sampling
 
     location = locate_model(request.model)

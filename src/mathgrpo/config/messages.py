@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mathgrpo.config.fields import allowed, field_at, paths_of, plain_name, section_at
+from mathgrpo.config.recipe_fields import allowed, field_at, paths_of, plain_name, section_at
 from mathgrpo.errors import did_you_mean
 
 BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mathgrpo.config.fields import field_at, is_optional, is_text, mapping_default, plain_name
+from mathgrpo.config.recipe_fields import field_at, is_optional, is_text, mapping_default, plain_name
 from mathgrpo.errors import UserError
 
 

@@ -4,7 +4,7 @@
 one process has `SINGLE`, for which each of them is the identity.
 """
 
-from mathgrpo.distributed.errors import FollowMain, PeerLost
+from mathgrpo.distributed.follow import FollowMain, PeerLost
 from mathgrpo.distributed.join import Job, job_of_environment, join_world
 from mathgrpo.distributed.world import SINGLE, World
 

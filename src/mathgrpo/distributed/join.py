@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from mathgrpo.distributed.errors import FollowMain, PeerLost
+from mathgrpo.distributed.follow import FollowMain, PeerLost
 from mathgrpo.distributed.world import SINGLE, ProcessWorld, World
 from mathgrpo.errors import UserError, first_line
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from mathgrpo.distributed.errors import PeerLost
+from mathgrpo.distributed.follow import PeerLost
 from mathgrpo.errors import first_line
 
 T = TypeVar("T")

@@ -89,7 +89,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Every number of the evaluation under a flat name, ready for JSON; see `metrics.summarise`."""
-        from mathgrpo.evaluation.metrics import summarise
+        from mathgrpo.evaluation.accuracy import summarise
 
         return summarise(self.records)
 

@@ -12,9 +12,9 @@ from torch import nn
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.models.count import num_weights
+from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter
 from mathgrpo.models.shape import ModelSizes, model_sizes
-from mathgrpo.models.sources import adapter_base, locate_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from mathgrpo.problems.origin import load_heldout, load_problem_sets
 from mathgrpo.problems.sets import ProblemSets
-from mathgrpo.problems.sources import load_heldout, load_problem_sets
 
 __all__ = ["ProblemSets", "load_heldout", "load_problem_sets"]

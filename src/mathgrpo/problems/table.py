@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.problems.rows import Row, shown
+from mathgrpo.problems.table_rows import Row, shown
 
 
 def read_table(path: Path) -> list[Row]:

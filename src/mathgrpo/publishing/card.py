@@ -11,14 +11,14 @@ from jinja2 import TemplateError
 
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.recipe import Section
-from mathgrpo.evaluation.verdict import SUFFIXES
+from mathgrpo.evaluation.run_verdict import SUFFIXES
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import prompt_messages, prompt_text
-from mathgrpo.models.sources import adapter_base, locate_model, run_of
+from mathgrpo.models.locate import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
-from mathgrpo.report.load import RunData
 from mathgrpo.report.outcome import before_after_tables, run_verdicts
-from mathgrpo.training.run_info import gain_line
+from mathgrpo.report.read_run import RunData
+from mathgrpo.runs.run_info import gain_line
 
 LICENSE_OF_STARTER = "apache-2.0"
 SET_NAMES = {"heldout": "held-out problems", "templates": "problems of held-out templates"}

@@ -18,7 +18,16 @@ from mathgrpo.files import to_json, write_atomically
 from mathgrpo.formats import Format, get_format
 from mathgrpo.models import Policy, load_policy
 from mathgrpo.models.lora import learning_failure
-from mathgrpo.publishing.files import (
+from mathgrpo.publishing.export_check import (
+    Difference,
+    Probe,
+    difference,
+    make_probes,
+    require_same_accuracy,
+    require_same_scores,
+    score,
+)
+from mathgrpo.publishing.export_files import (
     ADAPTER_FILES,
     fingerprints,
     forget_places,
@@ -29,17 +38,8 @@ from mathgrpo.publishing.files import (
     write_zip,
 )
 from mathgrpo.publishing.gguf import convert, require_converter
-from mathgrpo.publishing.probe import (
-    Difference,
-    Probe,
-    difference,
-    make_probes,
-    require_same_accuracy,
-    require_same_scores,
-    score,
-)
 from mathgrpo.publishing.source import Source, find_source
-from mathgrpo.training.run_info import versions
+from mathgrpo.runs.run_info import versions
 
 Kind = Literal["merged", "adapter", "zip", "gguf"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

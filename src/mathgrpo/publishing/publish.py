@@ -12,11 +12,11 @@ from typing import Any
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import is_reachable
 from mathgrpo.publishing.card import chosen_license, model_card
-from mathgrpo.publishing.curves import draw_curves
 from mathgrpo.publishing.export import Export, Kind, export_run
-from mathgrpo.publishing.files import require_allowed
+from mathgrpo.publishing.export_files import require_allowed
+from mathgrpo.publishing.plots import draw_curves
 from mathgrpo.publishing.source import Source, find_source
-from mathgrpo.report.load import load_run
+from mathgrpo.report.read_run import load_run
 
 SECRETS = re.compile(rb"hf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")

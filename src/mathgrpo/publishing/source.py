@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import read_toml, validated
+from mathgrpo.config.load_recipe import read_toml, validated
 from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.evaluation import evaluation_names, read_evaluation
 from mathgrpo.evaluation.records import Evaluation
-from mathgrpo.models.sources import adapter_base, locate_model, run_of
-from mathgrpo.training.run_folder import CONFIG, read_info
+from mathgrpo.models.locate import adapter_base, locate_model, run_of
+from mathgrpo.runs.run_folder import CONFIG, read_info
 
 COMMON = ("run", "problems", "format")
 """Sections of a recipe that runs of every kind have."""

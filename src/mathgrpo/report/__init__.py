@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mathgrpo.files import write_atomically
-from mathgrpo.report.load import load_run
 from mathgrpo.report.page import render_page
+from mathgrpo.report.read_run import load_run
 
 __all__ = ["write_report"]
 

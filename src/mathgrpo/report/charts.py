@@ -212,7 +212,7 @@ def _mean(values: Sequence[float]) -> float:
 def _scale(axes: Axes, values: Sequence[float], percent: bool, log: bool) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    from mathgrpo.report.text import number
+    from mathgrpo.report.safe_text import number
 
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.margins(x=0.02)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mathgrpo.evaluation.metrics import wilson_interval
+from mathgrpo.evaluation.accuracy import wilson_interval
 from mathgrpo.report.charts import NUM_COLOURS, Series, interval_chart, line_chart, stacked_chart
-from mathgrpo.report.load import RunData
+from mathgrpo.report.read_run import RunData
+from mathgrpo.report.safe_text import number, percent
 from mathgrpo.report.sections import NOT_ALONE, SECTIONS, Curve
-from mathgrpo.report.speed import speed_summary
-from mathgrpo.report.text import number, percent
+from mathgrpo.report.speed_words import speed_summary
 
 Metrics = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 CHART_BYTES = 400_000

@@ -8,9 +8,9 @@ from typing import Any
 
 from mathgrpo.evaluation import ProblemRecord
 from mathgrpo.evaluation.compare import paired_records
-from mathgrpo.evaluation.verdict import SUFFIXES
-from mathgrpo.report.load import LoggedGroup, RunData, spread_groups
+from mathgrpo.evaluation.run_verdict import SUFFIXES
 from mathgrpo.report.outcome import SET_TITLES
+from mathgrpo.report.read_run import LoggedGroup, RunData, spread_groups
 
 OUTCOMES = {"fixed": "fixed", "broken": "broken", "both-right": "both right", "both-wrong": "both wrong"}
 """Outcome of a problem -> how the page says it."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from mathgrpo.evaluation.compare import signed_points
 from mathgrpo.evaluation.gain import Rates, rates
-from mathgrpo.evaluation.verdict import SUFFIXES, SetVerdict, set_verdict
+from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, set_verdict
 from mathgrpo.report.charts import gain_chart
-from mathgrpo.report.load import RunData
-from mathgrpo.report.text import number, percent, unbroken
+from mathgrpo.report.read_run import RunData
+from mathgrpo.report.safe_text import number, percent, unbroken
 from mathgrpo.text import signed
 
 SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}

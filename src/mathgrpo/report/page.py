@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.evaluation.verdict import SetVerdict
+from mathgrpo.evaluation.run_verdict import SetVerdict
 from mathgrpo.report.curves import chart_sections
 from mathgrpo.report.items import OUTCOMES, Shown, group_html, shown_groups, shown_problems
-from mathgrpo.report.load import RunData
 from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
-from mathgrpo.report.text import brief, clean, number, percent, shorten
+from mathgrpo.report.read_run import RunData
+from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
 from mathgrpo.text import duration, signed
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from mathgrpo.config.load import validated
+from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
 from mathgrpo.rewards.catalogue import CATALOGUE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mathgrpo.rewards import gist, multi, reference, why
+from mathgrpo.rewards import gist, multi, qwen_notebook, why
 from mathgrpo.rewards.entry import Entry, Pay
 from mathgrpo.rewards.steps import step_verified_reference
 
@@ -13,28 +13,28 @@ _SOFT = "a reasoning block at the start, an answer block behind it, empty or not
 
 REFERENCES: dict[str, Entry] = {
     "reference_correctness": Entry(
-        reference.reference_correctness, "reference 1", "2.0 where the answer text equals the gold text, else 0.0",
+        qwen_notebook.reference_correctness, "reference 1", "2.0 where the answer text equals the gold text, else 0.0",
         Pay(0, 2, wrong=0), "the last of several answers counts, and text without tags is an answer",
         why.reference_answer, source="reference system 1, correctness_reward_func", pays_right=True,
     ),
     "reference_integer": Entry(
-        reference.reference_integer, "reference 1", "0.5 where the answer text is all digits, else 0.0",
+        qwen_notebook.reference_integer, "reference 1", "0.5 where the answer text is all digits, else 0.0",
         Pay(0, 0.5, wrong=0.5), "any digits of any script, right or wrong",
         why.reference_answer, source="reference system 1, int_reward_func",
     ),
     "reference_strict_format": Entry(
-        reference.reference_strict_format, "reference 1", "0.5 where each tag has its own line, else 0.0",
+        qwen_notebook.reference_strict_format, "reference 1", "0.5 where each tag has its own line, else 0.0",
         Pay(0, 0.5, wrong=0.5), "empty blocks and wrong answers are paid",
         why.said(f"asks for {_STRICT}; lines between do not matter"),
         source="reference system 1, strict_format_reward_func",
     ),
     "reference_soft_format": Entry(
-        reference.reference_soft_format, "reference 1", "0.5 for a reasoning block, then an answer block, else 0.0",
+        qwen_notebook.reference_soft_format, "reference 1", "0.5 for a reasoning block, then an answer block, else 0.0",
         Pay(0, 0.5, wrong=0.5), "empty blocks, and any text behind them",
         why.said(f"asks for {_SOFT}"), source="reference system 1, soft_format_reward_func",
     ),
     "reference_xml_count": Entry(
-        reference.reference_xml_count, "reference 1", "0.125 for each of the four tags that occurs anywhere",
+        qwen_notebook.reference_xml_count, "reference 1", "0.125 for each of the four tags that occurs anywhere",
         Pay(0, 0.5, wrong=0.5), "the tags alone", why.said("counts <reasoning>, </reasoning>, <answer>, </answer>"),
         source="reference system 1, xmlcount_reward_func",
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mathgrpo.config.recipe import Section
-from mathgrpo.rewards.rows import Row
+from mathgrpo.rewards.graded_rows import Row
 from mathgrpo.rewards.signature import RewardFunction
 
 Family = Literal["answer", "form", "steps", "constraint", "length", "language", "reference 1", "reference 2",

@@ -11,7 +11,7 @@ from mathgrpo.answers import Graded, grade_completion
 from mathgrpo.config.recipe import Section
 from mathgrpo.rewards.catalogue import CATALOGUE
 from mathgrpo.rewards.entry import Judged
-from mathgrpo.rewards.rows import Row
+from mathgrpo.rewards.graded_rows import Row
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
 

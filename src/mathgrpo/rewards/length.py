@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mathgrpo.rewards.rows import graded_rows
+from mathgrpo.rewards.graded_rows import graded_rows
 from mathgrpo.rewards.settings import CosineSettings, OverlongSettings, RepetitionSettings
 from mathgrpo.rewards.signature import Completions
 

@@ -15,7 +15,7 @@ from typing import Any
 from mathgrpo.answers import Graded, grade, parse_number
 from mathgrpo.answers.flexible import boxed_answers, hash_answers
 from mathgrpo.formats import Format, get_format
-from mathgrpo.rewards.rows import Row, graded_rows
+from mathgrpo.rewards.graded_rows import Row, graded_rows
 from mathgrpo.rewards.signature import Completions, completion_texts
 
 OUTSIDE = 0.25

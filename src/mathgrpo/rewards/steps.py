@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from mathgrpo.answers import parse_number
 from mathgrpo.answers.latex import arithmetic_line_verdict
 from mathgrpo.rewards.claims import Claim, numbers_in, read_claims
-from mathgrpo.rewards.rows import Row, graded_rows
+from mathgrpo.rewards.graded_rows import Row, graded_rows
 from mathgrpo.rewards.settings import StepsSettings
 from mathgrpo.rewards.signature import Completions, completion_texts
 

@@ -10,7 +10,7 @@ from mathgrpo.rewards.entry import Judged
 from mathgrpo.rewards.language import fluency_shares, foreign_share
 from mathgrpo.rewards.length import length_limit, overlong_cache, repeated_share
 from mathgrpo.rewards.multi import solution_text
-from mathgrpo.rewards.reference import last_answer_text
+from mathgrpo.rewards.qwen_notebook import last_answer_text
 from mathgrpo.rewards.settings import (
     CosineSettings,
     LanguageSettings,

@@ -7,19 +7,19 @@ from typing import Literal, Protocol
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
+from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.hardware.failure import pass_on
-from mathgrpo.hardware.memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
-from mathgrpo.rollout.cached import CachedDecoder
-from mathgrpo.rollout.compiled import CompiledDecoder, why_not_compiled
+from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
+from mathgrpo.rollout.cuda.choice import build_graph_engine
 from mathgrpo.rollout.decoder import Decoder
-from mathgrpo.rollout.fused import FusedDecoder
-from mathgrpo.rollout.fused_weights import why_not_fused
-from mathgrpo.rollout.generate import GenerateEngine
-from mathgrpo.rollout.gpu.choice import build_graph_engine
-from mathgrpo.rollout.native import NativeEngine
-from mathgrpo.rollout.trial import is_rounding, trial_difference
+from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
+from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+from mathgrpo.rollout.hf.generate_engine import GenerateEngine
+from mathgrpo.rollout.scheduler import NativeEngine
+from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"

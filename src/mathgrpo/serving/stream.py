@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.attention import without_cudnn_attention
+from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_decoder
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.fields import field_at
-from mathgrpo.config.load import require_possible, validated
+from mathgrpo.config.load_recipe import require_possible, validated
 from mathgrpo.config.overrides import overridden, parse_value, split_path
+from mathgrpo.config.recipe_fields import field_at
 from mathgrpo.errors import UserError, first_line
 
 HOW = "write PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=ONE,TWO,THREE"

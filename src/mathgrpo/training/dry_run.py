@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 from mathgrpo.config import Recipe
-from mathgrpo.training.checkpoint import checkpoints
+from mathgrpo.runs.checkpoint import checkpoints
+from mathgrpo.runs.run_folder import choose_run_folder
+from mathgrpo.runs.trackers import require_trackers
 from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import prepare
-from mathgrpo.training.run_folder import choose_run_folder
-from mathgrpo.training.trackers import require_trackers
 
 
 def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = None) -> list[str]:

@@ -15,26 +15,26 @@ from mathgrpo.distributed import FollowMain, World, join_world
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, evaluation_names
 from mathgrpo.evaluation.records import Evaluation
-from mathgrpo.grpo import NonFiniteError, UpdateStats, policy_update, with_advantages
-from mathgrpo.grpo.compiled import compiled_parts
-from mathgrpo.grpo.modes import recomputed_layers
+from mathgrpo.grpo import with_advantages
 from mathgrpo.models import resolve_device
 from mathgrpo.models.lora import learning_failure
+from mathgrpo.optim.optimizer import set_learning_rate
+from mathgrpo.optim.schedule import learning_rate_at
 from mathgrpo.rollout.outside import close_engine, engine_metrics, keep_log, make_room
-from mathgrpo.training.batches import counted_seed, problems_of_step, sampling_of_step
-from mathgrpo.training.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
-from mathgrpo.training.interrupt import Interrupted, StopRequests
-from mathgrpo.training.metrics import rollout_metrics
-from mathgrpo.training.optimizer import set_learning_rate
+from mathgrpo.runs.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
+from mathgrpo.runs.interrupt import Interrupted, StopRequests
+from mathgrpo.runs.metrics import rollout_metrics
+from mathgrpo.runs.progress import Pace, Progress, SilentProgress, clock, make_progress
+from mathgrpo.runs.record import RunRecord, open_record
+from mathgrpo.runs.run_folder import choose_run_folder, create_run_folder
+from mathgrpo.runs.run_info import start_info
+from mathgrpo.runs.speedometer import Speedometer, StepTimes, build_speedometer, speed_metrics
+from mathgrpo.runs.trackers import require_trackers
+from mathgrpo.runs.trackers.tracker import TrackedRun
 from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
-from mathgrpo.training.progress import Pace, Progress, SilentProgress, clock, make_progress
-from mathgrpo.training.record import RunRecord, open_record
 from mathgrpo.training.resume import reopen, require_unfinished
-from mathgrpo.training.run_folder import choose_run_folder, create_run_folder
-from mathgrpo.training.run_info import start_info
-from mathgrpo.training.schedule import learning_rate_at
-from mathgrpo.training.speed import Speedometer, StepTimes, build_speedometer, speed_metrics
+from mathgrpo.training.step_order import counted_seed, problems_of_step, sampling_of_step
 from mathgrpo.training.together import (
     evaluate_together,
     require_same_weights,
@@ -44,9 +44,10 @@ from mathgrpo.training.together import (
     update_seed_purpose,
     world_lines,
 )
-from mathgrpo.training.trackers import require_trackers
-from mathgrpo.training.trackers.tracker import TrackedRun
 from mathgrpo.types import Problem, RolloutGroup
+from mathgrpo.update import NonFiniteError, UpdateStats, policy_update
+from mathgrpo.update.layer_compile import compiled_parts
+from mathgrpo.update.modes import recomputed_layers
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from mathgrpo.config import Recipe
 from mathgrpo.errors import UserError
-from mathgrpo.grpo.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
 from mathgrpo.models.shape import ModelSizes
 from mathgrpo.text import gigabytes
+from mathgrpo.update.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
 
 # Symbols: d hidden size, f feed-forward size, q and k widths of all query and all key-value heads, e bytes of a number
 # in the compute precision, V vocabulary.

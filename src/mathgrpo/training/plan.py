@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mathgrpo.grpo.compiled import compile_pays
 from mathgrpo.models.count import count_parameters
 from mathgrpo.models.shape import model_sizes
 from mathgrpo.text import gigabytes
 from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit
 from mathgrpo.training.prepare import Prepared
 from mathgrpo.training.together import own_bytes, own_part
+from mathgrpo.update.layer_compile import compile_pays
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,27 +10,27 @@ import torch
 
 from mathgrpo.answers.gold_check import require_golds
 from mathgrpo.config import Recipe
-from mathgrpo.config.load import require_possible
+from mathgrpo.config.load_recipe import require_possible
 from mathgrpo.config.recipe import RolloutSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
-from mathgrpo.grpo import Reference, build_reference
 from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.device import compute_dtype
+from mathgrpo.models.locate import locate_model
 from mathgrpo.models.outline import sizes_ahead
-from mathgrpo.models.sources import locate_model
+from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
-from mathgrpo.rewards.trial import try_rewards
+from mathgrpo.rewards.try_rewards import try_rewards
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.training.memory_plan import require_room
-from mathgrpo.training.optimizer import build_optimizer
 from mathgrpo.training.together import own_bytes, own_part, require_shareable
 from mathgrpo.types import Problem
+from mathgrpo.update import Reference, build_reference
 
 LEAKY_NOTE = "the format shows every solution and answer in the prompt: accuracy here measures copying, not reasoning"
 

@@ -11,9 +11,9 @@ from typing import Any
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names
-from mathgrpo.evaluation.files import EVALUATION_FOLDER
+from mathgrpo.evaluation.evaluation_files import EVALUATION_FOLDER
 from mathgrpo.files import write_atomically
-from mathgrpo.training.run_folder import CONFIG, METRICS, ROLLOUTS, forget_after, open_run_folder, read_info, write_info
+from mathgrpo.runs.run_folder import CONFIG, METRICS, ROLLOUTS, forget_after, open_run_folder, read_info, write_info
 
 MAY_CHANGE = (
     "training.", "run.threads", "run.device", "run.roofline", "run.peer_timeout_s", "grpo.token_budget",

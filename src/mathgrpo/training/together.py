@@ -17,12 +17,12 @@ from mathgrpo.distributed.world import interleaved, weights_checksum
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.formats import Format
-from mathgrpo.hardware.memory import device_bytes
+from mathgrpo.hardware.device_memory import device_bytes
 from mathgrpo.models import Policy
 from mathgrpo.rewards import RewardSuite
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
-from mathgrpo.training.interrupt import StopRequests, StopWanted
+from mathgrpo.runs.interrupt import StopRequests, StopWanted
 from mathgrpo.types import Problem, RolloutGroup, Sampling
 
 

@@ -9,8 +9,8 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mathgrpo.rollout.gpu import triton_attention, triton_layers, triton_sampling
-from mathgrpo.training import adamw_kernel
+from mathgrpo.optim import adamw_kernel
+from mathgrpo.rollout.cuda import triton_attention, triton_layers, triton_sampling
 
 COUNTS = (
     "head_stride",

@@ -13,20 +13,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
-from mathgrpo.hardware.attention import without_cudnn_attention
+from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout import generate as generating
-from mathgrpo.rollout import native as decoding
-from mathgrpo.rollout.cached import CachedDecoder
-from mathgrpo.rollout.fused import FusedDecoder
-from mathgrpo.rollout.generate import GenerateEngine
-from mathgrpo.rollout.gpu import engine as capturing
-from mathgrpo.rollout.gpu import graphs
-from mathgrpo.rollout.gpu.choice import build_graph_engine, trial_difference
-from mathgrpo.rollout.gpu.engine import GraphEngine
-from mathgrpo.rollout.gpu.kernels import TorchKernels
-from mathgrpo.rollout.native import NativeEngine
+from mathgrpo.rollout import scheduler as decoding
+from mathgrpo.rollout.cuda import graph_engine as capturing
+from mathgrpo.rollout.cuda import graphs
+from mathgrpo.rollout.cuda.choice import build_graph_engine, trial_difference
+from mathgrpo.rollout.cuda.graph_engine import GraphEngine
+from mathgrpo.rollout.cuda.kernels import TorchKernels
+from mathgrpo.rollout.hf import generate_engine as generating
+from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+from mathgrpo.rollout.hf.generate_engine import GenerateEngine
+from mathgrpo.rollout.scheduler import NativeEngine
+from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 
 PROMPTS = tuple(
@@ -85,7 +85,7 @@ def test_one_engine_serves_calls_of_every_size() -> None:
 
 
 def test_memory_too_small_for_all_rows_admits_them_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mathgrpo.rollout.gpu import pool
+    from mathgrpo.rollout.cuda import pool
 
     policy = tiny_policy()
     sampling = Sampling(max_new_tokens=30, seed=1)

@@ -6,10 +6,10 @@ import random
 
 import torch
 
-from mathgrpo.rollout.gpu.buckets import BUCKETS, bucket_of, reach_of
-from mathgrpo.rollout.gpu.places import NEW, PlaceTable, Row, tiles_of
-from mathgrpo.rollout.gpu.polling import FlagPoll
-from mathgrpo.rollout.gpu.pool import Ranges, TokenPool
+from mathgrpo.rollout.cuda.buckets import BUCKETS, bucket_of, reach_of
+from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row, tiles_of
+from mathgrpo.rollout.cuda.polling import FlagPoll
+from mathgrpo.rollout.cuda.pool import Ranges, TokenPool
 
 
 def test_buckets_hold_every_batch_and_none_is_larger_than_it_must_be() -> None:

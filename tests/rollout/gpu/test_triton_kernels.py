@@ -15,13 +15,13 @@ import torch
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.models import policy_from
-from mathgrpo.rollout.fused import FusedDecoder
-from mathgrpo.rollout.gpu.engine import GraphEngine
-from mathgrpo.rollout.gpu.kernels import Kernels, Reach, TorchKernels
-from mathgrpo.rollout.gpu.places import NEW, Places, PlaceTable, Row
-from mathgrpo.rollout.gpu.weights import ComputeWeights
-from mathgrpo.rollout.native import NativeEngine
+from mathgrpo.rollout.cuda.gpu_weights import ComputeWeights
+from mathgrpo.rollout.cuda.graph_engine import GraphEngine
+from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
+from mathgrpo.rollout.cuda.places import NEW, Places, PlaceTable, Row
 from mathgrpo.rollout.noise import row_keys
+from mathgrpo.rollout.scheduler import NativeEngine
+from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Prompt, Sampling
 
 
@@ -46,7 +46,7 @@ needs_loops = pytest.mark.skipif(
 
 
 def triton_kernels() -> Kernels:
-    from mathgrpo.rollout.gpu.triton_kernels import TritonKernels
+    from mathgrpo.rollout.cuda.triton_kernels import TritonKernels
 
     return TritonKernels()
 
@@ -54,7 +54,7 @@ def triton_kernels() -> Kernels:
 @pytest.fixture
 def unsplit(monkeypatch: pytest.MonkeyPatch) -> None:
     """One program for each range: the interpreter runs them one after another."""
-    from mathgrpo.rollout.gpu import triton_attention
+    from mathgrpo.rollout.cuda import triton_attention
 
     monkeypatch.setattr(triton_attention, "_PROGRAMS", 1)
 
@@ -109,7 +109,7 @@ def test_attention_equals_the_plain_one(
     heads: int, kv: int, dim: int, dtype: torch.dtype, programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ragged prompts and completions, groups of 3, 1 and 2 rows, tiles of 2 rows, two empty places; split and not."""
-    from mathgrpo.rollout.gpu import triton_attention
+    from mathgrpo.rollout.cuda import triton_attention
 
     monkeypatch.setattr(triton_attention, "_PROGRAMS", programs)
     places = loaded(GROUPS, AGES, 8, tile_rows=2)
@@ -127,7 +127,7 @@ def test_attention_reads_only_its_own_tokens(unsplit: None) -> None:
     kernels: Any = triton_kernels()
     keys, values = torch.randn(2, 1, 60, 16, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     q = torch.randn(4, 2, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    from mathgrpo.rollout.gpu.triton_attention import attend, workspace
+    from mathgrpo.rollout.cuda.triton_attention import attend, workspace
 
     before = attend(q, keys, values, places, workspace(4, 2, 1, 16, torch.device(DEVICE)))
     seen = torch.zeros(60, dtype=torch.bool)

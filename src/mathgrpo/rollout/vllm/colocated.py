@@ -11,8 +11,8 @@ from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
 from mathgrpo.rollout.vllm.backend import Drawn, Request, ServerLost, sampling_fields
 from mathgrpo.rollout.vllm.client import require_logprobs
-from mathgrpo.rollout.vllm.launch import CPU_BATCH_TOKENS, Launch
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension
+from mathgrpo.rollout.vllm.server_command import CPU_BATCH_TOKENS, Launch
 from mathgrpo.rollout.vllm.versions import require_tested, tested_text
 
 

@@ -1,0 +1,181 @@
+"""mathgrpo eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mathgrpo.cli.options import Device, FormatName, Model
+from mathgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mathgrpo.config import Recipe
+    from mathgrpo.evaluation import Evaluation
+
+GENERATED_LIMIT = 500
+NAME = "evaluation"
+
+
+def eval_command(
+    model: Model,
+    problems: Annotated[
+        str, typer.Option(help="generated, a file or folder, or a hub id; default: the run's own, else generated.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Split, or file stem in a folder; default: test.")] = "",
+    fmt: FormatName = "",
+    samples: Annotated[int, typer.Option(help="Sampled completions a problem, beside the greedy one.", min=0)] = 0,
+    temperature: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=5.0)] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=1.0)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the samples.", min=0)] = 0,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens at most; default: the run's own, else 256.", min=0)] = 0,
+    limit: Annotated[
+        int, typer.Option(help="Problems at most; default: all of a file or hub set, 500 generated ones.", min=0)
+    ] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write per-problem results and the summary to OUT/eval/.")] = None,
+    name: Annotated[str, typer.Option(help="Their name there.")] = NAME,
+    against: Annotated[
+        Path | None, typer.Option(help="Compare with this evaluation: eval/NAME.json, or the folder of one.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model: accuracy with its 95 % interval, format, length; and compare it with another evaluation.
+
+    \b
+    Examples:
+      mathgrpo eval starter --limit 200 --samples 4
+      mathgrpo eval runs/my-run --problems data/gsm8k --split test --out results
+      mathgrpo eval runs/my-run --against runs/my-run/eval/before.json
+    """
+    from mathgrpo.evaluation import evaluation_names, write_evaluation
+
+    before = read_against(against) if against is not None else None
+    if out is not None and name in evaluation_names(out):
+        raise UserError(f"--out {out}: it has an evaluation named {name} already; choose another with --name")
+    recipe = evaluation_recipe(
+        model, problems=problems, split=split, fmt=fmt, limit=limit, max_new_tokens=max_new_tokens
+    )
+    settings = {"samples": samples, "temperature": temperature, "top_p": top_p, "seed": seed}
+    for suffix, evaluation in _evaluations(recipe, model, device, settings):
+        print("\n".join(summary_lines(evaluation, suffix)))
+        if out is not None:
+            print(f"written to  {write_evaluation(evaluation, out, name + suffix)}")
+        if before is not None and not suffix:
+            print("\n".join(comparison_lines(before, evaluation)))
+
+
+def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int) -> Recipe:
+    """Return a recipe that says what to evaluate on and how: the run's own unless told otherwise.
+
+    Raises: UserError for values that are not allowed.
+    """
+    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.config import Recipe
+    from mathgrpo.config.load_recipe import validated
+
+    own = run_recipe(model)
+    section: dict[str, Any] = (
+        own.problems.model_dump() if problems in ("", own.problems.source) else {"source": problems}
+    )
+    generated = section["source"] == "generated"
+    section |= {"heldout_split": split} if split else {}
+    if limit or problems:
+        section["heldout_size"] = limit or (GENERATED_LIMIT if generated else 1_000_000_000)
+    rollout = own.rollout.model_dump() | ({"max_new_tokens": max_new_tokens} if max_new_tokens else {})
+    return validated(Recipe, {"problems": section, "format": {"name": fmt or own.format.name}, "rollout": rollout})
+
+
+def read_against(path: Path) -> Evaluation:
+    """Return the evaluation a user points at: its file, or a folder with one in eval/.
+
+    Raises: UserError when there is none, or several and none is named evaluation or after.
+    """
+    from mathgrpo.evaluation import evaluation_names, read_evaluation
+
+    if path.suffix in (".json", ".jsonl") and path.resolve().parent.name == "eval":
+        return read_evaluation(path.resolve().parents[1], path.stem)
+    folder = path.parent if path.name == "eval" else path
+    names = evaluation_names(folder)
+    chosen = next((name for name in (NAME, "after") if name in names), names[0] if len(names) == 1 else None)
+    if chosen is None:
+        there = f"there are {', '.join(names)}" if names else "there is no eval folder with one"
+        raise UserError(
+            f"--against {path}: which evaluation? {there}; give the file, as in {folder / 'eval' / 'before.json'}"
+        )
+    return read_evaluation(folder, chosen)
+
+
+def summary_lines(evaluation: Evaluation, suffix: str) -> list[str]:
+    """Return an evaluation for a reader: greedy numbers, and the samples' beside them."""
+    summary, settings = evaluation.summary(), evaluation.settings
+    kinds = [("greedy", "")] + ([(f"{settings.samples} samples", "sampled/")] if settings.samples else [])
+    what = "problems of held-out templates" if suffix else "problems"
+    lines = [
+        f"{settings.model} on {summary['problems']:,} {what}, format {settings.format}, "
+        f"at most {settings.max_new_tokens} tokens"
+    ]
+    for kind, prefix in kinds:
+        get = {key.removeprefix(prefix): value for key, value in summary.items() if key.startswith(prefix)}
+        lines += [
+            f"{kind}:",
+            f"  accuracy    {_percent(get['accuracy'])} in the format, 95 % interval "
+            f"[{100 * get['accuracy_low']:.1f}, {100 * get['accuracy_high']:.1f}]",
+            f"  anywhere    {_percent(get['accuracy_flexible'])} with an answer from anywhere in the text",
+            f"  format      {_percent(get['format_rate'])} exactly, {_percent(get['format_rate_soft'])} nearly",
+            f"  working     {_percent(get['worked_rate'])} show a calculation",
+            f"  length      {get['mean_length']:.1f} tokens on average, {_percent(get['clipped_ratio'])} cut off",
+        ]
+        chances = [f"{key} {_percent(value)}" for key, value in get.items() if key.startswith(("pass@", "maj@"))]
+        lines += [f"  samples     {', '.join(chances)}"] if chances and prefix else []
+    return lines
+
+
+def comparison_lines(before: Evaluation, after: Evaluation) -> list[str]:
+    """Return the paired comparison for a reader, greedy and, where both have samples, sampled."""
+    from mathgrpo.evaluation import compare, gain_parts, verdict_line
+    from mathgrpo.runs.run_info import gain_line
+
+    lines = [verdict_line(compare(before, after), "accuracy"), gain_line(gain_parts(before, after))]
+    if all(record.samples for record in (*before.records, *after.records)):
+        lines.append(verdict_line(compare(before, after, metric="sampled"), "sampled accuracy"))
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, Any]) -> list[tuple[str, Evaluation]]:
+    """Return (name suffix, evaluation) of the held-out problems and, when generated, of the held-out templates."""
+    from mathgrpo.answers.gold_check import require_golds
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.evaluation import evaluate
+    from mathgrpo.formats import get_format
+    from mathgrpo.models import load_policy
+    from mathgrpo.models.locate import locate_model
+    from mathgrpo.problems import load_heldout
+    from mathgrpo.rollout import build_engine
+    from mathgrpo.runs.progress import make_progress
+    from mathgrpo.training.prepare import require_prompts_fit
+
+    locate_model(model)  # a name with nothing behind it is told before problems are read
+    fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
+    every = (*sets.heldout, *sets.heldout_templates)
+    require_golds(every, fmt, recipe.problems.source)
+    quiet_libraries()
+    policy = load_policy(ModelSection(path=model), device, train=False)
+    max_new_tokens = recipe.rollout.max_new_tokens
+    require_prompts_fit(every, policy, fmt, policy.max_context, max_new_tokens)
+    engine = build_engine(policy)
+    found = []
+    with make_progress() as progress:
+        for suffix, problems in (("", sets.heldout), ("-templates", sets.heldout_templates)):
+            if problems:
+                what = f"evaluation{suffix}"
+                found.append((suffix, evaluate(
+                    engine, policy, problems, fmt, max_new_tokens=max_new_tokens, **settings,
+                    on_progress=lambda done, total, what=what: progress.doing(what, done, total),  # type: ignore[misc]
+                )))  # fmt: skip
+    return found

@@ -1,0 +1,211 @@
+"""mathgrpo score."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mathgrpo.cli.options import Overrides
+from mathgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mathgrpo.cli.score_text import Scored
+    from mathgrpo.config import Recipe
+    from mathgrpo.rewards import RewardSuite
+    from mathgrpo.types import Problem
+
+GIVEN_OTHERWISE = {"answer": "--answer", "question": "--question"}
+"""Columns with an option of their own."""
+
+
+def score_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe, by path or bare name; not needed with --list.")] = "",
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="File with the completion, .jsonl with many; - or nothing: standard input."),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="The completion itself.")] = None,
+    answer: Annotated[str | None, typer.Option("--answer", help="The gold answer.")] = None,
+    question: Annotated[str, typer.Option("--question", help="The question, for rewards that read it.")] = "",
+    number: Annotated[
+        int | None,
+        typer.Option("--problem", metavar="N", help="Take the recipe's N-th held-out problem, from 1.", min=1),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="NAME=VALUE", help="A further column; can be repeated.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a completion.")] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List the rewards that a recipe can name, and stop.")
+    ] = False,
+) -> None:
+    """Show what each reward of a recipe pays for a completion, and why.
+
+    A .jsonl file holds many: a run's rollouts.jsonl, traces of mathgrpo solve --problems, or lines with completion and
+    answer of your own.
+
+    \b
+    Examples:
+      mathgrpo score demo --answer 18 --text "<reasoning>9*2=18</reasoning><answer>18</answer>"
+      mathgrpo score qwen2.5-0.5b-xml completion.txt --problem 3 --json
+      mathgrpo score demo runs/my-run/rollouts.jsonl --set rewards.integer=0.1
+      mathgrpo score --list
+    """
+    from mathgrpo.cli import score_text
+
+    if list_all:
+        from mathgrpo.rewards.catalogue_page import catalogue_lines
+
+        print("\n".join(catalogue_lines(score_text.columns())))
+        return
+    many = file is not None and file.suffix.lower() == ".jsonl"
+    _require_sense(recipe, file, text, answer, question, number, many=many)
+    from mathgrpo.cli.score_file import read_completions, require_gold
+
+    loaded, suite = _recipe_and_suite(recipe, overrides or [])
+    problem = _problem(loaded, number, question, answer, _columns(column or []))
+    if answer is not None:
+        require_gold("--answer", answer)
+    if many:
+        assert file is not None
+        scored = _scored(loaded, suite, read_completions(file, problem))
+        lines = [score_text.as_json(one) for one in scored] if as_json else score_text.overview_lines(scored)
+    else:
+        assert problem is not None
+        (one,) = _scored(loaded, suite, [(problem, _completion(file, text))])
+        lines = [score_text.as_json(one)] if as_json else score_text.lines(one)
+    print("\n".join(lines))
+
+
+def _require_sense(
+    recipe: str,
+    file: Path | None,
+    text: str | None,
+    answer: str | None,
+    question: str,
+    number: int | None,
+    *,
+    many: bool,
+) -> None:
+    """Raise UserError for what is missing, or given twice."""
+    if not recipe:
+        raise UserError("RECIPE: nothing given; name a recipe, such as demo, or list the rewards with --list")
+    if text is not None and file is not None:
+        raise UserError("--text: a file is given too; give one or the other")
+    if number is not None and (answer is not None or question):
+        raise UserError("--problem: --answer or --question is given too; give one or the other")
+    if number is None and answer is None and not many:
+        raise UserError("--answer: nothing given; give the gold answer, or --problem N for one of the recipe's")
+
+
+def _recipe_and_suite(recipe: str, overrides: list[str]) -> tuple[Recipe, RewardSuite]:
+    from mathgrpo.config import load_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.rewards import build_suite
+
+    loaded = load_recipe(recipe, overrides)
+    fmt = get_format(loaded.format.name)
+    return loaded, build_suite(loaded.rewards, fmt, loaded.reward_settings, loaded.rollout.max_new_tokens)
+
+
+def _completion(file: Path | None, text: str | None) -> str:
+    """Return the completion from --text, a file or standard input."""
+    source = "--text" if text is not None else f"FILE={file or '-'}"
+    try:
+        if text is not None:
+            text.encode("utf-8")  # bytes that are no UTF-8 come as half surrogates in some locales
+            return text
+        if file is not None and str(file) != "-":
+            return file.read_text(encoding="utf-8-sig")
+        if sys.stdin.isatty():
+            print("the completion, then Ctrl-D:", file=sys.stderr)
+        typed = sys.stdin.read()
+        typed.encode("utf-8")
+        return typed
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeError as error:
+        raise UserError(f"{source}: is not UTF-8 text; save it as UTF-8") from error
+
+
+def _columns(columns: list[str]) -> dict[str, Any]:
+    """Return the further columns that are given by hand."""
+    from mathgrpo.config.overrides import parse_value
+
+    given: dict[str, Any] = {}
+    for each in columns:
+        name, equals, value = each.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UserError(f"--column {each}: not a column; write NAME=VALUE, such as 'nums=[3, 5, 7]'")
+        if name in GIVEN_OTHERWISE:
+            raise UserError(f"--column {each}: has an option of its own; use {GIVEN_OTHERWISE[name]}")
+        given[name] = parse_value(value.strip(), as_text=False)
+    return given
+
+
+def _problem(
+    recipe: Recipe, number: int | None, question: str, answer: str | None, columns: dict[str, Any]
+) -> Problem | None:
+    """Return the problem that is given by hand or by number; None where neither says a gold answer."""
+    from dataclasses import replace
+
+    from mathgrpo.types import Problem
+
+    if number is None:
+        return None if answer is None else Problem(question=question, answer=answer, columns=columns)
+    problem = _heldout(recipe, number)
+    return replace(problem, columns={**problem.columns, **columns})
+
+
+def _heldout(recipe: Recipe, number: int) -> Problem:
+    """Return the N-th held-out problem of the recipe's source, the one that evaluation meets N-th."""
+    from mathgrpo.problems import load_problem_sets
+
+    problems = load_problem_sets(recipe.problems).heldout
+    if number > len(problems):
+        raise UserError(f"--problem {number}: the recipe holds out {len(problems)} problems; use 1 to {len(problems)}")
+    return problems[number - 1]
+
+
+def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]) -> list[Scored]:
+    """Return what the rewards say of each completion; its length in tokens where one needs it."""
+    from mathgrpo.cli.score_text import Scored
+    from mathgrpo.formats.chat import problem_messages, prompt_messages
+    from mathgrpo.rewards import CATALOGUE
+    from mathgrpo.rewards.explain import explain
+
+    needed = any(name not in CATALOGUE or CATALOGUE[name].needs_tokens for name in suite.weights)
+    tokenizer = _tokenizer(recipe) if needed else None
+    scored = []
+    for problem, completion in given:
+        shows = suite.fmt.leaky and problem.solution
+        prompt = problem_messages(problem, suite.fmt) if shows else prompt_messages(problem.question, suite.fmt)
+        ids = None if tokenizer is None else _token_ids(tokenizer, completion)
+        explanation = explain(suite, problem, completion, prompt, ids)
+        scored.append(Scored(problem, completion, explanation, None if ids is None else len(ids)))
+    return scored
+
+
+def _tokenizer(recipe: Recipe) -> Any:
+    """Return the recipe's tokenizer, None where it is not on this machine."""
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.models.locate import locate_model
+
+    quiet_libraries()
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(locate_model(recipe.model.path), local_files_only=True)
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def _token_ids(tokenizer: Any, completion: str) -> list[int]:
+    """Return a completion's token ids with the end token."""
+    ids = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
+    return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]

@@ -1,0 +1,68 @@
+"""mathgrpo serve."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from mathgrpo.cli.options import Device, FormatName, Model, Plain
+from mathgrpo.errors import UserError
+
+DEFAULT_NEW_TOKENS = 512
+
+
+def serve_command(
+    model: Model,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need MATHGRPO_API_KEY.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
+    fmt: FormatName = "",
+    device: Device = "auto",
+    plain: Plain = False,
+) -> None:
+    """Serve a model as the OpenAI API does: chat completions and completions, streamed or whole.
+
+    \b
+    Examples:
+      mathgrpo serve runs/my-run
+      mathgrpo serve starter --port 0
+    """
+    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.serving.http_server import API_KEY, address, allowed_hosts, open_socket, require_libraries, run_server
+
+    require_libraries()
+    chosen = get_format(fmt or run_recipe(model).format.name)
+    if chosen.leaky:
+        raise UserError(
+            f"--format {chosen.name}: its prompts show a worked solution, which a question has not; use think"
+        )
+    from mathgrpo.models.locate import locate_model
+
+    locate_model(model)
+    listening = open_socket(host, port)
+
+    import time
+
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.models import load_policy
+    from mathgrpo.serving.routes import Service, build_app
+    from mathgrpo.serving.stream import Streamer
+    from mathgrpo.serving.worker import Worker
+
+    quiet_libraries()
+    policy = load_policy(ModelSection(path=model), device, train=False)
+    streamer = Streamer(policy, native=not plain)
+    worker = Worker(streamer)
+    service = Service(
+        policy, chosen, worker, max_new_tokens=DEFAULT_NEW_TOKENS, hosts=allowed_hosts(host),
+        api_key=os.environ.get(API_KEY, ""), started=int(time.time()),
+    )  # fmt: skip
+    print(f'serving "{policy.name}" at {address(listening)} (format {chosen.name}); Ctrl-C stops')
+    print(f"decoding: {streamer.reason}", flush=True)
+    run_server(build_app(service), listening, worker.close)
+    print("stopped")

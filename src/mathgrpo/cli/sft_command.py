@@ -1,0 +1,42 @@
+"""mathgrpo sft."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mathgrpo.cli.options import Overrides
+
+
+def sft_command(
+    recipe: Annotated[str, typer.Argument(help="Path of a supervised recipe, or the bare name of one.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and show it, write nothing.")] = False,
+) -> None:
+    """Train a model on worked solutions, so that GRPO has something to start from.
+
+    \b
+    Example:
+      mathgrpo sft sft-traces --set problems.source=traces.jsonl --set model.path=runs/my-run
+    """
+    from mathgrpo.config import load_model, recipe_to_toml
+    from mathgrpo.config.load_recipe import find_recipe
+    from mathgrpo.config.sft_recipe import SftRecipe
+
+    loaded = load_model(SftRecipe, recipe, overrides or [])
+    if dry_run:
+        print(recipe_to_toml(loaded))
+        return
+    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.supervised.sft import run_sft
+    from mathgrpo.training import Interrupted
+
+    quiet_libraries()
+    command = ["mathgrpo", *sys.argv[1:]]
+    try:
+        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem, command)}")
+    except Interrupted as stop:
+        print(stop)
+        raise typer.Exit(stop.exit_code) from None

@@ -1,0 +1,1 @@
+"""Optimizer, schedule, float32 masters."""

@@ -1,0 +1,111 @@
+"""The optimizer of a run: AdamW on the float32 masters that train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from mathgrpo.config.recipe import OptimizerSection
+from mathgrpo.errors import UserError
+from mathgrpo.optim.master_adamw import MasterAdamW, kernel_obstacle, make_compute_copies, master_of
+from mathgrpo.update.layout_trial import unshared_reason
+
+
+def build_optimizer(
+    model: nn.Module, section: OptimizerSection, compute_dtype: torch.dtype = torch.float32
+) -> torch.optim.AdamW:
+    """Return AdamW over every trainable parameter.
+
+    Weight decay is on matrices and embeddings (two dimensions or more), off for norms and biases (one dimension).
+    With a compute copy, the layers' matrices of the model are in compute_dtype from here on, and the optimizer owns
+    their float32 masters.
+
+    Raises: UserError for a compute copy or a kernel that cannot be had.
+    """
+    with_copies = _wants_copies(model, section, compute_dtype)
+    if with_copies:
+        unshared_reason(model)  # judged on the float32 weights and remembered: more exact than on 16-bit ones
+    copies = make_compute_copies(model, compute_dtype) if with_copies else {}
+    masters = {id(copy): master for copy, master in copies.items()}
+    trainable = [masters.get(id(parameter), parameter) for _, parameter in trainable_parameters(model)]
+    decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
+    others = [parameter for parameter in trainable if parameter.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    betas = (section.beta1, section.beta2)
+    use_kernel = _wants_kernel(section, with_copies, trainable[0].device)
+    if not copies and not use_kernel:
+        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=betas, fused=True)
+    return MasterAdamW(groups, copies, lr=section.learning_rate, betas=betas, use_kernel=use_kernel)
+
+
+def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield name and parameter of all that trains, in the model's order; tied weights come once."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group of the optimizer this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return the optimizer's state as named tensors: "<parameter>/exp_avg" and so on; {} before the first step."""
+    return {
+        f"{name}/{key}": torch.as_tensor(value)
+        for name, parameter in trainable_parameters(model)
+        for key, value in optimizer.state.get(master_of(optimizer, parameter), {}).items()
+    }
+
+
+def load_optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Give the optimizer the state that `optimizer_tensors` returned, on the parameters' devices.
+
+    Raises: ValueError when a tensor belongs to no parameter of the model.
+    """
+    parameters = {name: master_of(optimizer, parameter) for name, parameter in trainable_parameters(model)}
+    states: dict[nn.Parameter, dict[str, Any]] = {}
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition("/")
+        if name not in parameters:
+            raise ValueError(f"the optimizer state of {name} belongs to no trainable parameter of this model")
+        states.setdefault(parameters[name], {})[key] = tensor.to(parameters[name].device, copy=True)
+    for parameter, state in states.items():
+        optimizer.state[parameter] = state
+
+
+def _wants_copies(model: Any, section: OptimizerSection, compute_dtype: torch.dtype) -> bool:
+    """Return whether the layers' matrices shall be kept in the compute precision."""
+    adapter = hasattr(model, "peft_config")
+    if section.compute_copy == "auto":
+        on_cuda = next(model.parameters()).device.type == "cuda"
+        return on_cuda and compute_dtype != torch.float32 and not adapter
+    if section.compute_copy == "off":
+        return False
+    if compute_dtype == torch.float32:
+        raise UserError(
+            "optimizer.compute_copy=on: the model computes in float32, so there is nothing to copy; "
+            "use model.dtype=bfloat16, or leave compute_copy at auto"
+        )
+    if adapter:
+        raise UserError(
+            "optimizer.compute_copy=on: with model.lora only the adapter trains, which has no compute copy; "
+            "leave compute_copy at auto"
+        )
+    return True
+
+
+def _wants_kernel(section: OptimizerSection, with_copies: bool, device: torch.device) -> bool:
+    """Return whether the Triton kernel takes the steps."""
+    if section.kernel == "torch" or (section.kernel == "auto" and not (with_copies and device.type == "cuda")):
+        return False
+    obstacle = kernel_obstacle(device)
+    if obstacle and section.kernel == "triton":
+        raise UserError(f'optimizer.kernel=triton: {obstacle}; use "auto" or "torch"')
+    return not obstacle

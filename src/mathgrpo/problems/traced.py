@@ -1,0 +1,79 @@
+"""Graded traces (`mathgrpo solve --problems`) as worked solutions to learn from.
+
+A trace file differs from a table of problems in two ways: a question comes once for each way of solving it, and a
+grader has marked the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mathgrpo.errors import UserError
+from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_split
+from mathgrpo.problems.sets import ProblemSets, distinct
+from mathgrpo.problems.split import hold_out, separate
+from mathgrpo.problems.table_rows import Row, problem_from_row, shown
+from mathgrpo.types import Problem
+
+if TYPE_CHECKING:
+    from mathgrpo.config.recipe import ProblemsSection
+
+TRACE_COLUMNS = ("question", "answer", "reasoning", "completion", "verdict")
+HELD_OUT_SHARE = 10
+"""A file of traces gives at most one question in this many to evaluation: it is there to be learned from."""
+
+
+def load_worked_sets(section: ProblemsSection) -> ProblemSets:
+    """Return training and held-out problems of a supervised recipe, as `load_problem_sets` does.
+
+    Of a table of traces the correct ones with a reasoning are taken, every different one of a question: in `train` a
+    question then stands once for each. At most a tenth of the questions is held out of a file without a split.
+
+    Raises:
+        UserError: the source cannot be read, or no trace in it is correct.
+    """
+    if section.source == GENERATED:
+        return load_problem_sets(section)
+    rows = read_split(section, section.train_split)
+    if not are_traces(rows):
+        return load_problem_sets(section)
+    section = section.model_copy(update={"solution_column": section.solution_column or "reasoning"})
+    worked, notes = _correct(rows, section)
+    questions, _, _ = distinct(worked)
+    if has_one_split(section):
+        heldout_size = min(section.heldout_size, max(1, len(questions) // HELD_OUT_SHARE))
+        sets = hold_out(questions, shown(section.source), train_size=section.train_size, heldout_size=heldout_size)
+    else:
+        heldout = [problem_from_row(row, section) for row in read_split(section, section.heldout_split)]
+        sets = separate(
+            questions, heldout, shown(section.source), train_size=section.train_size, heldout_size=section.heldout_size
+        )
+    chosen = {problem.id for problem in sets.train}
+    train = tuple(problem for problem in worked if problem.id in chosen)
+    notes.append(f"train: {len(train)} worked solutions of {len(sets.train)} questions")
+    return ProblemSets(train, sets.heldout, notes=(*notes, *sets.notes))
+
+
+def are_traces(rows: Sequence[Row]) -> bool:
+    """Return whether these are graded traces, by their columns."""
+    return all(column in rows[0].values for column in TRACE_COLUMNS)
+
+
+def _correct(rows: Sequence[Row], section: ProblemsSection) -> tuple[list[Problem], list[str]]:
+    """Return the problems of the rows to learn from, each (question, solution) once, and a note on what was left."""
+    unique: dict[tuple[str, str], Problem] = {}
+    for row in rows:
+        if row.values.get("verdict") == "correct" and row.values.get(section.solution_column):
+            problem = problem_from_row(row, section)
+            if problem.solution:
+                unique.setdefault((problem.id, problem.solution), problem)
+    if not unique:
+        raise UserError(
+            f"problems.source={shown(section.source)}: none of its {len(rows)} traces is correct and has a reasoning; "
+            "sample more, or from a better model"
+        )
+    left = len(rows) - len(unique)
+    return list(unique.values()), [f"traces: {left} of {len(rows)} are wrong, without reasoning or repeated"] * bool(
+        left
+    )

@@ -1,0 +1,182 @@
+"""A run folder read for its report: whatever is there of a run that ended, goes on, or was interrupted."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.evaluation import Evaluation, evaluation_names, read_evaluation
+from mathgrpo.evaluation.evaluation_files import validation_reason
+from mathgrpo.files import read_json_lines, read_json_object
+
+MOST_GROUPS = 400
+"""Groups held in memory for the page; of a longer run, evenly spread ones."""
+PER_STEP = 4
+"""Groups of one step that stay when not all groups can: many steps tell more than many groups of few."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCompletion:
+    """One completion of a logged group."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+    verdict: str
+    reward: float | None
+    reward_parts: Mapping[str, float | None]
+    advantage: float
+    logprob_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedGroup:
+    """One line of rollouts.jsonl: all completions of one problem in one step."""
+
+    step: int
+    problem_id: str
+    question: str
+    gold: str
+    completions: tuple[LoggedCompletion, ...]
+
+    @property
+    def spread(self) -> bool:
+        """True if the rewards differ, so that the group teaches something."""
+        return len({completion.reward for completion in self.completions} - {None}) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What a report is made of; everything but the recipe may still be missing.
+
+    Attributes:
+        name: the run's name.
+        recipe_text, recipe: config.toml as text and parsed.
+        info: run.json.
+        metrics: metric name -> (steps, values), steps ascending.
+        groups, groups_logged: the logged groups held here, and how many there are in the file.
+        evaluations: name -> evaluation.
+    """
+
+    name: str
+    recipe_text: str
+    recipe: Mapping[str, Any]
+    info: Mapping[str, Any]
+    metrics: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
+    groups: tuple[LoggedGroup, ...]
+    groups_logged: int
+    evaluations: Mapping[str, Evaluation]
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was logged; 0 before the first."""
+        return max((steps[-1] for steps, _ in self.metrics.values() if steps), default=0)
+
+
+def load_run(folder: Path) -> RunData:
+    """Return everything a report needs of a run folder.
+
+    Raises: UserError in one line if this is no run folder or one of its files is corrupt; a last line that was cut
+    while it was written is passed over.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
+    recipe_text, recipe = _recipe(folder / "config.toml")
+    info = read_json_object(folder / "run.json") if (folder / "run.json").exists() else {}
+    groups, logged = _groups(folder / "rollouts.jsonl")
+    name = info.get("name")
+    return RunData(
+        name=name if isinstance(name, str) and name else folder.resolve().name,
+        recipe_text=recipe_text,
+        recipe=recipe,
+        info=info,
+        metrics=_metrics(folder / "metrics.jsonl"),
+        groups=groups,
+        groups_logged=logged,
+        evaluations={name: read_evaluation(folder, name) for name in evaluation_names(folder)},
+    )
+
+
+def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_bytes().decode()
+        return text, tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: there is none, so {path.parent} is no run folder; give one that mathgrpo train made"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # bad UTF-8 or bad TOML
+        raise UserError(f"{path}: not TOML ({first_line(error)})") from error
+
+
+def _metrics(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Return each metric as steps and values. A resumed run repeats steps: the later line counts."""
+    if not path.exists():
+        return {}
+    rows: dict[int, dict[str, Any]] = {}
+    for line, row in read_json_lines(path, forgive_cut_end=True):
+        step = row.get("step")
+        if not isinstance(step, int):
+            raise UserError(f"{path}:{line}: step={step!r} is not a whole number; every line needs one")
+        rows[step] = row
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for step in sorted(rows):
+        for name, value in rows[step].items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                steps, values = columns.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(float(value))
+    return {name: (tuple(steps), tuple(values)) for name, (steps, values) in columns.items()}
+
+
+def _groups(path: Path) -> tuple[tuple[LoggedGroup, ...], int]:
+    """Return groups of evenly spread steps, in step order, and how many groups were logged."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if not path.exists():
+        return (), 0
+    # Two passes: a long run's rollouts do not fit in memory, its line numbers do. Resumed runs repeat steps: last wins.
+    lines: dict[tuple[int, str], int] = {}
+    for line, row in read_json_lines(path, forgive_cut_end=True):
+        if not isinstance(row.get("step"), int):
+            raise UserError(f"{path}:{line}: step={row.get('step')!r} is not a whole number; every line needs one")
+        lines[row["step"], str(row.get("problem_id"))] = line
+    steps, numbers = [step for step, _ in lines], list(lines.values())
+    wanted = {numbers[i] for i in spread_groups(steps, MOST_GROUPS)}
+    group_type, groups = TypeAdapter(LoggedGroup), []
+    for line, row in read_json_lines(path, forgive_cut_end=True):
+        if line in wanted:
+            try:
+                groups.append(group_type.validate_python(row))
+            except ValidationError as error:
+                reason = validation_reason(error)
+                raise UserError(f"{path}:{line}: not a group of completions ({reason})") from error
+    return tuple(sorted(groups, key=lambda group: group.step)), len(lines)
+
+
+def spread_groups(steps: Sequence[int], most: int) -> list[int]:
+    """Return the places of at most `most` groups, ascending, that show the whole run.
+
+    steps: the step of each group. All if there is room; else the first PER_STEP groups of every step, and of the steps
+    the first, the last and as many as there is room for evenly between. At least one group stays.
+
+    Example:
+        >>> spread_groups([1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 6)
+        [0, 1, 4, 5, 8, 9]
+    """
+    if len(steps) <= most:
+        return list(range(len(steps)))
+    places: dict[int, list[int]] = {}
+    for place, step in enumerate(steps):
+        places.setdefault(step, []).append(place)
+    per_step = min(PER_STEP, most, max(len(same) for same in places.values()))
+    distinct = sorted(places)
+    keep = max(min(most // per_step, len(distinct)), 1)
+    chosen = [distinct[round(i * (len(distinct) - 1) / (keep - 1))] for i in range(keep)] if keep > 1 else distinct[-1:]
+    return sorted(place for step in chosen for place in places[step][:per_step])

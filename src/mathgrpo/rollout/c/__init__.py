@@ -1,0 +1,6 @@
+"""The compiled CPU decoder's C sources, and how they become a loaded library."""
+
+from mathgrpo.rollout.c.build_kernels import KernelError
+from mathgrpo.rollout.c.library import Kernels, load_kernels
+
+__all__ = ["KernelError", "Kernels", "load_kernels"]

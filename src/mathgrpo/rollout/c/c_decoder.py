@@ -1,0 +1,163 @@
+"""Decoding on the CPU in compiled C: one call runs many steps, from the last tokens to the next sampled ones.
+
+Serves the models of the fused decoder, in float32, and in bfloat16 where the CPU multiplies it. A row's result is
+the same bits in every batch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.models import Policy
+from mathgrpo.rollout.c import KernelError, Kernels, load_kernels
+from mathgrpo.rollout.c.c_weights import PackedModel
+from mathgrpo.rollout.decoder import frozen_positions
+from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
+from mathgrpo.types import Sampling
+
+
+def why_not_compiled(policy: Policy) -> str:
+    """Return why the compiled decoder does not serve a policy here, or "" when it does; compiles it when it must."""
+    obstacle = why_not_fused(policy.causal_lm)
+    if obstacle:
+        return obstacle
+    if policy.device != "cpu":
+        return f"the policy is on {policy.device}"
+    if policy.compute_dtype not in (torch.float32, torch.bfloat16):
+        return f"it does not compute in {policy.compute_dtype}"
+    body = policy.causal_lm.model
+    if body.embed_tokens.weight.dtype != torch.float32:
+        return f"the weights are {body.embed_tokens.weight.dtype}"
+    config = policy.causal_lm.config
+    if config.hidden_size % 2 or config.intermediate_size % 2 or body.layers[0].self_attn.head_dim % 2:
+        return "a width is odd"
+    try:
+        load_kernels(policy.compute_dtype)
+    except KernelError as error:
+        return str(error)
+    return ""
+
+
+class CompiledDecoder:
+    """A `Decoder` for the policies `why_not_compiled` lets pass.
+
+    frozen: the weights no longer change, so they are packed once, not anew for each session.
+    """
+
+    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
+        self._policy, self._frozen = policy, frozen
+        self._packed: PackedModel | None = None
+        self._kernels = load_kernels(policy.compute_dtype)
+        self.name = f"compiled decoder ({self._kernels.cpu}, {str(policy.compute_dtype).removeprefix('torch.')})"
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Return inference mode; precision is explicit in the packed weights."""
+        return torch.inference_mode()
+
+    def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> CompiledSession:
+        """Return an empty session on the weights as they are now."""
+        longest = max(len(ids) for ids in prompts) + max_new_tokens
+        return CompiledSession(self._kernels, self._model(longest), prompts, max_rows=max_rows, longest=longest)
+
+    def _model(self, num_positions: int) -> PackedModel:
+        if not self._frozen:
+            return PackedModel(self._policy.causal_lm, self._kernels, num_positions)
+        if self._packed is None or self._packed.num_positions < num_positions:
+            self._packed = PackedModel(self._policy.causal_lm, self._kernels, frozen_positions(num_positions))
+        return self._packed
+
+
+class CompiledSession:
+    """A `SamplingSession` of the compiled decoder."""
+
+    def __init__(
+        self, kernels: Kernels, model: PackedModel, prompts: Sequence[Sequence[int]], *, max_rows: int, longest: int
+    ) -> None:
+        self._library, self._model, self._prompts = kernels.library, model, prompts
+        self._num_rows = 0
+        self._session = self._library.mg_open(
+            model.pointer, len(prompts), max_rows, longest, max(1, torch.get_num_threads())
+        )
+        if not self._session:
+            raise MemoryError("no memory for a decoding session")
+        weakref.finalize(self, self._library.mg_close, self._session)
+
+    def prefill(self, prompts: Sequence[int]) -> Tensor:
+        """Compute these prompts once; return their next-token logits, float32[n, V]."""
+        lengths = _array([len(self._prompts[p]) for p in prompts])
+        ids = _array([token for p in prompts for token in self._prompts[p]])
+        logits = torch.empty(len(prompts), self._model.vocab)
+        _checked(
+            self._library.mg_prefill(self._session, len(prompts), _array(prompts), lengths, ids, logits.data_ptr())
+        )
+        return logits
+
+    def admit(self, prompts: Sequence[int]) -> None:
+        """Append rows that read these prompts."""
+        self._num_rows += len(prompts)
+        self._library.mg_admit(self._session, len(prompts), _array(prompts))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to every row; return next-token logits, float32[R, V]."""
+        logits = torch.empty(self._num_rows, self._model.vocab)
+        tokens = tokens.contiguous()
+        _checked(self._library.mg_step(self._session, tokens.data_ptr(), logits.data_ptr()))
+        return logits
+
+    def samples(self, sampling: Sampling) -> bool:
+        """Whether `advance` can draw so: it knows temperature, not the truncations."""
+        return sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.min_p == 0.0
+
+    def advance(
+        self, tokens: Tensor, keys: Tensor, ages: Tensor, *, steps: int, ends: Tensor, sampling: Sampling
+    ) -> tuple[Tensor, Tensor]:
+        """Append each row's token and sample the next, up to `steps` times, until a row has sampled an end.
+
+        Shapes: tokens, keys, ages int64[R], ends int64[E] -> ids int64[R, n], logprobs float32[R, n], n <= steps.
+        """
+        rows = self._num_rows
+        ids = torch.empty(rows, steps, dtype=torch.int64)
+        logprobs = torch.empty(rows, steps)
+        last, keys, ages = tokens.clone(), keys.contiguous(), ages.contiguous()
+        made = _checked(
+            self._library.mg_advance(
+                self._session,
+                last.data_ptr(),
+                keys.data_ptr(),
+                ages.data_ptr(),
+                steps,
+                sampling.temperature,
+                ends.data_ptr(),
+                len(ends),
+                ids.data_ptr(),
+                logprobs.data_ptr(),
+                steps,
+            )
+        )
+        return ids[:, :made], logprobs[:, :made]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave only these rows, in this order."""
+        self._num_rows = len(rows)
+        self._library.mg_keep(self._session, len(rows), _array(rows))
+
+    def release(self, prompt: int) -> None:
+        """Say that no further row will read this prompt."""
+        self._library.mg_release(self._session, prompt)
+
+
+def _array(values: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise MemoryError("no memory for the keys and values of a rollout")
+    return result

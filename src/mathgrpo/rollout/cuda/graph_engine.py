@@ -1,0 +1,126 @@
+"""The graph engine: decodes whole batches on the device, step after step, without asking the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.models import Policy
+from mathgrpo.models.policy import resting
+from mathgrpo.rollout.context import check_context
+from mathgrpo.rollout.cuda.buckets import BUCKETS, reach_of
+from mathgrpo.rollout.cuda.decode_step import decode_step
+from mathgrpo.rollout.cuda.gpu_weights import ComputeWeights
+from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
+from mathgrpo.rollout.cuda.graphs import StepGraphs
+from mathgrpo.rollout.cuda.kernels import Kernels, Reach
+from mathgrpo.rollout.cuda.places import PlaceTable
+from mathgrpo.rollout.cuda.pool import TokenPool
+from mathgrpo.rollout.cuda.prefill import prefill
+from mathgrpo.rollout.noise import row_keys
+from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
+
+
+class GraphEngine:
+    """An `Engine` for the models `why_not_fused` lets pass; memory and graphs live as long as the engine.
+
+    graphs=False runs the same steps eagerly, on any device.
+    """
+
+    name = "native"
+
+    def __init__(
+        self, policy: Policy, kernels: Kernels, *, max_rows: int = 0, graphs: bool = True, reason: str = ""
+    ) -> None:
+        model, device = policy.causal_lm, torch.device(policy.device)
+        self._policy, self._kernels, self._max_rows = policy, kernels, max_rows
+        self.reason = reason
+        self._device_context: AbstractContextManager[Any] = (
+            torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        )
+        with torch.inference_mode(), self._device_context:
+            self._weights = ComputeWeights(model, policy.compute_dtype)
+            fused = self._weights.fused
+            self._pool = TokenPool(len(fused.layers), fused.num_kv_heads, fused.head_dim, fused.dtype, device)
+            self._table = PlaceTable(policy.eos_ids, device)
+            self._graphs = StepGraphs(enabled=graphs)
+
+    @property
+    def num_captured(self) -> int:
+        """How many step shapes have been captured."""
+        return self._graphs.num_captured
+
+    @property
+    def capture_error(self) -> str:
+        """Why a step could not be captured, or "": then steps run eagerly, with the same results."""
+        return self._graphs.error
+
+    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
+        """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
+        if not prompts:
+            return []
+        check_context(self._policy, prompts, sampling)
+        unplanned = without_cudnn_attention(self._policy.device)
+        with resting(self._policy.model), torch.inference_mode(), self._device_context, unplanned:
+            job = self._prepare(prompts, group_size, sampling)
+            share = self._weights.fused.num_heads // self._weights.fused.num_kv_heads
+            tile_rows = self._kernels.tile_rows(share)
+            Rollout(job, self._device(prompts, sampling), self._table, self._pool.ranges, tile_rows).run()
+            completions = self._completions(len(job.keys), job.limit)
+        return [completions[i : i + group_size] for i in range(0, len(completions), group_size)]
+
+    def _prepare(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> Job:
+        """Bring weights, memory and output up to date; graphs go when an address changed."""
+        lengths = [len(prompt.ids) for prompt in prompts]
+        limit, num_rows = sampling.max_new_tokens, len(prompts) * group_size
+        slots = min(self._max_rows or num_rows, num_rows, BUCKETS[-1])
+        moved = (
+            self._weights.refresh(self._policy.causal_lm, max(lengths) + limit),
+            self._pool.reserve(slots * limit + sum(sorted(lengths)[-slots:]), at_least=max(lengths) + limit),
+            self._table.reserve(num_rows * limit, limit),
+        )
+        if any(moved):
+            self._graphs.forget()
+        samples = [g for _ in prompts for g in range(group_size)]
+        keys = row_keys(sampling.seed, [p.key for p in prompts for _ in range(group_size)], samples).tolist()
+        return Job(lengths, keys, group_size, limit, slots)
+
+    def _device(self, prompts: Sequence[Prompt], sampling: Sampling) -> Device:
+        model, pool, kernels, table = self._weights.fused, self._pool, self._kernels, self._table
+        shape_of_sampling = replace(sampling, seed=0, max_new_tokens=1)
+        prompt_reach = reach_of(max(len(prompt.ids) for prompt in prompts))
+
+        def step(num_places: int, num_columns: int) -> None:
+            reach = Reach(prompt_reach, reach_of(num_columns)) if kernels.fixed_reach else Reach(0, 0)
+
+            def run() -> None:  # called when the step is met or captured, not when it is replayed
+                decode_step(model, kernels, pool, table.view(num_places), reach, sampling)
+
+            self._graphs.run((num_places, reach, shape_of_sampling), run)
+
+        def sample(logits: Tensor, rows: Tensor, who: Tensor) -> None:
+            kernels.sample(logits, rows, table.view(BUCKETS[-1]), who, sampling)
+
+        def fill(numbers: Sequence[int], starts: Sequence[int]) -> Tensor:
+            return prefill(model, pool, [prompts[i].ids for i in numbers], starts)
+
+        return Device(prefill=fill, sample=sample, step=step)
+
+    def _completions(self, num_rows: int, limit: int) -> list[Completion]:
+        """Return what was sampled, in row order; a completion is everything up to its first end token."""
+        places = self._table.view(1)
+        ids = places.ids[1 : 1 + num_rows * limit].view(num_rows, limit)
+        logprobs = places.logprobs[1 : 1 + num_rows * limit].view(num_rows, limit)
+        ends = (ids[:, :, None] == places.eos).any(2)
+        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, limit).tolist()
+        reasons: list[FinishReason] = ["eos" if over else "length" for over in ends.any(1).tolist()]
+        return [
+            Completion(tuple(row_ids[:n].tolist()), tuple(row_logprobs[:n].tolist()), reason)
+            for row_ids, row_logprobs, n, reason in zip(ids.cpu(), logprobs.cpu(), lengths, reasons, strict=True)
+        ]

@@ -1,0 +1,1 @@
+"""Rollout through transformers' own forward pass."""

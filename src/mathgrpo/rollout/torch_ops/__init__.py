@@ -1,0 +1,1 @@
+"""Rollout of the fast family in torch operations."""

@@ -1,0 +1,176 @@
+"""Decoding Qwen2 / Qwen3 / Llama models with few, large operations, each prompt's keys and values held once.
+
+A step of a small model is a chain of tiny operations: what costs is how many there are and how often the same
+memory is read. So projections are fused, and attention runs in two parts that share one softmax: all rows of a
+group against their common prompt (one matrix product a prompt), each row against its own completion.
+
+Shapes: R rows, P prompts in use, G rows of a prompt at most, KV key-value heads, E query heads for each of them,
+D head_dim, L prompt length, T completion length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mathgrpo.models import Policy
+from mathgrpo.rollout.decoder import frozen_positions
+from mathgrpo.rollout.length_batches import batches_by_length, in_order
+from mathgrpo.rollout.torch_ops.torch_memory import RowMemory
+from mathgrpo.rollout.torch_ops.torch_weights import FusedLayer, FusedModel, fuse
+
+_PREFILL_TOKENS = 8192
+"""Padded prompt tokens computed at once: bounds the memory of activations."""
+
+
+class FusedDecoder:
+    """A `Decoder` for the models `why_not_fused` lets pass.
+
+    frozen: the weights no longer change, so they are fused once, not anew for each session.
+    """
+
+    name = "fused decoder"
+
+    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
+        self._policy, self._frozen = policy, frozen
+        self._fused: FusedModel | None = None
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Return inference mode; precision is explicit in the fused weights."""
+        return torch.inference_mode()
+
+    def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> FusedSession:
+        """Return an empty session on the weights as they are now."""
+        longest = max(len(ids) for ids in prompts) + max_new_tokens
+        return FusedSession(self._model(longest), prompts, max_new_tokens=max_new_tokens, max_rows=max_rows)
+
+    def _model(self, num_positions: int) -> FusedModel:
+        model, dtype = self._policy.causal_lm, self._policy.compute_dtype
+        if not self._frozen:
+            return fuse(model, dtype, num_positions)
+        if self._fused is None or len(self._fused.cos) < num_positions:
+            self._fused = fuse(model, dtype, frozen_positions(num_positions))
+        return self._fused
+
+
+class FusedSession:
+    """A `Session` of the fused decoder."""
+
+    def __init__(
+        self, model: FusedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._memory = RowMemory(
+            num_layers=len(model.layers),
+            num_heads=model.num_heads,
+            num_kv_heads=model.num_kv_heads,
+            head_dim=model.head_dim,
+            dtype=model.dtype,
+            device=model.embedding.device,
+            max_rows=max_rows,
+            max_prompt=max(len(ids) for ids in prompts),
+            max_new_tokens=max_new_tokens,
+        )
+
+    def prefill(self, prompts: Sequence[int]) -> Tensor:
+        """Compute these prompts once, in batches of similar length; return next-token logits, float32[n, V]."""
+        batches = batches_by_length([len(self._prompts[p]) for p in prompts], _PREFILL_TOKENS)
+        return in_order([self._prefill_batch([prompts[i] for i in batch]) for batch in batches], batches)
+
+    def _prefill_batch(self, prompts: list[int]) -> Tensor:
+        """Run right-padded prompts: under a causal mask, padding behind a prompt cannot be seen by it."""
+        model, device = self._model, self._model.embedding.device
+        sequences = [self._prompts[i] for i in prompts]
+        lengths = [len(ids) for ids in sequences]
+        width = max(lengths)
+        ids = torch.tensor([[*ids, *([0] * (width - len(ids)))] for ids in sequences], device=device)
+        slots = self._memory.new_prompts(prompts, lengths)
+        x = F.embedding(ids.flatten(), model.embedding)
+        cos, sin = (table[:width].repeat(len(prompts), 1, 1) for table in (model.cos, model.sin))
+        for index, layer in enumerate(model.layers):
+            q, k, v = _project(model, layer, x, cos, sin)
+            q, k, v = (t.view(len(prompts), width, -1, model.head_dim).transpose(1, 2) for t in (q, k, v))
+            self._memory.write_prompts(index, slots, k, v)
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            x = _finish(model, layer, x, attended.transpose(1, 2).reshape(len(x), -1))
+        last = torch.tensor([i * width + n - 1 for i, n in enumerate(lengths)], device=device)
+        return _logits(model, x.index_select(0, last)).float()
+
+    def admit(self, prompts: Sequence[int]) -> None:
+        """Append rows that read these prompts."""
+        self._memory.admit(prompts)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to every row; return next-token logits, [R, V]."""
+        model, memory = self._model, self._memory
+        positions = memory.begin_step()
+        x = F.embedding(tokens, model.embedding)
+        cos, sin = model.cos.index_select(0, positions), model.sin.index_select(0, positions)
+        for index, layer in enumerate(model.layers):
+            q, k, v = _project(model, layer, x, cos, sin)
+            memory.write_step(index, k, v)
+            x = _finish(model, layer, x, memory.attend(index, q))
+        memory.end_step()
+        return _logits(model, x)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leave only these rows, in this order."""
+        self._memory.keep(rows)
+
+    def release(self, prompt: int) -> None:
+        """Say that no further row will read this prompt."""
+        self._memory.release(prompt)
+
+
+def _project(
+    model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of N tokens."""
+    h = F.rms_norm(x, x.shape[-1:], layer.input_norm, model.eps).to(model.dtype)
+    return rotated(F.linear(h, *layer.qkv), layer.head_norm, model, cos, sin)
+
+
+def rotated(
+    qkv: Tensor, head_norm: Tensor | None, model: FusedModel, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of a fused projection [N, (H + 2 KV) D]."""
+    heads, kv_heads, dim = model.num_heads, model.num_kv_heads, model.head_dim
+    parts = qkv.view(len(qkv), heads + 2 * kv_heads, dim)
+    qk, v = parts[:, : heads + kv_heads], parts[:, heads + kv_heads :]
+    if head_norm is not None:
+        qk = F.rms_norm(qk, (dim,), None, model.eps) * head_norm
+    half = dim // 2
+    swapped = torch.cat((qk[..., half:], qk[..., :half]), dim=-1)
+    turned = (qk * cos).addcmul_(swapped, sin).to(model.dtype)
+    return turned[:, :heads], turned[:, heads:], v
+
+
+def _finish(model: FusedModel, layer: FusedLayer, x: Tensor, attended: Tensor) -> Tensor:
+    """Return the block's output from its input, which it may overwrite, and its attention output.
+
+    The residual keeps the embedding's precision, as in the model under autocast.
+    """
+    x = _add_linear(x, attended, layer.output)
+    h = F.rms_norm(x, x.shape[-1:], layer.mlp_norm, model.eps).to(model.dtype)
+    gate, up = F.linear(h, *layer.gate_up).chunk(2, dim=-1)
+    return _add_linear(x, F.silu(gate).mul_(up), layer.down)
+
+
+def _add_linear(x: Tensor, inputs: Tensor, matrix: tuple[Tensor, Tensor | None]) -> Tensor:
+    """Return x + inputs W^T + b; x itself takes the sum where the precisions agree (it is the caller's own)."""
+    weight, bias = matrix
+    if x.dtype != weight.dtype:
+        return x + F.linear(inputs, weight, bias)
+    x = x.addmm_(inputs, weight.t())
+    return x if bias is None else x.add_(bias)
+
+
+def _logits(model: FusedModel, x: Tensor) -> Tensor:
+    h = F.rms_norm(x, x.shape[-1:], model.norm, model.eps).to(model.dtype)
+    return F.linear(h, *model.head)

@@ -1,0 +1,110 @@
+"""The policy's weights as vLLM takes them: adapters merged, in the compute precision, under their checkpoint names."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mathgrpo.errors import UserError
+from mathgrpo.models import Policy
+from mathgrpo.models.quantized import is_linear4bit
+from mathgrpo.rollout.torch_ops.torch_weights import effective_weight
+from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def served_weights(policy: Policy) -> dict[str, Tensor]:
+    """Return every weight by its name in a checkpoint, on the CPU, floats in the compute precision.
+
+    Adapters are merged into copies, in the precision of their masters, never into the model. A tensor that two names
+    share is given once.
+    Raises: UserError for an adapter or a quantisation that cannot be written as plain weights.
+    """
+    weights: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    inside: tuple[str, ...] = ()
+    with torch.no_grad():
+        for name, module in policy.causal_lm.named_modules():
+            if inside and name.startswith(inside):
+                continue
+            base = getattr(module, "base_layer", module)
+            if base is not module or is_linear4bit(module):
+                inside += (f"{name}.",)
+                _require_plain(name, module, base)
+                weights[f"{name}.weight"] = effective_weight(module)
+                if base.bias is not None:
+                    weights[f"{name}.bias"] = base.bias
+                continue
+            for part, parameter in module.named_parameters(recurse=False):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    weights[f"{name}.{part}" if name else part] = parameter
+        dtype = policy.compute_dtype
+        return {name: _on_cpu(weight, dtype) for name, weight in sorted(weights.items())}
+
+
+def _on_cpu(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.detach().to(dtype if weight.is_floating_point() else weight.dtype).cpu().contiguous()
+
+
+def _require_plain(name: str, module: Any, base: Any) -> None:
+    """Raise UserError unless the layer is x W^T + b for a W that can be written down."""
+    unusual = any(getattr(module, "lora_variant", {}).values()) or any(getattr(module, "lora_bias", {}).values())
+    weight = getattr(base, "weight", None)
+    readable = weight is not None and (weight.is_floating_point() or is_linear4bit(base))
+    if unusual or not readable or not (base is module or hasattr(module, "lora_A")):
+        raise UserError(
+            f"rollout.engine=vllm: {name} ({type(module).__name__} around {type(base).__name__}) cannot be written as "
+            'plain weights, which vLLM needs; use plain LoRA, or rollout.engine="auto"'
+        )
+
+
+def plain_config(policy: Policy) -> Any:
+    """Return a copy of the model's config that says nothing of quantisation, since the weights are written out."""
+    config = copy.deepcopy(policy.causal_lm.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
+
+
+def write_weights(weights: dict[str, Tensor], path: Path) -> str:
+    """Write the weights as one safetensors file and return their digest, taken from memory and not from the file.
+
+    Raises: UserError when the folder is full or cannot be written.
+    """
+    digest = weights_digest(sorted(weights.items()))
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except Exception as error:  # safetensors raises its own class for a full disk
+        size = sum(weight.numel() * weight.element_size() for weight in weights.values())
+        raise UserError(
+            f"rollout.vllm.exchange={path.parent}: {size / 1e9:.2g} GB of weights cannot be written there ({error}); "
+            "name a folder with more room"
+        ) from error
+    return digest
+
+
+def write_model_folder(policy: Policy, weights: dict[str, Tensor], folder: Path) -> str:
+    """Write a folder that vLLM can load: config, tokenizer and weights; return the weights' digest."""
+    plain_config(policy).save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    return write_weights(weights, folder / "model.safetensors")
+
+
+def fingerprint(policy: Policy) -> tuple[int, ...]:
+    """Return numbers that change when a weight does: the sum of each tensor's bits, and which adapters are on.
+
+    It reads every weight once, on its device, and is taken before every rollout: whoever changed the weights, and by
+    whatever kernel, cannot be overlooked.
+    """
+    parameters = [parameter.detach() for parameter in policy.model.parameters()]
+    sums = [parameter.view(_BITS[parameter.element_size()]).sum(dtype=torch.int64) for parameter in parameters]
+    layers = [module for module in policy.model.modules() if hasattr(module, "lora_A")]
+    switches = [int(layer.disable_adapters) for layer in layers]
+    return (*torch.stack(sums).tolist(), *switches)

@@ -1,0 +1,202 @@
+"""The engine on a running vLLM: weights pushed when they changed, verified, then sampled from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from mathgrpo.config.recipe import VllmSection
+from mathgrpo.errors import UserError
+from mathgrpo.models import Policy
+from mathgrpo.rollout.context import check_context
+from mathgrpo.rollout.scheduler import completion_until_end
+from mathgrpo.rollout.vllm.backend import Backend, Request, ServerLost
+from mathgrpo.rollout.vllm.logprob_probe import (
+    Difference,
+    difference,
+    plain_logprobs,
+    tolerance,
+    trial_ids,
+    trial_limit,
+    trial_model,
+)
+from mathgrpo.rollout.vllm.pushed_weights import fingerprint, served_weights, write_weights
+from mathgrpo.types import Completion, Prompt, Sampling
+
+_PROBE_TOKENS = 128
+"""Longest probe: the first prompt of a rollout, cut there."""
+
+
+Scratch = tempfile.TemporaryDirectory[str]
+
+
+class VllmEngine:
+    """An `Engine` whose weights are a copy in vLLM.
+
+    Before a rollout the policy's fingerprint is compared with that of the weights pushed last; where it differs they
+    are pushed again, and no completion is drawn before vLLM has said which bytes it took and has given a prompt the
+    log-probabilities that the policy gives it.
+
+    Attributes:
+        metrics: of the last generate call: vllm/push_seconds, vllm/pushed, vllm/probe_difference/mean and /max.
+    """
+
+    name = "vllm"
+
+    def __init__(self, policy: Policy, backend: Backend, section: VllmSection, scratch: Scratch):
+        self._policy, self._backend, self._section, self._scratch = policy, backend, section, scratch
+        self._pushed: tuple[int, ...] | None = None
+        self._asleep = False
+        self.reason = f"{backend.where}; weights are pushed through {scratch.name} and verified before every rollout"
+        self.metrics: dict[str, float] = {}
+
+    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
+        """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i].
+
+        Raises: UserError when vLLM dies a second time, refuses, or does not compute what the policy does.
+        """
+        if not prompts:
+            return []
+        check_context(self._policy, prompts, sampling)
+        while True:
+            try:
+                return self._generate(prompts, group_size, sampling)
+            except ServerLost as lost:
+                self._restart(lost)
+
+    def trial(self) -> Difference:
+        """Push weights that nobody trained, and return how far vLLM's log-probabilities are from theirs.
+
+        A push that leaves one matrix behind cannot be seen after a small optimizer step, but here every matrix moves.
+        Raises: UserError when they are further apart than rounding explains.
+        """
+        weights, model = trial_model(self._policy, served_weights(self._policy))
+        try:
+            self._push(weights)
+            ids = trial_ids(self._policy)
+            limit = self._section.probe_tolerance or trial_limit(self._policy, model, ids)
+            found = self._compare(ids, model, limit, "a trial of new weights")
+        except ServerLost as lost:
+            raise UserError(f"rollout.engine=vllm: it was lost in its trial ({lost}): {self._words()}") from lost
+        return found
+
+    def make_room(self) -> None:
+        """Give the device's memory back until the next rollout, where rollout.vllm.sleep asks for it."""
+        if self._section.sleep and not self._asleep:
+            self._backend.sleep()
+            self._asleep = True
+
+    def keep_log(self, path: Path) -> None:
+        """Write vLLM's log to this file from now on."""
+        self._backend.keep_log(str(path))
+
+    def close(self) -> None:
+        """End what was started, and take the weights out of the exchange folder."""
+        self._backend.close()
+        self._scratch.cleanup()
+
+    def _generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
+        if self._asleep:
+            self._backend.wake()
+            self._asleep = False
+        self._synchronise(prompts[0].ids[:_PROBE_TOKENS])
+        count = group_size if sampling.temperature > 0.0 else 1  # greedy completions of a prompt are all the same
+        requests = [
+            Request(prompt.ids, count, _seed(sampling.seed, prompt.key), self._policy.eos_ids, sampling)
+            for prompt in prompts
+        ]
+        ends = set(self._policy.eos_ids)
+        drawn = [
+            [completion_until_end(row.ids, row.logprobs, ends) for row in rows]
+            for rows in self._backend.sample(requests)
+        ]
+        return [rows if len(rows) == group_size else rows * group_size for rows in drawn]
+
+    def _synchronise(self, probe: Sequence[int]) -> None:
+        """Push the weights if they are others than vLLM has, and verify."""
+        self.metrics = {"vllm/pushed": 0.0, "vllm/push_seconds": 0.0}
+        now = fingerprint(self._policy)
+        if now == self._pushed:
+            return
+        started = time.perf_counter()
+        self._pushed = None
+        self._push(served_weights(self._policy))
+        limit = self._section.probe_tolerance or tolerance(self._policy.compute_dtype)
+        found = self._compare(probe, self._policy.causal_lm, limit, "the pushed weights")
+        self._pushed = now
+        self.metrics = {
+            "vllm/pushed": 1.0, "vllm/push_seconds": time.perf_counter() - started,
+            "vllm/probe_difference/mean": found.mean, "vllm/probe_difference/max": found.largest,
+        }  # fmt: skip
+
+    def _push(self, weights: dict[str, Tensor]) -> None:
+        """Hand the weights over in a file, and see that every worker took these bytes and no others."""
+        folder = Path(self._scratch.name) / "model"
+        folder.mkdir(exist_ok=True)
+        fresh = folder / "model.safetensors.new"
+        digest = write_weights(weights, fresh)
+        path = folder / "model.safetensors"
+        fresh.replace(path)  # a server that is started again loads these
+        for worker, answer in enumerate(self._backend.call("mathgrpo_load", str(path))):
+            if not isinstance(answer, dict) or answer.get("digest") != digest:
+                raise UserError(
+                    f"rollout.engine=vllm: worker {worker} took other weights than were pushed ({answer}; "
+                    f"{len(weights)} tensors with digest {digest[:16]} were written to {path}); is the folder shared?"
+                )
+        self._backend.forget_prefixes()
+
+    def _compare(self, ids: Sequence[int], model: object, limit: float, what: str) -> Difference:
+        """Return how far vLLM's log-probabilities of a prompt are from a model's.
+
+        Raises: UserError when further than rounding explains.
+        """
+        if len(ids) < 2:
+            return Difference(0.0, 0.0)
+        found = difference(self._backend.prompt_logprobs(ids), plain_logprobs(self._policy, model, ids))
+        if not found.mean <= limit:
+            raise UserError(
+                f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
+                f"are {found.mean:.2g} off on average, {found.largest:.2g} at most, so it does not compute what the "
+                'policy does; use rollout.engine="auto" for this model'
+            )
+        return found
+
+    def _restart(self, lost: ServerLost) -> None:
+        """Bring vLLM back, once.
+
+        Raises: UserError with the end of its log when it is not ours to start, or died before.
+        """
+        words, self._pushed, self._asleep = self._words(), None, False
+        if not self._backend.restart():
+            raise UserError(f"rollout.engine=vllm: {self._backend.where} was lost ({lost}): {words}") from lost
+
+    def _words(self) -> str:
+        return self._backend.last_words() or "it keeps no log here"
+
+
+def _seed(seed: int, key: int) -> int:
+    """Return the seed of a prompt's noise, 63 bits; vLLM adds the sample's number to it."""
+    mixed = hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest()
+    return int.from_bytes(mixed, "little") >> 1
+
+
+def exchange_folder(section: VllmSection) -> Scratch:
+    """Return a new folder for weights below rollout.vllm.exchange, in memory where the machine has such a place.
+
+    Raises: UserError when it cannot be made.
+    """
+    shared = Path("/dev/shm")
+    place = section.exchange or (str(shared) if os.access(shared, os.W_OK) else tempfile.gettempdir())
+    try:
+        return tempfile.TemporaryDirectory(prefix="mathgrpo-vllm-", dir=place)
+    except OSError as error:
+        raise UserError(
+            f"rollout.vllm.exchange={place}: no folder can be made there ({error.strerror}); name one that can be "
+            "written, here and where vLLM runs"
+        ) from error

@@ -1,0 +1,1 @@
+"""What a run writes and shows: folder, record, checkpoint, metrics, display, trackers."""

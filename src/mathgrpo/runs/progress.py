@@ -1,0 +1,196 @@
+"""What a run shows while it goes on: a live display in a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from mathgrpo.runs.live import live_view
+from mathgrpo.runs.speedometer import speed_line
+from mathgrpo.text import duration, printable
+
+RECENT_STEPS = 20
+"""Steps whose mean duration says how long the rest takes."""
+SPEED_EVERY = 10
+"""Steps between two lines about speed in plain text; the first comes after the first step."""
+LINE_WIDTH = 80
+"""Width of a line at most."""
+PARTS = {
+    "reward": ("reward {:.3f}", 1.0),
+    "accuracy": ("correct {:.0f} %", 100.0),
+    "completions/mean_length": ("length {:.0f}", 1.0),
+    "tokens_per_s": ("{:,.0f} tok/s", 1.0),
+    "mfu/step": ("MFU {:.0f} %", 100.0),
+    "time/step": ("{:.1f} s", 1.0),
+}
+"""Metric -> its words in a step's line, and a factor."""
+LEAST_TELLING = ("completions/mean_length", "time/step", "left")
+
+
+class Pace:
+    """How long a run still takes, from the steps and the evaluation it has seen."""
+
+    def __init__(self) -> None:
+        self._durations: list[float] = []
+        self._evaluation_s = 0.0
+
+    def step(self, seconds: float) -> None:
+        """Note how long a step took."""
+        self._durations = [*self._durations, seconds][-RECENT_STEPS:]
+
+    def evaluation(self, seconds: float) -> None:
+        """Note how long an evaluation took."""
+        self._evaluation_s = seconds
+
+    def seconds_left(self, steps_left: int, evaluations_left: int) -> float | None:
+        """Return the seconds until the end, None before the first step."""
+        if not self._durations:
+            return None
+        return steps_left * sum(self._durations) / len(self._durations) + evaluations_left * self._evaluation_s
+
+
+class Progress(Protocol):
+    """Where a run tells how it goes. Entered for the time of the run."""
+
+    def __enter__(self) -> Progress: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+        ...
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show what is going on now, and how far it is."""
+        ...
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Show a step that is done."""
+        ...
+
+
+class SilentProgress:
+    """Nothing at all: what every process but the main one shows."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show nothing."""
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Show nothing."""
+
+
+class TextProgress(SilentProgress):
+    """Plain lines, for files and pipes."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+        self._since_speed: list[Mapping[str, float]] = []
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(printable(text), flush=True)
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Print the name of an evaluation when it begins; the stages of a step are too short for a line each."""
+        if total and what != self._doing:
+            self.say(f"{what}: {total:,} completions")
+        self._doing = what
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Print the step's line, and now and then one about speed."""
+        self.say(step_line(metrics, steps, seconds_left))
+        self._since_speed.append(dict(metrics))
+        if metrics["step"] % SPEED_EVERY == 0 or (len(self._since_speed) == 1 and metrics["step"] == 1):
+            line = speed_line(self._since_speed)
+            self._since_speed = []
+            if line:
+                self.say(line)
+
+
+class LiveProgress:
+    """A display that stays in place at the bottom of a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False, markup=False)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._rows: list[Mapping[str, float]] = []
+        self._steps, self._seconds_left = 0, None  # type: tuple[int, float | None]
+        self._doing: tuple[str, int, int] = ("", 0, 0)
+
+    def __enter__(self) -> LiveProgress:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def say(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(printable(text), soft_wrap=True)
+
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show what is going on now."""
+        self._doing = (what, done, total)
+        self._update()
+
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Add the step to the table."""
+        self._rows.append(dict(metrics))
+        self._steps, self._seconds_left = steps, seconds_left
+        self._update()
+
+    def _update(self) -> None:
+        left = "" if self._seconds_left is None else f"{duration(self._seconds_left)} left"
+        self._live.update(live_view(self._rows, self._steps, left, self._doing))
+
+
+def make_progress() -> Progress:
+    """Return a live display when standard output is a terminal, plain lines otherwise."""
+    return LiveProgress() if sys.stdout.isatty() else TextProgress()
+
+
+def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> str:
+    """Return a step in one line of at most 80 columns; what has no room is left out, the least telling first.
+
+    Example:
+        >>> step_line({"step": 3, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.5, "time/step": 2.0,
+        ...            "mfu/step": 0.124}, 10, 14.0)
+        'step 3/10  reward 0.500  correct 25 %  1,234 tok/s  MFU 12 %  2.0 s  14 s left'
+    """
+    shown = {
+        "step": f"step {metrics['step']:.0f}/{steps}",
+        **{
+            name: pattern.format(factor * metrics[name]) for name, (pattern, factor) in PARTS.items() if name in metrics
+        },
+        **({"left": f"{duration(seconds_left)} left"} if seconds_left is not None else {}),
+    }
+    for name in LEAST_TELLING:
+        if len("  ".join(shown.values())) > LINE_WIDTH:
+            shown.pop(name, None)
+    return "  ".join(shown.values())
+
+
+def clock() -> float:
+    """Return seconds on a clock that only moves forward."""
+    return time.perf_counter()

@@ -1,0 +1,90 @@
+"""All trackers of a run together: checked before it starts, opened, fed, and dropped when they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.runs.trackers.tensorboard import TensorBoardTracker
+from mathgrpo.runs.trackers.tracker import TrackedRun, Tracker, table_rows
+from mathgrpo.runs.trackers.trackio import TrackioTracker
+from mathgrpo.runs.trackers.wandb import WandbTracker
+
+KINDS: Mapping[str, Callable[[TrackedRun], Tracker]] = {
+    "trackio": TrackioTracker,
+    "wandb": WandbTracker,
+    "tensorboard": TensorBoardTracker,
+}
+"""Name in training.trackers, which is the package's and the extra's too -> what opens the tracker."""
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Return when every tracker's package is installed.
+
+    Raises: UserError that names the extra to install.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise UserError(
+                f"training.trackers={name}: the package {name} is not installed; "
+                f"install it with: pip install 'mathgrpo[{name}]'"
+            )
+
+
+def open_trackers(names: Sequence[str], run: TrackedRun, warn: Callable[[str], None]) -> Trackers:
+    """Return the trackers of a run, opened.
+
+    warn: where to say, once for each, that a tracker failed while the run went on.
+    Raises: UserError when one cannot be opened: before step 0 that is the recipe's mistake, or the network's.
+    """
+    opened: dict[str, Tracker] = {}
+    for name in dict.fromkeys(names):
+        try:
+            opened[name] = KINDS[name](run)
+        except Exception as error:  # a tracker can fail in any way of its own
+            Trackers(opened, warn).close("failed")
+            raise UserError(
+                f"training.trackers={name}: cannot be opened ({first_line(error)}); leave it out"
+                + (", or set WANDB_MODE=offline" if name == "wandb" else "")
+            ) from error
+    return Trackers(opened, warn)
+
+
+class Trackers:
+    """The trackers of a run that work. None of them can stop it: one that fails is named once and left out."""
+
+    def __init__(self, opened: Mapping[str, Tracker], warn: Callable[[str], None]) -> None:
+        self._opened, self._warn = dict(opened), warn
+
+    def step(self, metrics: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
+        """Hand on one step: its line of metrics.jsonl and its lines of rollouts.jsonl."""
+        step = int(metrics["step"])
+        self.log(step, {name: value for name, value in metrics.items() if name != "step"})
+        rows = table_rows(lines)
+        if rows:
+            self._each(lambda tracker: tracker.completions(step, rows))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hand on numbers that belong to a step, such as an evaluation's."""
+        self._each(lambda tracker: tracker.log(step, metrics))
+
+    def evaluation(self, step: int, name: str, summary: Mapping[str, Any]) -> None:
+        """Hand on an evaluation's numbers, as heldout/<number> or templates/<number>."""
+        problem_set = "templates" if name.endswith("-templates") else "heldout"
+        numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
+        self.log(step, {f"{problem_set}/{key}": float(value) for key, value in numbers.items()})
+
+    def close(self, status: str) -> None:
+        """Close all of them."""
+        self._each(lambda tracker: tracker.close(status))
+        self._opened.clear()
+
+    def _each(self, act: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._opened.items()):
+            try:
+                act(tracker)
+            except Exception as error:  # a tracker can fail in any way of its own
+                del self._opened[name]
+                self._warn(f"note: {name} failed ({first_line(error)}); the run goes on without it")

@@ -1,0 +1,1 @@
+"""Supervised runs: the cold start, and models from scratch."""

@@ -1,0 +1,194 @@
+"""The sweep: trial after trial, each told to the study; resumable at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mathgrpo.config import Recipe, recipe_to_toml
+from mathgrpo.config.load_recipe import recipe_from_toml, require_possible
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import read_json_object, to_json, write_atomically
+from mathgrpo.runs.progress import Progress, make_progress
+from mathgrpo.sweep.one_trial import OnEvaluation, Pruned, run_trial
+from mathgrpo.sweep.space import Parameter, with_values
+from mathgrpo.sweep.study import Pruner, best, finished, next_trial, open_study
+from mathgrpo.sweep.trial_problems import trial_problems, write_problems
+from mathgrpo.training import Interrupted
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+RECIPE, SETTINGS, BEST, TRIALS = "recipe.toml", "sweep.json", "best.toml", "trials"
+EVALUATIONS = 4
+"""Evaluations of a trial on the way to its end, where the recipe names no distance between them."""
+FAILURES_AT_ONCE = 3
+"""Trials failing one after the other before any has succeeded, after which a sweep stops: it is not the values."""
+
+RunTrial = Callable[[Recipe, Progress, OnEvaluation], float]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    """What a sweep is, beside its recipe.
+
+    Attributes:
+        parameters: what varies.
+        trials: how many in all.
+        validation_size: problems that judge a trial.
+        pruner: what stops trials early.
+    """
+
+    parameters: tuple[Parameter, ...]
+    trials: int
+    validation_size: int
+    pruner: Pruner
+
+
+def create_sweep(folder: Path, recipe: Recipe, settings: SweepSettings) -> None:
+    """Make a sweep folder: recipe, problems, settings; the settings last, so that where they are the rest is whole.
+
+    Raises: UserError when the folder is in use, cannot be made, or there are too few problems.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        how = f"go on with it by --resume {folder}, or " if (folder / SETTINGS).is_file() else ""
+        raise UserError(f"--out {folder}: exists already; {how}choose another")
+    write_problems(recipe, folder, settings.validation_size)
+    write_atomically(folder / RECIPE, recipe_to_toml(recipe))
+    write_settings(folder, settings)
+
+
+def write_settings(folder: Path, settings: SweepSettings) -> None:
+    """Write a sweep's settings."""
+    data = {
+        "parameters": [parameter.to_json() for parameter in settings.parameters], "trials": settings.trials,
+        "validation_size": settings.validation_size, "pruner": settings.pruner,
+    }  # fmt: skip
+    write_atomically(folder / SETTINGS, to_json(data, indent=1) + "\n")
+
+
+def open_sweep(folder: Path) -> tuple[Recipe, SweepSettings]:
+    """Return a sweep's recipe and settings.
+
+    Raises: UserError when the folder is none of a sweep.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise UserError(f"--resume {folder}: not a sweep folder (no {SETTINGS}); give the one that the sweep named")
+    data = read_json_object(folder / SETTINGS)
+    try:
+        parameters = [each | {"choices": tuple(each["choices"])} for each in data.pop("parameters")]
+        return recipe_from_toml(Recipe, folder / RECIPE), SweepSettings(
+            parameters=tuple(Parameter(**each) for each in parameters), **data
+        )
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{folder / SETTINGS}: not a sweep's settings ({error}); begin a new sweep") from None
+
+
+def run_sweep(
+    folder: Path, recipe: Recipe, settings: SweepSettings, say: Callable[[str], None], run: RunTrial = run_trial
+) -> FrozenTrial:
+    """Run the trials that are left and return the best of all; its recipe is then in best.toml.
+
+    Raises: Interrupted after Ctrl-C, when the sweep can be resumed; UserError when trials fail whatever their values.
+    """
+    study = open_study(folder, recipe.run.seed, settings.pruner)
+    failures: list[str] = []
+    while len(finished(study)) < settings.trials:
+        trial, values = next_trial(study, settings.parameters)
+        say(f"trial {trial.number + 1}/{settings.trials}  {values_text(values)}")
+        try:
+            error = _one_trial(study, trial, _trial_recipe(recipe, settings, values, folder, trial.number), run)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            signum = stop.signum if isinstance(stop, Interrupted) else 2
+            message = f"stopped in trial {trial.number + 1}; resume with: mathgrpo sweep --resume {folder}"
+            raise Interrupted(signum, message) from None
+        say("  " + outcome_text(study.get_trials(deepcopy=False)[trial.number]))
+        failures = [*failures, error] if error else []
+        found = best(study)
+        if found is not None:
+            write_atomically(folder / BEST, recipe_to_toml(with_values(recipe, found.params)))
+        elif len(failures) == FAILURES_AT_ONCE:
+            raise UserError(f"sweep: the first {FAILURES_AT_ONCE} trials failed, the last with: {failures[-1]}")
+    winner = best(study)
+    if winner is None:
+        raise UserError(f"sweep: none of {settings.trials} trials came to its end; see {folder / TRIALS}")
+    return winner
+
+
+def result_lines(
+    folder: Path, settings: SweepSettings, winner: FrozenTrial, trials: Sequence[FrozenTrial]
+) -> list[str]:
+    """Return the sweep's end for a reader: its trials from the best down, and what to do next."""
+    ranked = sorted(trials, key=lambda trial: (trial.state.name != "COMPLETE", -(trial.value or 0.0), trial.number))
+    shown = [f"{trial.number + 1:>5}  {outcome_text(trial):<34}  {values_text(trial.params)}" for trial in ranked]
+    return [
+        "trial  validation accuracy                 settings",
+        *shown,
+        f"best    trial {winner.number + 1}: {values_text(winner.params)}",
+        f"        on {settings.validation_size:,} validation problems taken out of training; the best of several is "
+        "flattered by the choice",
+        f"recipe  {folder / BEST}",
+        f"next    mathgrpo train {folder / BEST}   (judges it on the held-out problems, which no trial has read)",
+    ]
+
+
+def outcome_text(trial: FrozenTrial) -> str:
+    """Return how a trial ended."""
+    if trial.state.name == "COMPLETE":
+        return f"accuracy {100 * (trial.value or 0.0):.1f} %"
+    if trial.state.name == "PRUNED":
+        last = max(trial.intermediate_values, default=0)
+        reached = 100 * trial.intermediate_values.get(last, 0.0)
+        return f"pruned at step {last} with {reached:.1f} %"
+    return f"failed: {trial.user_attrs.get('error', 'unknown')}"
+
+
+def values_text(values: dict[str, Any]) -> str:
+    """Return a trial's values for a reader."""
+    return "  ".join(
+        f"{path}={value:.3g}" if isinstance(value, float) else f"{path}={value}" for path, value in values.items()
+    )
+
+
+def _one_trial(study: Study, trial: Trial, recipe: Recipe, run: RunTrial) -> str:
+    """Run a trial and tell the study how it ended; return the first line of the error that ended it, "" without one."""
+    from optuna.trial import TrialState
+
+    def on_evaluation(step: int, accuracy: float) -> bool:
+        if step not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:  # by the process before
+            trial.report(accuracy, step)
+        return bool(trial.should_prune())
+
+    trial.set_user_attr("run", recipe.run.name)
+    try:
+        value = run(recipe, make_progress(), on_evaluation)
+    except Interrupted:
+        raise
+    except Pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+        return ""
+    # One trial's values may break what others' do not, in whatever way (memory, a gradient that is not finite).
+    except Exception as error:
+        reason = first_line(error)
+        trial.set_user_attr("error", reason)
+        study.tell(trial, state=TrialState.FAIL)
+        return reason
+    study.tell(trial, value)
+    return ""
+
+
+def _trial_recipe(recipe: Recipe, settings: SweepSettings, values: dict[str, Any], folder: Path, number: int) -> Recipe:
+    """Return a trial's recipe: the values, the sweep's problems, evaluations on the way, a run folder of its own."""
+    changed = with_values(recipe, values)
+    every = recipe.training.evaluate_every or max(1, recipe.training.steps // EVALUATIONS)
+    run = changed.run.model_copy(update={"name": f"trial-{number + 1:03d}", "output_dir": str(folder / TRIALS)})
+    return require_possible(
+        changed.model_copy(update={
+            "run": run,
+            "problems": trial_problems(recipe.problems, folder),
+            "training": changed.training.model_copy(update={"evaluate_every": every}),
+        })
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+"""The callbacks every run has: flow, progress, trackers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.trl_api.grpo_config import GRPOConfig
+
+_PACKAGES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}
+
+
+def default_callbacks(args: GRPOConfig) -> list[Any]:
+    """Return transformers' own flow, progress and tracker callbacks for these settings.
+
+    Raises: UserError when a tracker is asked for that is not installed.
+    """
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from mathgrpo.trl_api.flow import FlowCallback
+
+    hidden = args.disable_tqdm if args.disable_tqdm is not None else False
+    return [FlowCallback(), PrinterCallback() if hidden else ProgressCallback(), *_trackers(args)]
+
+
+def _trackers(args: GRPOConfig) -> list[Any]:
+    asked = list(args.report_to or [])
+    if asked == ["all"]:
+        asked = [name for name, package in _PACKAGES.items() if importlib.util.find_spec(package)]
+    for name in asked:
+        if importlib.util.find_spec(_PACKAGES[name]) is None:
+            raise UserError(f"report_to={name!r}: the package is not installed; pip install {_PACKAGES[name]}")
+    if not asked:
+        return []
+    from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+    if "wandb" in asked and not os.environ.get("WANDB_API_KEY") and not os.environ.get("WANDB_MODE"):
+        os.environ["WANDB_MODE"] = "offline"  # a run never stops to ask for a login; `wandb sync` uploads it later
+    return [_joined(kind()) for kind in get_reporting_integration_callbacks(asked)]
+
+
+def _joined(callback: Any) -> Any:
+    """Let a trackio callback log into the run that the script has begun itself, if it has."""
+    trackio = sys.modules.get("trackio")
+    if type(callback).__name__ == "TrackioCallback" and trackio is not None:
+        callback._initialized = trackio.context_vars.current_run.get() is not None
+    return callback
+
+
+def end_trackers(args: GRPOConfig) -> None:
+    """End the trackers' runs that are still open."""
+    asked = args.report_to or []
+    trackio, wandb = sys.modules.get("trackio"), sys.modules.get("wandb")
+    if trackio is not None and {"trackio", "all"} & set(asked) and trackio.context_vars.current_run.get() is not None:
+        trackio.finish()
+    if wandb is not None and {"wandb", "all"} & set(asked) and wandb.run is not None:
+        wandb.finish()

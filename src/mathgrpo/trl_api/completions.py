@@ -1,0 +1,82 @@
+"""The completions of a rollout, for the reader: printed, kept, sent to trackers (log_completions)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.text import printable
+from mathgrpo.trl_api.grpo_config import GRPOConfig
+from mathgrpo.trl_api.scoring import Scored
+
+
+def completion_rows(scored: Scored, step: int, *, unique_prompts: bool = False) -> list[dict[str, Any]]:
+    """Return one row a completion: step, prompt, completion, each reward, what functions noted, advantage."""
+    flat = [(group, g) for group in scored.groups for g in range(len(group.completions))]
+    extra = {name: column for name, column in scored.notes.columns.items() if len(column) == len(flat)}
+    rows, seen = [], set()
+    for index, (group, g) in enumerate(flat):
+        prompt = json.dumps(scored.prompts[index], sort_keys=True, default=str)
+        if unique_prompts and prompt in seen:
+            continue
+        seen.add(prompt)
+        row = {"step": step, "prompt": scored.prompts[index], "completion": scored.completions[index]}
+        row |= {name: values[g] for name, values in group.reward_parts.items()}
+        row |= {name: column[index] for name, column in extra.items()}
+        rows.append(row | {"advantage": group.advantages[g]})
+    return rows
+
+
+def log_completions(scored: Scored, step: int, args: GRPOConfig) -> None:
+    """Write completions/completions_<step>.jsonl in output_dir, print some, and send a table to the trackers.
+
+    Raises: UserError when the file cannot be written.
+    """
+    path = Path(args.output_dir) / "completions" / f"completions_{step:05d}.jsonl"
+    lines = [json.dumps(row, default=str) for row in completion_rows(scored, step)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free the disk") from error
+    rows = completion_rows(scored, step, unique_prompts=args.log_unique_prompts)
+    _print(rows if args.num_completions_to_print is None else rows[: args.num_completions_to_print])
+    _send(rows, args)
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    shown = [name for name in rows[0] if name != "step"]
+    table = Table(*shown, title=f"step {rows[0]['step']}", show_lines=True)
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name])) for name in shown))  # Text: model output is no markup
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "content" in value[0]:
+        value = "\n".join(str(message["content"]) for message in value)
+    return printable(str(value))
+
+
+def _send(rows: list[dict[str, Any]], args: GRPOConfig) -> None:
+    trackers = {name: sys.modules.get(name) for name in ("trackio", "wandb") if name in (args.report_to or [])}
+    if not any(trackers.values()):
+        return
+    import pandas
+
+    frame = pandas.DataFrame(rows)
+    for name, module in trackers.items():
+        running = module is not None and (module.run is not None if name == "wandb" else True)
+        if module is not None and running:
+            module.log({"completions": module.Table(dataframe=frame)})

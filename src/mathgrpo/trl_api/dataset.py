@@ -1,0 +1,194 @@
+"""From a user's dataset to the prompts of each step, in TRL's order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mathgrpo.errors import UserError
+from mathgrpo.trl_api.grpo_config import GRPOConfig
+from mathgrpo.types import Prompt
+
+Row = Mapping[str, Any]
+
+
+def check_dataset(dataset: Any, name: str) -> Sequence[Row]:
+    """Return the dataset when its rows can be met by number: a datasets.Dataset or a list of dictionaries.
+
+    Raises: UserError otherwise, or when there is no "prompt" column.
+    """
+    if isinstance(dataset, Mapping):
+        splits = ", ".join(map(str, dataset)) or "none"
+        raise UserError(f'{name}: is a dictionary of splits ({splits}); pass one of them, such as dataset["train"]')
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise UserError(
+            f"{name}: {type(dataset).__name__} has no length and no numbered rows; pass a datasets.Dataset or a list "
+            "of dictionaries, such as list(dataset.take(1000)) of a streamed one"
+        )
+    if not len(dataset):
+        raise UserError(f"{name}: has no rows")
+    row = dataset[0]
+    if not isinstance(row, Mapping) or "prompt" not in row:
+        columns = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
+        raise UserError(f'{name}: needs a column "prompt" (text, or a list of messages); its rows have {columns}')
+    return dataset  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a run's rollouts go through the dataset.
+
+    Attributes:
+        num_rows: rows of the dataset.
+        num_prompts: prompts of one rollout.
+        used_rows: rows of one pass over the dataset: whole generations; what is left over waits for the next pass.
+        updates_per_rollout: optimizer steps on each rollout.
+        max_steps: optimizer steps of the run.
+    """
+
+    num_rows: int
+    num_prompts: int
+    used_rows: int
+    updates_per_rollout: int
+    max_steps: int
+
+    @property
+    def rollouts_per_epoch(self) -> int:
+        """Rollouts in one pass; the last one may have fewer prompts, where one takes several generations."""
+        return math.ceil(self.used_rows / self.num_prompts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the dataset."""
+        return self.rollouts_per_epoch * self.updates_per_rollout
+
+    @property
+    def num_epochs(self) -> int:
+        """Passes over the dataset, the last one begun counted whole."""
+        return math.ceil(self.max_steps / self.steps_per_epoch)
+
+
+def make_schedule(num_rows: int, args: GRPOConfig) -> Schedule:
+    """Return the schedule of a run over a dataset.
+
+    Raises: UserError when the dataset is smaller than one rollout.
+    """
+    per_generation = args.prompts_per_generation
+    used_rows = num_rows // per_generation * per_generation
+    if used_rows == 0:
+        raise UserError(
+            f"train_dataset: has {num_rows} rows, but a step takes {per_generation} prompts "
+            f"({args.generation_batch_size} completions, num_generations={args.num_generations}); "
+            "give more rows or lower gradient_accumulation_steps"
+        )
+    updates = args.num_iterations * args.parts_per_rollout
+    schedule = Schedule(num_rows, args.prompts_per_rollout, used_rows, updates, args.max_steps)
+    if args.max_steps > 0:
+        return schedule
+    return replace(schedule, max_steps=math.ceil(args.num_train_epochs * schedule.steps_per_epoch))
+
+
+class PromptOrder:
+    """Which rows a rollout takes: for each epoch a new permutation, cut into rollouts.
+
+    Source: TRL 1.16's RepeatSampler with the same seed, so a run here meets the prompts in TRL's order.
+    """
+
+    def __init__(self, schedule: Schedule, *, shuffle: bool, seed: int) -> None:
+        self._schedule, self._shuffle = schedule, shuffle
+        self._generator = torch.Generator().manual_seed(seed)
+        self._epochs: list[list[int]] = []
+
+    def rows(self, rollout: int) -> list[int]:
+        """Return the row numbers of a rollout; rollouts count from 0 and on through the epochs."""
+        epoch, place = divmod(rollout, self._schedule.rollouts_per_epoch)
+        while len(self._epochs) <= epoch:
+            self._epochs.append(self._next_epoch())
+        first = place * self._schedule.num_prompts
+        return self._epochs[epoch][first : min(first + self._schedule.num_prompts, self._schedule.used_rows)]
+
+    def _next_epoch(self) -> list[int]:
+        count = self._schedule.num_rows
+        if not self._shuffle:
+            return list(range(count))
+        return torch.randperm(count, generator=self._generator).tolist()  # type: ignore[no-any-return]
+
+
+def is_conversational(prompt: Any) -> bool:
+    """Return whether a prompt is a list of messages, not text.
+
+    Raises: UserError when it is neither.
+    """
+    if isinstance(prompt, str):
+        return False
+    if isinstance(prompt, Sequence) and prompt and all(isinstance(m, Mapping) and "role" in m for m in prompt):
+        if any(_has_picture(message.get("content")) for message in prompt):
+            raise UserError("train_dataset: a prompt has a picture; only text is served, take such messages out")
+        return True
+    raise UserError(
+        f"train_dataset: the prompt {str(prompt)[:60]!r} is neither text nor messages like "
+        '[{"role": "user", "content": "..."}]'
+    )
+
+
+def _has_picture(content: Any) -> bool:
+    parts = content if isinstance(content, list) else []
+    return any(isinstance(part, Mapping) and part.get("type") not in (None, "text") for part in parts)
+
+
+def encode(tokenizer: Any, prompt: Any, args: GRPOConfig, key: int) -> Prompt:
+    """Return a prompt's token ids as TRL makes them: by the chat template for messages, plainly for text.
+
+    Of a prompt longer than args.max_prompt_length the last tokens are kept.
+    key: names the prompt; sampling noise is keyed by it.
+    Raises: UserError when the tokenizer has no chat template, or makes no token.
+    """
+    if is_conversational(prompt):
+        if not getattr(tokenizer, "chat_template", None):
+            raise UserError(
+                "processing_class: this tokenizer has no chat template for prompts that are messages; use an "
+                "instruction-tuned model, set tokenizer.chat_template, or give prompts as text"
+            )
+        options = args.chat_template_kwargs or {}
+        ids = tokenizer.apply_chat_template(
+            list(prompt),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **options,  # type: ignore[arg-type]
+        )["input_ids"]
+    else:
+        ids = tokenizer(text=prompt)["input_ids"]
+    if args.max_prompt_length is not None:
+        ids = ids[-args.max_prompt_length :]
+    if not ids:
+        raise UserError("train_dataset: a prompt is empty; take such rows out")
+    return Prompt(ids=tuple(int(token) for token in ids), key=key)
+
+
+def require_context(prompts: Sequence[Prompt], max_context: int, args: GRPOConfig) -> None:
+    """Return when the prompts leave the model room for their completions.
+
+    Raises: UserError otherwise.
+    """
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if longest + args.max_completion_length > max_context:
+        raise UserError(
+            f"max_completion_length={args.max_completion_length}: with a prompt of {longest} tokens that is more than "
+            f"the model's context of {max_context}; lower it, set max_prompt_length, or take the long prompts out"
+        )
+
+
+def columns_of(rows: Sequence[Row], args: GRPOConfig) -> dict[str, list[Any]]:
+    """Return the columns that reward functions get by name, one value for each row.
+
+    Left out, as in TRL: prompt, completion and completion_ids; with remove_unused_columns all of them.
+    """
+    if args.remove_unused_columns:
+        return {}
+    names = [name for name in rows[0] if name not in ("prompt", "completion", "completion_ids")]
+    return {name: [row.get(name) for row in rows] for name in names}

@@ -1,0 +1,176 @@
+"""Reward functions as TRL takes them: one or many, sync or async, functions or reward models."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.rewards.user import call_rewards
+
+Parts = dict[str, tuple[float | None, ...]]
+
+
+@dataclass
+class RewardNotes:
+    """What reward functions noted through log_extra and log_metric during one rollout.
+
+    Attributes:
+        columns: further columns of the completions table, one value a completion.
+        metrics: name -> the values given.
+    """
+
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    def log_extra(self, column: str, values: list[Any]) -> None:
+        """Note a column of the completions table."""
+        self.columns.setdefault(column, []).extend(values)
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Note a value of a metric."""
+        self.metrics.setdefault(name, []).append(float(value))
+
+
+class RewardFunctions:
+    """The reward functions of a trainer.
+
+    Attributes:
+        names: one a function, from its __name__; a name met twice gets a number.
+        weights: one a function.
+    """
+
+    def __init__(
+        self, functions: Any, weights: Sequence[float] | None, processing_classes: Any = None, device: str = "cpu"
+    ) -> None:
+        given = list(functions) if isinstance(functions, list | tuple) else [functions]
+        if functions is None or not given:
+            raise UserError("reward_funcs: give at least one function f(prompts, completions, **columns) -> numbers")
+        tokenizers = _one_each(processing_classes, len(given))
+        self.functions = [_callable(f, t, device) for f, t in zip(given, tokenizers, strict=True)]
+        self.names = _unique([_name(function) for function in self.functions])
+        self.weights = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(given)
+        if len(self.weights) != len(given):
+            raise UserError(f"reward_weights: has {len(self.weights)} values for {len(given)} reward functions")
+
+    def parts(
+        self, prompts: list[Any], completions: list[Any], texts: Sequence[str], keywords: Mapping[str, Any]
+    ) -> Parts:
+        """Return reward name -> one value a completion, None where it does not apply.
+
+        Async functions run at the same time, on one event loop that lives as long as the trainer.
+        Raises: UserError naming the function and the completion when one raises or returns anything else.
+        """
+        call = {"prompts": prompts, "completions": completions, **keywords}
+        functions = {name: self._adapted(function) for name, function in zip(self.names, self.functions, strict=True)}
+        values = call_rewards(functions, texts, call)
+        return {name: tuple(values[name]) for name in self.names}
+
+    def totals(self, parts: Parts) -> list[float]:
+        """Return the weighted sums; NaN for a completion to which no function applies."""
+        rows = list(zip(*parts.values(), strict=True))
+        return [_total(row, self.weights) for row in rows]
+
+    def _adapted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, taking all keywords; an async one runs on the trainer's own event loop.
+
+        That loop outlives the call, so a client that a function opens once (an HTTP session) stays usable.
+        """
+
+        def plain(**call: Any) -> Any:
+            return function(**accepted(function, call))
+
+        async def run(**call: Any) -> Any:
+            coroutine = function(**accepted(function, call))
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+        adapted: Callable[..., Any] = run if is_async(function) else plain
+        with suppress(TypeError, ValueError):  # builtins have no signature
+            adapted.__signature__ = _taking_all(inspect.signature(function))  # type: ignore[attr-defined]
+        return adapted
+
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, name="mathgrpo-rewards", daemon=True).start()
+        return loop
+
+
+def _one_each(processing_classes: Any, count: int) -> list[Any]:
+    """Return the tokenizer of every reward function, None where none is given.
+
+    Raises: UserError when there are some, but not as many as functions.
+    """
+    if processing_classes is None:
+        return [None] * count
+    given = list(processing_classes) if isinstance(processing_classes, list | tuple) else [processing_classes]
+    if len(given) != count:
+        raise UserError(
+            f"reward_processing_classes: has {len(given)} values for {count} reward functions; give one for each, None "
+            "for those that are no models"
+        )
+    return given
+
+
+def accepted(function: Callable[..., Any], call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords that a function takes: all if it has **kwargs, else those it names.
+
+    Functions written for older versions of TRL name no trainer_state, log_extra or log_metric and have no **kwargs.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # builtins have no signature
+        return dict(call)
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(call)
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in call.items() if name in names}
+
+
+def _taking_all(signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature that takes all keywords and still names those it needs, to say which one is missing."""
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return signature.replace(parameters=[*own, inspect.Parameter("columns", inspect.Parameter.VAR_KEYWORD)])
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Return whether calling it gives a coroutine: an async function, or an object whose __call__ is one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _callable(function: Any, tokenizer: Any, device: str) -> Callable[..., Any]:
+    from torch import nn
+
+    from mathgrpo.trl_api.reward_model import RewardModel
+
+    if isinstance(function, str | nn.Module):
+        return RewardModel(function, tokenizer, device)
+    if not callable(function):
+        raise UserError(f"reward_funcs: {function!r} is no function, reward model or name of one")
+    return function  # type: ignore[no-any-return]
+
+
+def _name(function: Callable[..., Any]) -> str:
+    inner = getattr(function, "func", function)  # a functools.partial goes by the function it wraps
+    return str(getattr(inner, "__name__", type(inner).__name__))
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return unique
+
+
+def _total(values: Sequence[float | None], weights: Sequence[float]) -> float:
+    applied = [weight * value for value, weight in zip(values, weights, strict=True) if value is not None]
+    return math.fsum(applied) if applied else math.nan

@@ -1,0 +1,274 @@
+"""GRPOTrainer: TRL's constructor and methods on this package's rollout engine and update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.hardware.allocator import bound_kernel_caches
+from mathgrpo.rollout.outside import close_engine
+from mathgrpo.trl_api.callbacks import default_callbacks, end_trackers
+from mathgrpo.trl_api.copies import ComputeCopies
+from mathgrpo.trl_api.dataset import PromptOrder, Row, check_dataset, make_schedule
+from mathgrpo.trl_api.grpo_config import GRPOConfig
+from mathgrpo.trl_api.hub_push import push, repository_name, require_hub
+from mathgrpo.trl_api.model import make_policy, make_reference
+from mathgrpo.trl_api.process import SingleProcess
+from mathgrpo.trl_api.reporting import Reporting
+from mathgrpo.trl_api.reward_functions import RewardFunctions
+from mathgrpo.trl_api.scoring import joined
+from mathgrpo.trl_api.script_card import model_card
+from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
+from mathgrpo.trl_api.trainer_loop import Loop
+from mathgrpo.trl_api.trainer_memory import plan_run
+from mathgrpo.trl_api.trainer_schedule import make_optimizer, make_scheduler
+from mathgrpo.trl_api.trainer_step import Machinery
+from mathgrpo.trl_api.vllm_arguments import build_trainer_engine
+
+
+class GRPOTrainer(Reporting):
+    """Trains a model with GRPO. Arguments and methods are those of TRL 1.16's GRPOTrainer.
+
+    Args:
+        model: a name (folder, hub id, "starter"), a transformers causal language model, or a PEFT model around one,
+            quantised or not.
+        reward_funcs: one or several of: function f(prompts, completions, **columns) -> one number or None (does not
+            apply) a completion, sync or async; a sequence-classification model; the name of one.
+        args: settings; None takes the defaults and the output folder "<model>-GRPO".
+        train_dataset: rows with a column "prompt" (text or messages): a datasets.Dataset or a list of dictionaries.
+            Further columns are passed to the reward functions by name.
+        eval_dataset: the same, or a dictionary of several, for `evaluate`.
+        processing_class: the tokenizer; None loads the one beside the model.
+        reward_processing_classes: tokenizers of reward models.
+        callbacks: transformers TrainerCallbacks.
+        optimizers: (optimizer, scheduler); None for those of args.
+        quantization_config: how to quantise a model given by name.
+        peft_config: makes an adapter that trains instead of the model.
+
+    Raises: UserError for whatever cannot work.
+
+    Example:
+        ```python
+        trainer = GRPOTrainer("Qwen/Qwen2.5-0.5B-Instruct", my_reward, train_dataset=rows)
+        trainer.train()
+        trainer.save_model("out")
+        ```
+
+    Attributes:
+        model, processing_class, args, train_dataset, eval_dataset, optimizer, lr_scheduler: what trains, with what.
+        state, control, callback_handler: transformers' own; state.log_history has every log.
+        reward_funcs, reward_func_names: the reward functions.
+        engine: the rollout engine; engine.reason says why this one.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: GRPOConfig | None = None,
+        train_dataset: Sequence[Row] | Any = None,
+        eval_dataset: Sequence[Row] | Any = None,
+        processing_class: Any = None,
+        reward_processing_classes: Any = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        tools: Sequence[Callable[..., Any]] | None = None,
+        rollout_func: Callable[..., Any] | None = None,
+        environment_factory: Any = None,
+    ) -> None:
+        from transformers import set_seed
+
+        for name, value in (("tools", tools), ("environment_factory", environment_factory)):
+            if value:
+                raise UserError(f"{name}: completions of several turns are not served; leave it out")
+        if rollout_func is not None:
+            raise UserError("rollout_func: is not served; the trainer's engine draws the completions, leave it out")
+        self.args = args = args if args is not None else GRPOConfig(_default_folder(model))
+        if train_dataset is None:
+            raise UserError('train_dataset: is required; give rows with a column "prompt"')
+        self.train_dataset = check_dataset(train_dataset, "train_dataset")
+        self.eval_dataset = eval_dataset
+        if eval_dataset is None and args.eval_strategy != "no":
+            raise UserError(f'eval_strategy="{args.eval_strategy}": needs an eval_dataset')
+        self._plan = make_schedule(len(self.train_dataset), args)
+        if args.push_to_hub:
+            require_hub(args)
+        bound_kernel_caches()
+        set_seed(args.seed)  # a fresh adapter is drawn from it
+        policy = make_policy(model, args, processing_class, peft_config, quantization_config)
+        self.accelerator = SingleProcess(policy.device)
+        rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
+        engine, reference = build_trainer_engine(policy, args), make_reference(policy, args.beta)
+        self._machinery = Machinery(policy, engine, reference, rewards, args)
+        self._given_optimizers = optimizers
+        self.optimizer, self.lr_scheduler = optimizers
+        self._start_state(callbacks or [])
+
+    def _start_state(self, callbacks: list[Any]) -> None:
+        from transformers import TrainerControl, TrainerState
+        from transformers.trainer_callback import CallbackHandler
+
+        every = [*default_callbacks(self.args), *callbacks]
+        handler: Any = CallbackHandler(every, self.model, self.processing_class, self.optimizer, self.lr_scheduler)
+        self.callback_handler = handler
+        self.state, self.control = TrainerState(), TrainerControl()
+        self.control = handler.on_init_end(self.args, self.state, self.control)
+
+    @property
+    def model(self) -> Any:
+        """The model that trains: the object that was given, or a PEFT model around it."""
+        return self._machinery.policy.model
+
+    @property
+    def processing_class(self) -> Any:
+        """The tokenizer."""
+        return self._machinery.policy.tokenizer
+
+    @property
+    def engine(self) -> Any:
+        """The rollout engine."""
+        return self._machinery.engine
+
+    @property
+    def reward_funcs(self) -> list[Callable[..., Any]]:
+        """The reward functions."""
+        return self._machinery.rewards.functions
+
+    @property
+    def reward_func_names(self) -> list[str]:
+        """Their names, as in the logs."""
+        return self._machinery.rewards.names
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
+        """Train, and return transformers' TrainOutput(global_step, training_loss, metrics).
+
+        resume_from_checkpoint: a checkpoint-N folder of this trainer, or True for the newest in args.output_dir; the
+            run then goes on as if it had not been interrupted.
+        Raises: UserError for a checkpoint that does not fit, a failing reward function, or a loss that is not finite.
+        """
+        from transformers import TrainerState
+
+        checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir) if resume_from_checkpoint else None
+        optimizer, scheduler = self._given_optimizers
+        memory = plan_run(self._machinery.policy, self.train_dataset, self.args)
+        self.optimizer = optimizer or make_optimizer(self._machinery.policy, self.args, self.optimizer)
+        self._machinery.copies = ComputeCopies(self.optimizer)
+        self._machinery.recompute = memory is not None and memory.recompute
+        self.lr_scheduler = scheduler or make_scheduler(self.optimizer, self.args, self._plan.max_steps)
+        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
+        self.state, position = TrainerState(), {"rollout": 0, "token_budget": memory.token_budget if memory else 0}
+        if checkpoint is not None:
+            policy = self._machinery.policy
+            self.state, position = load_checkpoint(checkpoint, policy, self.optimizer, self.lr_scheduler)
+        order = PromptOrder(self._plan, shuffle=bool(self.args.shuffle_dataset), seed=self.args.seed)
+        output = Loop(self, self._machinery, self._plan, order, position).run()
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        return output
+
+    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float | None]:
+        """Return the mean rewards and lengths of completions drawn for an evaluation set, and log them.
+
+        num_generations_eval (or num_generations) completions a prompt, with the noise of the seed, so that two
+        evaluations differ by the weights only. TRL's eval_loss is not computed.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise UserError("eval_dataset: evaluate() needs one; give it here or to the trainer")
+        if isinstance(dataset, dict):
+            results = [self.evaluate(rows, f"{metric_key_prefix}_{name}") for name, rows in dataset.items()]
+            return {name: value for result in results for name, value in result.items()}
+        rows = check_dataset(dataset, "eval_dataset")
+        started, per_chunk = time.time(), max(1, self.args.prompts_per_rollout)
+        group_size, chunks = self.args.num_generations_eval or self.args.num_generations, []
+        for first in range(0, len(rows), per_chunk):
+            keys = range(first, min(first + per_chunk, len(rows)))
+            chosen = [rows[key] for key in keys]
+            chunks.append(self._machinery.rollout(chosen, keys, group_size, "evaluation", self.state))
+        metrics = {f"{metric_key_prefix}_{n}": v for n, v in self._machinery.metrics_of(joined(chunks)).items()}
+        seconds = time.time() - started
+        metrics |= {f"{metric_key_prefix}_runtime": round(seconds, 4)}
+        metrics |= {f"{metric_key_prefix}_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3)}
+        metrics |= {f"{metric_key_prefix}_steps_per_second": round(len(chunks) / max(seconds, 1e-9), 3)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._note_best(metrics)
+        return metrics
+
+    def _note_best(self, metrics: dict[str, float | None]) -> None:
+        """Keep the best value of args.metric_for_best_model in the state, after the callbacks have compared with it."""
+        name, state = self.args.metric_for_best_model or "", self.state
+        value = metrics.get(name if name.startswith("eval_") else f"eval_{name}")
+        if value is None:
+            return
+        better = state.best_metric is None or (value > state.best_metric) == bool(self.args.greater_is_better)
+        if better and value != state.best_metric:
+            state.best_metric, state.best_global_step = value, state.global_step
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Add a line to state.log_history and hand it to the callbacks."""
+        if self.state.epoch is not None:
+            logs["epoch"] = self.state.epoch
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write model (an adapter: the adapter), tokenizer and settings, for from_pretrained."""
+        save_model(Path(output_dir or self.args.output_dir), self._machinery.policy, self.args)
+
+    def save_pretrained(self, output_dir: str) -> None:
+        """The same as `save_model`."""
+        self.save_model(output_dir)
+
+    def push_to_hub(self, commit_message: str = "End of training", blocking: bool = True, **card: Any) -> str:
+        """Upload model, tokenizer and card to args.hub_model_id (else the output folder's name); return the address.
+
+        Further keywords (dataset_name, tags) are `create_model_card`'s.
+        Raises: UserError when the hub does not answer or refuses; the model is then in args.output_dir.
+        """
+        self.save_model()
+        self.create_model_card(**card)
+        return push(Path(self.args.output_dir), self.args, commit_message)
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None, **_: Any
+    ) -> None:
+        """Write README.md into args.output_dir: base model, data set, rewards, settings, how to use the model."""
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        given = [tags] if isinstance(tags, str) else list(tags or [])
+        name = model_name or folder.resolve().name
+        text = model_card(self.model, name, dataset_name or "", given, self.reward_func_names, self.args)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+    @property
+    def hub_model_id(self) -> str:
+        """The hub repository of push_to_hub."""
+        return repository_name(self.args)
+
+    def end(self) -> None:
+        """End what the run has started outside this process: trackers, and a vLLM server of its own."""
+        end_trackers(self.args)
+        close_engine(self.engine)
+
+    def add_callback(self, callback: Any) -> None:
+        """Add a transformers TrainerCallback, or a class of one."""
+        self.callback_handler.add_callback(callback)
+
+    def pop_callback(self, callback: Any) -> Any:
+        """Take out a callback and return it."""
+        return self.callback_handler.pop_callback(callback)
+
+    def remove_callback(self, callback: Any) -> None:
+        """Take out a callback."""
+        self.callback_handler.remove_callback(callback)
+
+
+def _default_folder(model: Any) -> str:
+    name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", "")) or "model"
+    return f"{Path(name).name}-GRPO"

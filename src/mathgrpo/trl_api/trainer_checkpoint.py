@@ -1,0 +1,174 @@
+"""checkpoint-N folders: the model as transformers reads it, with what an exact resume needs. No pickle."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.files import written_whole
+from mathgrpo.models import Policy
+from mathgrpo.models.quantized import is_quantized
+from mathgrpo.optim.optimizer import load_optimizer_tensors, optimizer_tensors
+
+OPTIMIZER, RANDOM = "optimizer.safetensors", "rng_state.safetensors"
+SCHEDULER, TRAINER, POSITION, ARGUMENTS = (
+    "scheduler.json", "trainer_state.json", "position.json", "training_args.json",
+)  # fmt: skip
+
+
+def save_model(folder: Path, policy: Policy, args: Any) -> None:
+    """Write model (or adapter), tokenizer and settings so that from_pretrained reads them.
+
+    Raises: UserError when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        policy.save(folder)
+        (folder / ARGUMENTS).write_text(args.to_json_string() + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: the model cannot be written ({first_line(error)}); free the disk") from error
+
+
+def save_checkpoint(
+    folder: Path, policy: Policy, optimizer: Any, scheduler: Any, state: Any, position: dict[str, int], args: Any
+) -> None:
+    """Write a whole checkpoint or none; save_only_model leaves out what only a resume needs.
+
+    position: where the run is beside `state` (the next rollout, the token budget after halvings).
+    Raises: UserError when it cannot be written; older checkpoints are untouched.
+    """
+    try:
+        with written_whole(folder) as temporary:
+            save_model(temporary, policy, args)
+            state.save_to_json(str(temporary / TRAINER))
+            if not args.save_only_model:
+                tensors = optimizer_tensors(policy.model, optimizer)
+                save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary / OPTIMIZER)
+                (temporary / SCHEDULER).write_text(
+                    json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8"
+                )
+                save_file(_random_state(), temporary / RANDOM)
+                (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be written ({first_line(error)}); free the disk") from error
+
+
+def checkpoints(output_dir: str) -> list[Path]:
+    """Return the checkpoint-N folders of an output folder, oldest first."""
+    found = [p for p in Path(output_dir).glob("checkpoint-*") if p.name[11:].isdigit() and p.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def remove_old(output_dir: str, limit: int | None, best: str | None = None) -> None:
+    """Remove all but the newest `limit` checkpoints and the best one; None keeps all."""
+    for folder in checkpoints(output_dir)[: -limit if limit else 0]:
+        if str(folder) != best:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_checkpoint(resume: str | bool | Path, output_dir: str) -> Path:
+    """Return the checkpoint to resume from: the newest one for True, else the folder named.
+
+    Raises: UserError when it is not there or has no optimizer state.
+    """
+    if resume is True:
+        found = checkpoints(output_dir)
+        if not found:
+            raise UserError(f"resume_from_checkpoint=True: there is no checkpoint-N folder in {output_dir}")
+        folder = found[-1]
+    else:
+        folder = Path(str(resume))
+    missing = [name for name in (TRAINER, POSITION, OPTIMIZER) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"resume_from_checkpoint={resume}: {folder} has no {missing[0]}; give a checkpoint-N folder written by "
+            "this trainer, without save_only_model (TRL's own cannot be resumed, but its model can be given as model)"
+        )
+    return folder
+
+
+def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any) -> tuple[Any, dict[str, int]]:
+    """Put weights, optimizer, schedule and random states of a checkpoint in place; return (state, position).
+
+    Raises: UserError when a file is damaged or belongs to another model.
+    """
+    from transformers import TrainerState
+
+    try:
+        load_weights(folder, policy)
+        load_optimizer_tensors(policy.model, optimizer, load_file(folder / OPTIMIZER))
+        if (folder / SCHEDULER).is_file():
+            scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
+            for group, learning_rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = learning_rate
+        if (folder / RANDOM).is_file():
+            _set_random_state(load_file(folder / RANDOM))
+        state = TrainerState.load_from_json(str(folder / TRAINER))
+        position = json.loads((folder / POSITION).read_text(encoding="utf-8"))
+        return state, {name: int(position[name]) for name in ("rollout", "token_budget")}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"resume_from_checkpoint={folder}: cannot be read for this model ({first_line(error)}); "
+            "use the model and settings it was written with, or an older checkpoint"
+        ) from error
+
+
+def load_weights(folder: Path, policy: Policy) -> None:
+    """Put the weights of a checkpoint, or its adapter, into the model.
+
+    Raises: whatever reading it raises; ValueError when it belongs to another model.
+    """
+    model = policy.model
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        weights = load_peft_weights(str(folder), device=policy.device)
+        result: Any = set_peft_model_state_dict(model, weights)
+        if result.unexpected_keys:
+            raise ValueError(f"it has weights for {result.unexpected_keys[0]}, which this adapter does not have")
+        return
+    if is_quantized(model):
+        raise ValueError("a quantised model without adapter does not train")
+    # By way of from_pretrained: some architectures are written under other names than they have in memory.
+    saved = type(model).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model.load_state_dict(saved.state_dict())
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    """Return the random states that reward functions may draw from."""
+    import numpy as np
+
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.tensor([*map(int, keys), int(position), int(has_gauss)], dtype=torch.int64),
+        "numpy_gauss": torch.tensor([float(cached)], dtype=torch.float64),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _set_random_state(tensors: dict[str, torch.Tensor]) -> None:
+    import numpy as np
+
+    torch.set_rng_state(tensors["torch"])
+    version, *words = tensors["python"].tolist()
+    gauss = tensors["python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))
+    *keys, position, has_gauss = tensors["numpy"].tolist()
+    cached = tensors["numpy_gauss"].item()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,0 +1,122 @@
+"""use_vllm=True: TRL's fields about vLLM in the terms of this package's vLLM engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+from typing import Any
+
+from mathgrpo.config.recipe import VllmSection
+from mathgrpo.errors import UserError
+from mathgrpo.models import Policy
+from mathgrpo.rollout import Engine, build_engine
+from mathgrpo.rollout.vllm.client import Client
+from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE, tested_text
+from mathgrpo.trl_api.grpo_config import GRPOConfig
+from mathgrpo.update.old_logprobs import Importance
+
+_OWN_ENVIRONMENT = f"name the python of an environment of its own in {PYTHON_VARIABLE}"
+_NAMES = {
+    "rollout.engine=vllm": "use_vllm=True",
+    'rollout.engine="auto"': "use_vllm=False",
+    "rollout.vllm.url=": "vllm_server_base_url=",
+    "or leave the address out to have one started": 'or use vllm_mode="colocate" to have one started',
+    "rollout.vllm.mode=colocate": 'vllm_mode="colocate"',
+    'use mode "server" with an environment of its own': _OWN_ENVIRONMENT,
+    'use mode "server"': _OWN_ENVIRONMENT,
+    "rollout.vllm.arguments": "vllm_tensor_parallel_size, vllm_model_impl",
+    "rollout.vllm.max_model_len": "vllm_max_model_length",
+}
+"""What the engine calls a setting -> what a script calls it."""
+
+
+def build_trainer_engine(policy: Policy, args: GRPOConfig) -> Engine:
+    """Return the rollout engine of a trainer: vLLM with use_vllm=True, else the fastest one here.
+
+    Raises: UserError when no vLLM is found, or it does not compute what the policy does.
+    """
+    if not args.use_vllm:
+        return build_engine(policy)
+    section = vllm_section(args, policy.device)
+    try:
+        if section.url:
+            _wait_for(section.url, args.vllm_server_timeout)
+        return build_engine(policy, "vllm", vllm=section)
+    except UserError as error:
+        raise UserError(_renamed(str(error))) from error
+
+
+def vllm_section(args: GRPOConfig, device: str) -> VllmSection:
+    """Return the engine's settings.
+
+    vllm_mode="server": the server named. "colocate": in this process where vLLM is installed beside this package, else
+    a server of our own in the environment that MATHGRPO_VLLM_PYTHON names; that variable goes first.
+
+    Raises: UserError when there is no vLLM of either kind.
+    """
+    if args.vllm_mode == "server":
+        host = "127.0.0.1" if args.vllm_server_host == "0.0.0.0" else args.vllm_server_host
+        return VllmSection(url=args.vllm_server_base_url or f"http://{host}:{args.vllm_server_port}")
+    own_environment = bool(os.environ.get(PYTHON_VARIABLE))
+    if not own_environment and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            f"use_vllm=True: no vLLM is found; set {PYTHON_VARIABLE} to the python of an environment with vllm "
+            f'{tested_text()}, or use vllm_mode="server" and vllm_server_base_url, or leave use_vllm out: the engine '
+            "here samples from the trainer's own weights"
+        )
+    arguments: list[str] = []
+    if args.vllm_tensor_parallel_size > 1:
+        arguments += ["--tensor-parallel-size", str(args.vllm_tensor_parallel_size)]
+    if args.vllm_model_impl != "vllm":
+        arguments += ["--model-impl", args.vllm_model_impl]
+    return VllmSection(
+        mode="server" if own_environment else "colocate", arguments=tuple(arguments),
+        max_model_len=args.vllm_max_model_length or 0, gpu_memory_utilization=args.vllm_gpu_memory_utilization,
+        sleep=args.vllm_enable_sleep_mode and device != "cpu",  # CPU builds have no device memory to give back
+    )  # fmt: skip
+
+
+def direct_importance(args: GRPOConfig) -> dict[str, Any]:
+    """Return the update's settings of importance weights that it computes on the way: of tokens, with one bound."""
+    if _corrected(args) and _on_the_way(args):
+        return {"importance": "on", "importance_cap": float(args.vllm_importance_sampling_clip_max or 0.0)}
+    return {"importance": "off"}
+
+
+def look_ahead_importance(args: GRPOConfig) -> Importance | None:
+    """Return the importance weights that take a forward pass of their own: of whole completions, masked ones."""
+    if not _corrected(args) or _on_the_way(args):
+        return None
+    level, how = args.vllm_importance_sampling_mode.split("_")
+    return Importance(
+        args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max, mask=how == "mask",
+        whole=level == "sequence",
+    )  # fmt: skip
+
+
+def _on_the_way(args: GRPOConfig) -> bool:
+    one_bound = args.vllm_importance_sampling_clip_min is None and args.vllm_importance_sampling_clip_max is not None
+    return args.vllm_importance_sampling_mode == "token_truncate" and one_bound
+
+
+def _corrected(args: GRPOConfig) -> bool:
+    return args.use_vllm and args.vllm_importance_sampling_correction
+
+
+def _wait_for(url: str, timeout_s: float) -> None:
+    """Return when the server answers or the time is over; the engine then says what is wrong."""
+    client = Client(url.rstrip("/"), timeout_s=5.0, key=os.environ.get("VLLM_API_KEY", ""))
+    deadline, told = time.monotonic() + timeout_s, False
+    while not client.is_ready() and time.monotonic() < deadline:
+        if not told:
+            print(f"waiting for the vLLM server at {url} (vllm_server_timeout={timeout_s:g} s)", file=sys.stderr)
+            told = True
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+
+
+def _renamed(message: str) -> str:
+    for name, new in _NAMES.items():
+        message = message.replace(name, new)
+    return message

@@ -1,0 +1,122 @@
+"""Token log-probabilities of completions, chunk by chunk, so that few logits are held at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.models.policy import base_model
+from mathgrpo.update.pack import MicroBatch
+
+# Shape legend: N completion tokens (padded to a bucket), V vocabulary, F hidden size.
+
+CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""Logits in one chunk. On a CPU 4 MiB in fp32, which stay in the cache: 512 tokens of a vocabulary of 2,048."""
+MIN_CHUNK = 256
+"""Tokens in a chunk at least, so that with a large vocabulary the head is still an efficient matrix product."""
+
+
+def decoder_states(decoder: Any, batch: MicroBatch) -> Tensor:
+    """Return the last hidden states of the micro-batch, before the LM head.
+
+    Shared layout: call inside `packed_attention(decoder.config)`.
+    """
+    extra: dict[str, Any] = {} if batch.layout is None else {"packed_layout": batch.layout}
+    output = decoder(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        **extra,
+    )
+    states: Tensor = output.last_hidden_state
+    return states
+
+
+def chunked_logprobs(
+    hidden_NF: Tensor, targets_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return (token_logprobs_N, entropy_N), computing the logits chunk by chunk.
+
+    Without gradients no more than a chunk of logits is held. With them, take `chunk_rows` and run a chunk's backward
+    pass before the next chunk's forward pass, as the update does.
+
+    head: hidden states -> logits; called as it is, so tied weights, adapters and quantised layers all work.
+    """
+    with torch.no_grad():
+        vocab_size = head(hidden_NF[:1]).shape[-1]
+    logprobs, entropies = [], []
+    for rows in chunk_rows(len(hidden_NF), vocab_size, hidden_NF.device):
+        result = token_logprobs(head(hidden_NF[rows]), targets_N[rows], temperature)
+        logprobs.append(result[0])
+        entropies.append(result[1])
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def chunk_rows(num_rows: int, vocab_size: int, device: torch.device | str) -> list[slice]:
+    """Return the chunks in which the logits of `num_rows` tokens are computed.
+
+    Example:
+        >>> chunk_rows(600, 151_936, "cpu")
+        [slice(0, 256, None), slice(256, 512, None), slice(512, 600, None)]
+    """
+    size = max(MIN_CHUNK, CHUNK_ELEMENTS.get(torch.device(device).type, 1 << 20) // vocab_size)
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
+
+
+def token_logprobs(logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return (log softmax(logits / temperature) at the targets, its entropy), float32 [N] each.
+
+    The softmax is the full one. Where sampling was truncated (top_p, top_k, min_p) its log-probabilities are higher
+    than these by the log of the mass kept; that difference is logged and makes no importance weight, because the policy
+    gradient is that of the full softmax (TRL does the same, its issue 6789).
+    The entropy has no gradient. A backward pass through it runs once.
+    """
+    logprobs, entropy = _TokenLogprobs.apply(logits_NV, targets_N, temperature)  # type: ignore[no-untyped-call]
+    return logprobs, entropy
+
+
+def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
+    """Return (decoder, head) of a causal LM, adapters included: head turns its hidden states into logits."""
+    base = base_model(model)
+    output_layer = base.get_output_embeddings()
+    config = base.config
+    softcap = getattr(config, "final_logit_softcapping", None)
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+
+    def head(hidden: Tensor) -> Tensor:
+        logits: Tensor = output_layer(hidden)
+        logits = logits if scale == 1.0 else logits * scale
+        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
+    return base.get_decoder(), head
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(logits / temperature) at the targets, and the entropy; the backward pass overwrites what it kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        scaled = logits_NV.float()
+        scaled = scaled / temperature if temperature != 1.0 else scaled
+        probs = torch.softmax(scaled, dim=-1)
+        # log Z = max_v logit_v - log max_v p_v: the largest probability is at least 1 / V, so its log is exact enough.
+        log_total = scaled.amax(dim=-1) - torch.log(probs.amax(dim=-1))
+        picked = scaled.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
+        # H = log Z - sum_v p_v logit_v
+        entropy = log_total - torch.linalg.vecdot(probs, scaled)
+        ctx.saved = (probs, targets_N, temperature, logits_NV.dtype)
+        ctx.mark_non_differentiable(entropy)
+        return picked - log_total, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        (probs, targets_N, temperature, dtype), ctx.saved = ctx.saved, None
+        # d logp_target / d logit_v = (1[v = target] - p_v) / temperature
+        scale = (grad_N / temperature).unsqueeze(-1)
+        grad = probs.mul_(-scale)
+        grad.scatter_add_(-1, targets_N.unsqueeze(-1), scale)
+        return grad.to(dtype), None, None

@@ -1,0 +1,262 @@
+"""Groups to micro-batches: which completions are computed together, and their tensors.
+
+Two layouts hold the same tokens:
+
+    shared   one row [prompt][c1]...[cG][prompt][c1]...; positions restart after the prompt, so that every completion
+             continues it. The prompt is computed once for all its completions in the micro-batch.
+    plain    one right-padded row [prompt][completion] for each completion, standard attention.
+
+In both, a completion's last token is left out of the input: its hidden state predicts nothing that has a loss. The
+first completion token's logit comes from the prompt's last row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.hardware.upload import upload
+from mathgrpo.types import RolloutGroup
+from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_layout
+from mathgrpo.update.step_tokens import StepTokens
+
+# Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
+
+Spans = tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int, int]]]
+"""(first row, length) of every prompt, and (first row, length, prompt) of every completion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Completions of one group that are computed together.
+
+    Attributes:
+        group: position of the group in the step.
+        completions: positions of its completions in the group.
+    """
+
+    group: int
+    completions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The tensors of one forward pass.
+
+    Attributes:
+        input_ids, position_ids: [1, T] when shared, [rows, T] when plain.
+        attention_mask: [rows, T] when plain, else None.
+        layout: which rows belong together when shared, for an attention kernel; else None.
+        spans: the same as (prompts, completions), see `packed_layout`; None when plain.
+        logit_rows, targets: row of the flattened hidden states, and the token it must predict; [N] padded to a bucket.
+        token_index: [N] (not padded) position of each target in the step's flat order.
+        num_unique: input tokens computed, padding not counted.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor | None
+    layout: PackedLayout | None
+    spans: Spans | None
+    logit_rows: Tensor
+    targets: Tensor
+    token_index: Tensor
+    num_unique: int
+
+
+def pieces_with_loss(groups: Sequence[RolloutGroup], section: GrpoSection) -> list[Piece]:
+    """Return the completions whose loss term can have a gradient, group by group.
+
+    Left out, exactly: completions without tokens; truncated ones when they are masked; and, when there is no KL term
+    and skip_zero_advantage is on, those with advantage 0, for which -min(r * 0, clip(r) * 0) is 0 whatever the policy
+    does. A group of which nothing is left is not computed at all.
+    """
+    skip_zero = section.skip_zero_advantage and section.beta == 0.0
+    pieces = []
+    for b, group in enumerate(groups):
+        chosen = tuple(
+            g
+            for g, completion in enumerate(group.completions)
+            if completion.ids
+            and not (section.mask_truncated and completion.finish_reason == "length")
+            and not (skip_zero and group.advantages[g] == 0.0)
+        )
+        if chosen:
+            pieces.append(Piece(b, chosen))
+    return pieces
+
+
+def plan_micro_batches(
+    groups: Sequence[RolloutGroup], pieces: Iterable[Piece], token_budget: int, *, shared_prompt: bool
+) -> list[list[Piece]]:
+    """Return the pieces in micro-batches of at most token_budget unique tokens (plain: padded tokens).
+
+    A piece larger than the budget is split by completions and its prompt repeated; a single completion is never split.
+    Pieces of similar length go together, the longest first, so that a lack of memory shows at once.
+
+    Example: token_budget 10, prompts of 3, groups of 2 completions of 4 -> one group a micro-batch (3 + 2 * 3 = 9).
+    """
+    split = [part for piece in pieces for part in _split(groups, piece, token_budget, shared_prompt)]
+    split.sort(key=lambda piece: (-_row_length(groups, piece), piece.group, piece.completions))
+    plan: list[list[Piece]] = []
+    used = 0
+    for piece in split:
+        cost = _cost(groups, piece, shared_prompt)
+        # The first piece of a plain micro-batch is its longest, so every later row is padded to it.
+        if plan and not shared_prompt:
+            cost = _row_length(groups, plan[-1][0]) * len(piece.completions)
+        if plan and used + cost <= token_budget:
+            plan[-1].append(piece)
+            used += cost
+        else:
+            plan.append([piece])
+            used = _cost(groups, piece, shared_prompt)
+    return plan
+
+
+def micro_batch_cost(groups: Sequence[RolloutGroup], pieces: Sequence[Piece], *, shared_prompt: bool) -> int:
+    """Return the tokens a micro-batch takes of a budget: unique ones when shared, padded ones when plain."""
+    if shared_prompt:
+        return sum(_cost(groups, piece, True) for piece in pieces)
+    longest = max(_row_length(groups, piece) for piece in pieces)
+    return longest * sum(len(piece.completions) for piece in pieces)
+
+
+def build_micro_batch(
+    groups: Sequence[RolloutGroup],
+    tokens: StepTokens,
+    pieces: Sequence[Piece],
+    *,
+    shared_prompt: bool,
+    device: torch.device | str,
+    attention: AttentionKernel | None = "sdpa",
+) -> MicroBatch:
+    """Return the tensors of one micro-batch, on `device`; with shared prompts, laid out for an attention kernel.
+
+    attention: None leaves the layout out; the fused forward pass makes its own.
+    """
+    if shared_prompt:
+        return _shared_rows(groups, tokens, pieces, device, attention)
+    return _plain_rows(groups, tokens, pieces, device)
+
+
+def bucket(size: int, smallest: int = 16) -> int:
+    """Return `size` rounded up so that few different values occur, 32 to a doubling; above 512, by 1/16 at most.
+
+    Fresh shapes cost memory in the primitive caches of CPU libraries and compile time on GPUs.
+
+    Example: 1 -> 16, 100 -> 112, 1000 -> 1008, 5001 -> 5120.
+    """
+    step = max(smallest, 1 << max(0, size.bit_length() - 6))
+    return -(-size // step) * step
+
+
+def _shared_rows(
+    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str,
+    attention: AttentionKernel | None,
+) -> MicroBatch:  # fmt: skip
+    ids: list[int] = []
+    positions: list[int] = []
+    targets: list[int] = []
+    logit_rows: list[int] = []
+    token_index: list[int] = []
+    prompts: list[tuple[int, int]] = []
+    completions: list[tuple[int, int, int]] = []
+    for n, piece in enumerate(pieces):
+        prompt = groups[piece.group].prompt.ids
+        prompts.append((len(ids), len(prompt)))
+        last_prompt_row = len(ids) + len(prompt) - 1
+        ids.extend(prompt)
+        positions.extend(range(len(prompt)))
+        for g in piece.completions:
+            completion = groups[piece.group].completions[g].ids
+            start, inputs = len(ids), len(completion) - 1
+            completions.append((start, inputs, n))
+            ids.extend(completion[:-1])
+            positions.extend(range(len(prompt), len(prompt) + inputs))
+            targets.extend(completion)
+            logit_rows.extend([last_prompt_row, *range(start, start + inputs)])
+            first = tokens.offsets[piece.group][g]
+            token_index.extend(range(first, first + len(completion)))
+    num_unique = len(ids)
+    padding = bucket(num_unique + 1) - num_unique  # one row at least, which the fused attention's padding points at
+    num_rows = num_unique + padding
+    return MicroBatch(
+        input_ids=upload([ids + [0] * padding], device),
+        position_ids=upload([positions + [0] * padding], device),
+        attention_mask=None,
+        layout=packed_layout(prompts, completions, num_rows, bucket, device, attention) if attention else None,
+        spans=(tuple(prompts), tuple(completions)),
+        logit_rows=_padded(logit_rows, device),
+        targets=_padded(targets, device),
+        token_index=upload(token_index, device),
+        num_unique=num_unique,
+    )
+
+
+def _plain_rows(
+    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str
+) -> MicroBatch:
+    width = bucket(max(_row_length(groups, piece) for piece in pieces))
+    ids: list[list[int]] = []
+    mask: list[list[int]] = []
+    targets: list[int] = []
+    logit_rows: list[int] = []
+    token_index: list[int] = []
+    for piece in pieces:
+        prompt = groups[piece.group].prompt.ids
+        for g in piece.completions:
+            completion = groups[piece.group].completions[g].ids
+            row = [*prompt, *completion[:-1]]
+            first_row = len(ids) * width + len(prompt) - 1
+            ids.append(row + [0] * (width - len(row)))
+            mask.append([1] * len(row) + [0] * (width - len(row)))
+            targets.extend(completion)
+            logit_rows.extend(range(first_row, first_row + len(completion)))
+            first = tokens.offsets[piece.group][g]
+            token_index.extend(range(first, first + len(completion)))
+    return MicroBatch(
+        input_ids=upload(ids, device),
+        position_ids=torch.arange(width, device=device).expand(len(ids), width),
+        attention_mask=upload(mask, device),
+        layout=None,
+        spans=None,
+        logit_rows=_padded(logit_rows, device),
+        targets=_padded(targets, device),
+        token_index=upload(token_index, device),
+        num_unique=sum(map(sum, mask)),
+    )
+
+
+def _padded(values: list[int], device: torch.device | str) -> Tensor:
+    return upload(values + [0] * (bucket(len(values)) - len(values)), device)
+
+
+def _row_length(groups: Sequence[RolloutGroup], piece: Piece) -> int:
+    """Return the input length of the piece's longest completion with its prompt."""
+    group = groups[piece.group]
+    return len(group.prompt.ids) + max(len(group.completions[g].ids) - 1 for g in piece.completions)
+
+
+def _cost(groups: Sequence[RolloutGroup], piece: Piece, shared_prompt: bool) -> int:
+    """Return the tokens the piece takes of a budget."""
+    group = groups[piece.group]
+    if not shared_prompt:
+        return _row_length(groups, piece) * len(piece.completions)
+    return len(group.prompt.ids) + sum(len(group.completions[g].ids) - 1 for g in piece.completions)
+
+
+def _split(groups: Sequence[RolloutGroup], piece: Piece, token_budget: int, shared_prompt: bool) -> list[Piece]:
+    """Return the piece in parts that each fit the budget, or hold a single completion."""
+    parts: list[Piece] = []
+    for g in piece.completions:
+        longer = Piece(piece.group, (*parts[-1].completions, g)) if parts else None
+        if longer is not None and _cost(groups, longer, shared_prompt) <= token_budget:
+            parts[-1] = longer
+        else:
+            parts.append(Piece(piece.group, (g,)))
+    return parts

@@ -1,0 +1,55 @@
+"""The reference policy of the KL term."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.update.forward import Forward
+from mathgrpo.update.logprobs import chunked_logprobs
+from mathgrpo.update.pack import MicroBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The policy as it was before training.
+
+    Attributes:
+        model: a frozen copy of the policy's model; or the policy's own model, when it trains an adapter that can be
+            switched off, which needs no copy.
+        adapter_off: whether it is the policy's own model.
+    """
+
+    model: Any
+    adapter_off: bool
+
+    @torch.no_grad()
+    def ref_logprobs(self, forward: Forward, batch: MicroBatch, temperature: float) -> Tensor:
+        """Return the reference's log-probabilities of the micro-batch's completion tokens, at the policy's temperature.
+
+        forward: of this model. Call inside `packed_attention` of its configuration if the batch is shared.
+
+        Shapes: [N], float32.
+        """
+        off = self.model.disable_adapter() if self.adapter_off else contextlib.nullcontext()
+        with off, forward.context():
+            logprobs, _ = chunked_logprobs(forward.hidden(batch), batch.targets, forward.head, temperature)
+        return logprobs[: len(batch.token_index)]
+
+
+def build_reference(policy: Any, beta: float) -> Reference | None:
+    """Return the reference for a KL weight: None for 0, the adapter switched off for LoRA, else a frozen copy.
+
+    The copy is held in the policy's compute precision, so in bfloat16 it takes half the memory of the fp32 masters.
+    """
+    if beta == 0.0:
+        return None
+    if hasattr(policy.model, "disable_adapter") and hasattr(policy.model, "peft_config"):
+        return Reference(policy.model, adapter_off=True)
+    model = copy.deepcopy(policy.model).requires_grad_(False).eval()
+    return Reference(model.to(getattr(policy, "compute_dtype", None) or torch.float32), adapter_off=False)

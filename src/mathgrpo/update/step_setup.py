@@ -1,0 +1,95 @@
+"""An update before its first forward pass: what it computes, by which forward pass, with which attention kernel."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.errors import UserError
+from mathgrpo.types import RolloutGroup
+from mathgrpo.update.attention.kernel_choice import choose_attention
+from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_attention
+from mathgrpo.update.forward import Forward, ModuleForward, choose_forward
+from mathgrpo.update.fused.fused_forward import FusedForward
+from mathgrpo.update.gradient import Step, micro_batch_of
+from mathgrpo.update.logprobs import split_model
+from mathgrpo.update.pack import Piece, plan_micro_batches
+from mathgrpo.update.reference_policy import Reference
+from mathgrpo.update.step_tokens import step_tokens
+
+
+def check_update(groups: Sequence[RolloutGroup], section: GrpoSection, reference: Reference | None) -> None:
+    """Return when there is something to learn from, and all that the loss needs.
+
+    Raises: UserError otherwise.
+    """
+    if not groups:
+        raise UserError("policy_update: there are no groups to learn from")
+    if any(len(group.advantages) != len(group.completions) for group in groups):
+        raise UserError("policy_update: a group has no advantages; call with_advantages first")
+    if section.beta > 0.0 and reference is None:
+        raise UserError(f"grpo.beta={section.beta}: the KL term needs a reference; call build_reference first")
+
+
+def build_step(
+    policy: Any, groups: Sequence[RolloutGroup], section: GrpoSection, shares: Sequence[list[Piece]],
+    reference: Reference | None, *, temperature: float, max_new_tokens: int, token_budget: int, shared_prompt: bool,
+) -> Step:  # fmt: skip
+    """Return the step with everything that this process computes in it, its old log-probabilities not yet known.
+
+    shares: the pieces of each optimizer step. Each counts as much as all of them would: token weights are multiplied
+        by their number.
+    """
+    tokens = step_tokens(groups, section, max_new_tokens, policy.device)
+    forward = choose_forward(policy, section, shared_prompt=shared_prompt)
+    return Step(
+        policy, groups, section, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(shares)),
+        [piece for share in shares for piece in share], shared_prompt, token_budget,
+        torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
+        forward, _forward_of_reference(policy, reference, forward),
+    )  # fmt: skip
+
+
+def _forward_of_reference(policy: Any, reference: Reference | None, forward: Forward) -> Forward | None:
+    """Return the reference's forward pass, of the same kind as the policy's."""
+    if reference is None:
+        return None
+    if reference.adapter_off or isinstance(forward, ModuleForward):
+        return ModuleForward(reference.model, policy.autocast)
+    return FusedForward.of(reference.model, policy.compute_dtype)
+
+
+def choose_step_attention(step: Step) -> tuple[str, ...]:
+    """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
+    if not isinstance(step.forward, ModuleForward):
+        step.attention = None
+    if step.attention is None or not step.shared_prompt or not step.pieces:
+        return ()
+    pieces = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=True)[0]
+
+    def layout_of(kernel: AttentionKernel) -> tuple[PackedLayout, int]:
+        batch = micro_batch_of(step, pieces, kernel)
+        assert batch.layout is not None
+        return batch.layout, batch.num_unique
+
+    choice = choose_attention(step.policy, step.section, layout_of)
+    step.attention = choice.kernel
+    return (choice.reason,) if choice.reason else ()
+
+
+@contextlib.contextmanager
+def attention_of(step: Step) -> Iterator[None]:
+    """Let the policy and a copied reference use packed attention, if prompts are shared."""
+    models = [step.policy.model]
+    if step.reference is not None and step.reference.model is not step.policy.model:
+        models.append(step.reference.model)
+    with contextlib.ExitStack() as stack:
+        if step.shared_prompt:
+            for model in models:
+                stack.enter_context(packed_attention(split_model(model)[0].config))
+        yield
