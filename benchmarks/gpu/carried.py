@@ -15,9 +15,9 @@ from mathgrpo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".gpu-kit"
-NEEDED = ("torch", "transformers", "peft", "typer", "rich", "jinja2", "matplotlib", "pydantic")
+NEEDED = ("torch", "transformers", "peft", "typer", "rich", "jinja2", "matplotlib", "psutil", "pydantic", "tomli_w")
 """Packages without which stages fail; the others of a case are that case's own."""
-PACKED = ("pydantic",)
+PACKED = ("pydantic", "tomli_w")
 """Of those, what `pack.sh` brings; the others are the machine's own."""
 
 

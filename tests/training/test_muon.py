@@ -1,43 +1,79 @@
+"""PyTorch's Muon as the supervised training uses it, against the algorithm in float32 from its source.
+
+Source: Jordan et al., https://kellerjordan.github.io/posts/muon/ (Newton-Schulz coefficients, Nesterov momentum).
+torch.optim.Muon iterates in bfloat16, so a step is the reference's within bfloat16's rounding and no closer.
+"""
+
+from __future__ import annotations
+
 import torch
+from torch import Tensor
 
-from mathgrpo.optim.muon import Muon, orthogonalised
+from fakes import tiny_model
+from mathgrpo.config.sft_recipe import SftOptimizerSection
+from mathgrpo.supervised.sft_steps import _optimizers
 
-
-def test_singular_values_come_near_one_and_vectors_stay() -> None:
-    torch.manual_seed(0)
-    for shape in ((3, 6, 10), (3, 10, 6)):
-        matrices = torch.randn(shape)
-        result = orthogonalised(matrices)
-        values = torch.linalg.svdvals(result)
-        assert values.min() > 0.3 and values.max() < 1.4
-        u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
-        core = u.transpose(1, 2) @ result @ vh.transpose(1, 2)
-        assert torch.allclose(core, torch.diag_embed(torch.diagonal(core, dim1=1, dim2=2)), atol=1e-4)
+RATE = 0.02
 
 
-def test_each_matrix_is_orthogonalised_by_itself() -> None:
-    torch.manual_seed(0)
-    a, b = torch.randn(4, 8), 100 * torch.randn(4, 8)
-    both = orthogonalised(torch.stack([a, b]))
-    assert torch.allclose(both[0], orthogonalised(a[None])[0], atol=1e-6)
+def reference_step(weight: Tensor, gradient: Tensor, running: Tensor) -> None:
+    """Take one step of Muon in float32, in place."""
+    running.lerp_(gradient, 0.05)
+    x = gradient.lerp(running, 0.95)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    weight -= RATE * max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5 * (x.T if tall else x)
 
 
-def test_it_solves_a_regression_faster_than_its_start() -> None:
-    torch.manual_seed(0)
-    target, inputs = torch.randn(6, 5), torch.randn(40, 5)
-    weight = torch.nn.Parameter(torch.zeros(6, 5))
-    optimizer = Muon([weight], lr=0.05)
+def muon_of(model: torch.nn.Module) -> torch.optim.Optimizer:
+    section = SftOptimizerSection(name="muon", matrix_learning_rate=RATE)
+    [(_, _), (muon, rate)] = _optimizers(model, section)
+    assert rate == RATE
+    return muon
+
+
+def test_it_moves_every_matrix_of_the_layers_as_the_algorithm_does() -> None:
+    model = tiny_model()
+    muon = muon_of(model)
+    matrices: list[Tensor] = muon.param_groups[0]["params"]
+    assert len(matrices) == sum(p.ndim == 2 and ".layers." in name for name, p in model.named_parameters())
+    expected = [weight.detach().clone() for weight in matrices]
+    running = [torch.zeros_like(weight) for weight in matrices]
+    for step in range(3):
+        noise = torch.Generator().manual_seed(step)
+        before = [weight.detach().clone() for weight in matrices]
+        for weight, copy, average in zip(matrices, expected, running, strict=True):
+            weight.grad = torch.randn(weight.shape, generator=noise)
+            reference_step(copy, weight.grad, average)
+        muon.step()
+        for weight, copy, old in zip(matrices, expected, before, strict=True):
+            assert (weight - copy).norm() < 0.05 * (copy - old).norm()
+
+
+def test_training_reaches_the_loss_that_the_float32_algorithm_reaches() -> None:
+    ids = torch.randint(50, (8, 12), generator=torch.Generator().manual_seed(0))
     losses = []
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = (inputs @ (weight - target).T).square().mean()
-        loss.backward()
-        optimizer.step()
+    for use_reference in (False, True):
+        torch.manual_seed(0)
+        model = tiny_model()
+        muon = muon_of(model)
+        matrices: list[Tensor] = muon.param_groups[0]["params"]
+        running = [torch.zeros_like(weight) for weight in matrices]
+        for _ in range(30):
+            model.zero_grad()
+            loss = model(input_ids=ids, labels=ids).loss
+            loss.backward()
+            if not use_reference:
+                muon.step()
+                continue
+            with torch.no_grad():
+                for weight, average in zip(matrices, running, strict=True):
+                    assert weight.grad is not None
+                    reference_step(weight, weight.grad, average)
         losses.append(loss.item())
-    assert losses[-1] < 0.01 * losses[0]
-
-
-def test_parameters_without_gradient_stay() -> None:
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    Muon([weight]).step()
-    assert torch.equal(weight, torch.ones(2, 2))
+    start = model.__class__(model.config)(input_ids=ids, labels=ids).loss.item()
+    assert losses[0] < 0.9 * start and abs(losses[0] - losses[1]) < 0.02 * losses[1]

@@ -15,7 +15,6 @@ from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe
 from mathgrpo.formats import Format
 from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
-from mathgrpo.optim.muon import Muon
 from mathgrpo.supervised.mixture import examples
 from mathgrpo.supervised.sft_batches import Sequences, batches, loss_weights
 from mathgrpo.types import Problem
@@ -91,7 +90,8 @@ def _optimizers(model: Any, section: SftOptimizerSection) -> list[tuple[torch.op
     )
     pairs: list[tuple[torch.optim.Optimizer, float]] = [(adamw, section.learning_rate)]
     if matrices:
-        pairs.append((Muon(matrices, lr=section.matrix_learning_rate), section.matrix_learning_rate))
+        muon = torch.optim.Muon(matrices, lr=section.matrix_learning_rate, weight_decay=0.0)
+        pairs.append((muon, section.matrix_learning_rate))
     return pairs
 
 
