@@ -87,7 +87,7 @@ class Ours:
             max_new_tokens=settings.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
         )  # fmt: skip
         times = StepTimes(rolled_out - started, rewarded - rolled_out, clock(settings.device) - rewarded)
-        rollout_metrics(groups, ready.fmt)
+        rollout_metrics(groups)
         speed = speed_metrics(self._speedometer, groups, recipe.grpo, times)
         ended = clock(settings.device)
         lengths = [len(c.ids) for group in groups for c in group.completions]

@@ -9,6 +9,10 @@ from typing import Any, Literal
 
 FinishReason = Literal["eos", "length"]
 
+Verdict = Literal["correct", "wrong", "no_answer", "unreadable", "timeout", "error"]
+"""correct and wrong: answer and gold were both read. no_answer: there is no single final answer. unreadable: there is
+one, but not in a form the grader reads. timeout and error: the grader failed, which is counted and never in silence."""
+
 
 def question_id(question: str) -> str:
     """Return a 16-digit hexadecimal name for a question, blind to case and spacing.
@@ -101,6 +105,30 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Graded:
+    """A completion, read once by its format and graded once: rewards, metrics and evaluations look here.
+
+    Attributes:
+        reasoning: text of the reasoning block, None without one.
+        answer: the format's one final answer, None without one or with several.
+        found: the answer wherever it stands, None without one; `answer` where there is one.
+        verdict: on `answer`: "correct" here is strict accuracy.
+        flexible_verdict: on `found`.
+        format_strict, format_soft: the format's two checks.
+        worked: the reasoning has at least one arithmetic step, an "=" with a number on both sides.
+    """
+
+    reasoning: str | None
+    answer: str | None
+    found: str | None
+    verdict: Verdict
+    flexible_verdict: Verdict
+    format_strict: bool
+    format_soft: bool
+    worked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutGroup:
     """All completions of one problem in one step, rewarded.
 
@@ -111,7 +139,7 @@ class RolloutGroup:
         texts: their decoded texts (end tokens removed).
         rewards: G total rewards; NaN where no reward applies.
         reward_parts: reward name -> G values; None where that reward does not apply.
-        verdicts: G grader verdicts ("correct", "wrong", ...).
+        grades: what the grader says of each completion; empty until they are rewarded, or where nothing is graded.
         advantages: G advantages; empty until they are computed.
     """
 
@@ -121,5 +149,5 @@ class RolloutGroup:
     texts: tuple[str, ...]
     rewards: tuple[float, ...] = ()
     reward_parts: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    verdicts: tuple[str, ...] = ()
+    grades: tuple[Graded, ...] = ()
     advantages: tuple[float, ...] = ()

@@ -62,12 +62,14 @@ def test_the_formats_answer_comes_first() -> None:
 
 def test_graded_has_everything_about_one_completion() -> None:
     text = "<reasoning>\n16 - 3 - 4 = 9\n9 * $2 = $18\n</reasoning>\n<answer>\n$18\n</answer>"
-    assert grade_completion(text, "18", get_format("xml")) == Graded("$18", "correct", "correct", True, True, True)
+    assert grade_completion(text, "18", get_format("xml")) == Graded(
+        "16 - 3 - 4 = 9\n9 * $2 = $18", "$18", "$18", "correct", "correct", True, True, True
+    )
 
 
 def test_strict_is_in_the_format_and_flexible_anywhere() -> None:
     graded = grade_completion("It is 9*2 = 18.", "18", get_format("xml"))
-    assert graded == Graded(None, "no_answer", "correct", False, False, True)
+    assert graded == Graded(None, None, "18", "no_answer", "correct", False, False, True)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +151,4 @@ def test_no_completion_crashes_and_strict_correct_implies_flexible_correct(text:
 def test_what_a_format_writes_is_correct_in_it(gold: int, name: str) -> None:
     fmt = get_format(name)
     graded = grade_completion(fmt.write("2 * 3 = 6", f"{gold:,}"), str(gold), fmt)
-    assert graded == Graded(f"{gold:,}", "correct", "correct", True, True, True)
+    assert graded == Graded("2 * 3 = 6", f"{gold:,}", f"{gold:,}", "correct", "correct", True, True, True)

@@ -36,9 +36,9 @@ def test_collect_groups_draws_decodes_and_rewards() -> None:
         again = engine.generate([group.prompt], 3, sampling)[0]
         assert [completion.ids for completion in group.completions] == [completion.ids for completion in again]
         assert list(group.texts) == [completion_text(tiny, completion) for completion in group.completions]
-        assert len(group.rewards) == len(group.verdicts) == 3 and group.advantages == ()
+        assert len(group.rewards) == len(group.grades) == 3 and group.advantages == ()
         assert set(group.reward_parts) == {"correct", "format"}
-        assert group.verdicts == tuple(grade_completion(t, group.problem.answer, fmt).verdict for t in group.texts)
+        assert group.grades == tuple(grade_completion(t, group.problem.answer, fmt) for t in group.texts)
 
 
 def test_rewards_and_verdicts_stay_with_their_completion() -> None:
@@ -52,7 +52,11 @@ def test_rewards_and_verdicts_stay_with_their_completion() -> None:
 
     groups = [group(PROBLEMS[0], "4", "7", "4"), group(PROBLEMS[1], "4", "7")]
     rewarded = reward_groups(groups, fmt, build_suite({"correct": 1.0}, fmt))
-    assert [g.verdicts for g in rewarded] == [("correct", "wrong", "correct"), ("wrong", "correct")]
+    verdicts = [tuple(graded.verdict for graded in g.grades) for g in rewarded]
+    assert verdicts == [
+        ("correct", "wrong", "correct"),
+        ("wrong", "correct"),
+    ]
     assert [g.rewards for g in rewarded] == [(1.0, 0.0, 1.0), (0.0, 1.0)]
     assert [g.reward_parts["correct"] for g in rewarded] == [(1.0, 0.0, 1.0), (0.0, 1.0)]
     assert [g.texts for g in rewarded] == [g.texts for g in groups]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
+from mathgrpo.answers import grade_completion
 from mathgrpo.formats import get_format
 from mathgrpo.runs.metrics import batch_lines, rollout_lines, rollout_metrics, time_metrics
-from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
+from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Verdict
 
 XML = get_format("xml")
 
 
-def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[str, ...]) -> RolloutGroup:
+def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[Verdict, ...]) -> RolloutGroup:
     ends = ("eos", "length")
     return RolloutGroup(
         problem=Problem("What is 1 + 1?", "2"),
@@ -23,7 +25,10 @@ def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[st
         texts=texts,
         rewards=rewards,
         reward_parts={"correct": rewards, "bonus": (None, 3.0)},
-        verdicts=verdicts,
+        grades=tuple(
+            replace(grade_completion(text, "2", XML), verdict=verdict)
+            for text, verdict in zip(texts, verdicts, strict=True)
+        ),
         advantages=(0.5, -0.5),
     )
 
@@ -35,7 +40,7 @@ GROUPS = [
 
 
 def test_rollout_metrics_by_hand() -> None:
-    metrics = rollout_metrics(GROUPS, XML)
+    metrics = rollout_metrics(GROUPS)
     assert metrics == {
         "reward": 0.5,
         "reward_std": pytest.approx(0.5**0.5 / 2),  # sample deviation of (1, 0) is sqrt(1/2), of (0.5, 0.5) 0
@@ -52,12 +57,13 @@ def test_rollout_metrics_by_hand() -> None:
 
 
 def test_completions_to_which_no_reward_applies_count_in_no_mean() -> None:
-    texts, verdicts = (XML.write("1 + 1 = 2", "2"), "2"), ("correct", "no_answer")
-    half = rollout_metrics([group(texts, (1.0, math.nan), verdicts), GROUPS[0]], XML)
+    texts = (XML.write("1 + 1 = 2", "2"), "2")
+    verdicts: tuple[Verdict, ...] = ("correct", "no_answer")
+    half = rollout_metrics([group(texts, (1.0, math.nan), verdicts), GROUPS[0]])
     assert half["reward"] == pytest.approx(2 / 3) and half["frac_reward_zero_std"] == 0.5
     assert half["reward_std"] == pytest.approx(0.5**0.5 / 2)
     unscored = [group(texts, (math.nan, math.nan), verdicts)]
-    none = rollout_metrics(unscored, XML)
+    none = rollout_metrics(unscored)
     assert none["frac_reward_zero_std"] == 1.0 and "reward" not in none and "reward_std" not in none
     [line] = rollout_lines(1, unscored)
     assert [row["reward"] for row in line["completions"]] == [None, None]

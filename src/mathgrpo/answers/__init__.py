@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mathgrpo.answers.completion import Graded, grade_completion
+from mathgrpo.answers.completion import grade_completion
 from mathgrpo.answers.flexible import flexible_answer
 from mathgrpo.answers.grade import gold_problem, grade
 from mathgrpo.answers.numbers import parse_number
-from mathgrpo.answers.verdict import Verdict
+from mathgrpo.types import Graded, Verdict
 
 __all__ = ["Graded", "Verdict", "flexible_answer", "gold_problem", "grade", "grade_completion", "parse_number"]

@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from mathgrpo.answers.flexible import flexible_answer
 from mathgrpo.answers.grade import grade
-from mathgrpo.answers.verdict import Verdict
 from mathgrpo.formats import Format
+from mathgrpo.types import Graded
 
 _RIGHT_SIDE = re.compile(r"=[^=\n0-9]{0,12}[0-9]", re.ASCII)
 _DIGIT = re.compile(r"[0-9]", re.ASCII)
 _LEFT_CHARS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Graded:
-    """A completion, graded.
-
-    Attributes:
-        answer: the format's one final answer, None without one or with several.
-        verdict: on that answer: "correct" here is strict accuracy.
-        flexible_verdict: on the answer wherever it stands (`flexible_answer`).
-        format_strict, format_soft: the format's two checks.
-        worked: the reasoning has at least one arithmetic step, an "=" with a number on both sides.
-    """
-
-    answer: str | None
-    verdict: Verdict
-    flexible_verdict: Verdict
-    format_strict: bool
-    format_soft: bool
-    worked: bool
-
-
 def grade_completion(text: str, gold: str, fmt: Format, *, question: str = "") -> Graded:
-    """Return a completion's answer, verdicts and form. Never raises, whatever the text.
+    """Return what there is to know about a completion, from one parse and at most one grading. Never raises.
 
     Args:
         question: tells whether a percentage was asked for, see `grade`.
     """
     parsed = fmt.parse(text)
-    verdict = grade(parsed.answer, gold, question=question)
-    anywhere = parsed.answer if parsed.answer is not None else flexible_answer(text)
+    found = parsed.answer if parsed.answer is not None else flexible_answer(text)
+    flexible_verdict = grade(found, gold, question=question)
     return Graded(
+        reasoning=parsed.reasoning,
         answer=parsed.answer,
-        verdict=verdict,
-        flexible_verdict=verdict if anywhere == parsed.answer else grade(anywhere, gold, question=question),
+        found=found,
+        verdict="no_answer" if parsed.answer is None else flexible_verdict,
+        flexible_verdict=flexible_verdict,
         format_strict=parsed.strict,
         format_soft=parsed.soft,
         worked=has_arithmetic_step(text if parsed.reasoning is None else parsed.reasoning),

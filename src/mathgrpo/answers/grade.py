@@ -12,7 +12,7 @@ from fractions import Fraction
 from mathgrpo.answers.latex import latex_gold_problem, latex_verdict
 from mathgrpo.answers.numbers import MAX_NUMBER_CHARS, Quantity, read_quantity, unwrap
 from mathgrpo.answers.units import units_agree
-from mathgrpo.answers.verdict import Verdict
+from mathgrpo.types import Verdict
 
 _PERCENT_WORD = re.compile(r"(?<![0-9])(?<![0-9] )(?:\bpercent|\bper cent|%)", re.IGNORECASE)
 _LAST_SENTENCE = re.compile(r"(?<=[.?!])\s+(?=\S)")

@@ -21,8 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from mathgrpo.answers.verdict import Verdict
 from mathgrpo.errors import UserError
+from mathgrpo.types import Verdict
 
 WALL_S = 3.0
 """Seconds for one comparison. Ordinary ones take milliseconds."""

@@ -17,6 +17,7 @@ from mathgrpo.formats import Format, get_format
 from mathgrpo.rewards.arithmetic import Expression, evaluate
 from mathgrpo.rewards.signature import Completions, completion_texts
 from mathgrpo.rewards.user import shown
+from mathgrpo.types import Graded
 
 MAX_NUMBERS = 64
 _SEPARATORS = re.compile(r"[\s,;\[\]()]+")
@@ -29,6 +30,7 @@ def countdown(
     target: Sequence[Any] = (),
     answer: Sequence[Any] = (),
     response_format: Format | None = None,
+    completion_grades: Sequence[Graded] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Return 1 where the answer is an expression over + - * / that uses each given number once and makes the target.
@@ -40,11 +42,15 @@ def countdown(
     Gaming: none known: powers, other digits, joined digits, repeated and missing numbers earn 0.
     """
     fmt = response_format or get_format("xml")
-    texts = completion_texts(completions)
-    rows = zip(texts, _column(nums, texts), _column(target, texts), _column(answer, texts), strict=True)
+    answers = (
+        [fmt.parse(text).answer for text in completion_texts(completions)]
+        if completion_grades is None
+        else [graded.answer for graded in completion_grades]
+    )
+    rows = zip(answers, _column(nums, answers), _column(target, answers), _column(answer, answers), strict=True)
     return [
-        None if given is None else float(countdown_problem(fmt.parse(text).answer, given, wanted, gold) == "")
-        for text, given, wanted, gold in rows
+        None if given is None else float(countdown_problem(written, given, wanted, gold) == "")
+        for written, given, wanted, gold in rows
     ]
 
 
@@ -100,5 +106,5 @@ def _shown(value: Fraction) -> str:
     return str(value) if len(str(value)) <= 20 else "a huge number"
 
 
-def _column(values: Sequence[Any], texts: Sequence[str]) -> Sequence[Any]:
-    return values if len(values) else [None] * len(texts)
+def _column(values: Sequence[Any], rows: Sequence[Any]) -> Sequence[Any]:
+    return values if len(values) else [None] * len(rows)

@@ -70,8 +70,9 @@ def explain(
     """
     columns = {name: [value] for name, value in problem.columns.items()}
     columns |= {"answer": [problem.answer], "question": [problem.question]}
-    scores = suite.score([prompt], [text], columns, completion_ids=None if token_ids is None else [list(token_ids)])
     graded = grade_completion(text, problem.answer, suite.fmt, question=problem.question)
+    ids = None if token_ids is None else [list(token_ids)]
+    scores = suite.score([prompt], [text], columns, completion_ids=ids, grades=[graded])
     row = Row(text, problem.answer, problem.question, graded, suite.fmt)
     parts = [_paid(suite, name, values[0], row, problem.columns, token_ids) for name, values in scores.parts.items()]
     return Explanation(scores.totals[0], tuple(parts), graded)

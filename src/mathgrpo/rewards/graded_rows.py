@@ -30,13 +30,21 @@ def graded_rows(
     answer: Sequence[str],
     question: Sequence[str] | None = None,
     response_format: Format | None = None,
+    completion_grades: Sequence[Graded] | None = None,
     **columns: Any,
 ) -> list[Row]:
-    """Return each completion with its grades; called with what a reward function receives. Without a format: xml."""
+    """Return each completion with its grades; called with what a reward function receives. Without a format: xml.
+
+    completion_grades: the completions', where they are known already; else they are graded here.
+    """
     fmt = response_format or get_format("xml")
     texts = completion_texts(completions)
     questions = [""] * len(texts) if question is None else question
-    return [
-        Row(text, gold, asked, grade_completion(text, gold, fmt, question=asked), fmt)
-        for text, gold, asked in zip(texts, answer, questions, strict=True)
-    ]
+    grades = completion_grades
+    if grades is None:
+        grades = [
+            grade_completion(text, gold, fmt, question=asked)
+            for text, gold, asked in zip(texts, answer, questions, strict=True)
+        ]
+    rows = zip(texts, answer, questions, grades, strict=True)
+    return [Row(text, gold, asked, graded, fmt) for text, gold, asked, graded in rows]

@@ -146,4 +146,6 @@ def _right_outside(row: Row) -> bool:
     marks = boxed_answers(row.text) + hash_answers(row.text)
     if len(marks) > 1:
         return False
-    return grade(marks[0] if marks else row.text, row.gold, question=row.question) == "correct"
+    if marks or row.graded.found == row.text.strip():
+        return True  # it is what was found, and so is graded already
+    return parse_number(row.text) is not None and grade(row.text, row.gold, question=row.question) == "correct"

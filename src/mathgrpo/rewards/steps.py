@@ -75,9 +75,8 @@ def verified_steps(
 
 def row_steps(row: Row) -> list[Step]:
     """Return the steps of a completion's reasoning block."""
-    reasoning = row.fmt.parse(row.text).reasoning
     given = None if row.graded.answer is None else parse_number(row.graded.answer)
-    return check_steps(reasoning or "", row.question, given)
+    return check_steps(row.graded.reasoning or "", row.question, given)
 
 
 def check_steps(reasoning: str, question: str, given: Fraction | None) -> list[Step]:

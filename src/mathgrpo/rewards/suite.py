@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +12,18 @@ from typing import Any
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
 from mathgrpo.rewards.bind import Settings, reward_settings, with_settings
-from mathgrpo.rewards.catalogue import REWARDS
+from mathgrpo.rewards.catalogue import REWARDS, SOUND
 from mathgrpo.rewards.from_file import load_reward, unknown_reward
+from mathgrpo.rewards.graded_rows import graded_rows
 from mathgrpo.rewards.signature import RewardFunction, conversational
 from mathgrpo.rewards.soundness import check_soundness
 from mathgrpo.rewards.user import call_rewards
+from mathgrpo.types import Graded
 
-_OWN_KEYWORDS = frozenset(
-    {"prompts", "completions", "completion_ids", "trainer_state", "response_format", "max_new_tokens", "settings"}
-)
+_OWN_KEYWORDS = frozenset((
+    "prompts", "completions", "completion_ids", "completion_grades", "trainer_state", "response_format",
+    "max_new_tokens", "settings",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class RewardSuite:
         columns: Mapping[str, Sequence[Any]],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
+        grades: Sequence[Graded] | None = None,
         trainer_state: Any = None,
     ) -> Scores:
         """Return what each completion earns.
@@ -70,6 +75,7 @@ class RewardSuite:
         Args:
             prompts: one a completion, as messages or text.
             completions: texts.
+            grades: the completions', where they are known; else they are graded here, once for all built-in rewards.
             columns: "answer" (gold), "question" and whatever else the problems have; one value a completion.
 
         Raises:
@@ -90,8 +96,22 @@ class RewardSuite:
             call["trainer_state"] = trainer_state
         if self.max_new_tokens:
             call["max_new_tokens"] = self.max_new_tokens
-        parts = {name: tuple(values) for name, values in call_rewards(self.functions, completions, call).items()}
+        functions = self._reading(grades, completions, columns)
+        parts = {name: tuple(values) for name, values in call_rewards(functions, completions, call).items()}
         return Scores(_totals(parts, self.weights, len(completions)), parts)
+
+    def _reading(
+        self, grades: Sequence[Graded] | None, texts: Sequence[str], columns: Mapping[str, Sequence[Any]]
+    ) -> Mapping[str, RewardFunction]:
+        """Return the functions, the built-in ones with the completions' grades; a user's get texts, as TRL's do."""
+        built_in = SOUND & self.functions.keys()
+        if not built_in or "answer" not in columns:
+            return self.functions
+        if grades is None:
+            questions = columns.get("question")
+            grades = [row.graded for row in graded_rows(texts, columns["answer"], questions, self.fmt)]
+        known = {name: functools.partial(self.functions[name], completion_grades=grades) for name in built_in}
+        return {name: known.get(name, function) for name, function in self.functions.items()}
 
 
 def build_suite(

@@ -46,11 +46,13 @@ def sample_groups(
 
 
 def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuite) -> list[RolloutGroup]:
-    """Return the groups with rewards, their parts and the grader's verdicts; one call of the suite for all."""
-    texts = [text for group in groups for text in group.texts]
-    prompts = [problem_messages(group.problem, fmt) for group in groups for _ in group.texts]
+    """Return the groups with rewards, their parts and grades: each completion graded once, the suite called once."""
+    asked = [(group.problem, text) for group in groups for text in group.texts]
+    prompts = [problem_messages(problem, fmt) for problem, _ in asked]
+    grades = [grade_completion(text, problem.answer, fmt, question=problem.question) for problem, text in asked]
     ids = [list(completion.ids) for group in groups for completion in group.completions]
-    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids)
+    texts = [text for _, text in asked]
+    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids, grades=grades)
     rewarded, start = [], 0
     for group in groups:
         rows = slice(start, start + len(group.texts))
@@ -59,7 +61,7 @@ def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuit
                 group,
                 rewards=tuple(scores.totals[rows]),
                 reward_parts={name: tuple(values[rows]) for name, values in scores.parts.items()},
-                verdicts=tuple(_verdict(text, group.problem, fmt) for text in group.texts),
+                grades=tuple(grades[rows]),
             )
         )
         start = rows.stop
@@ -85,7 +87,3 @@ def completion_text(policy: Policy, completion: Completion) -> str:
     if ids and ids[-1] in policy.eos_ids:
         ids.pop()
     return policy.decode(ids)
-
-
-def _verdict(text: str, problem: Problem, fmt: Format) -> str:
-    return grade_completion(text, problem.answer, fmt, question=problem.question).verdict

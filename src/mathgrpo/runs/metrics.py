@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from mathgrpo.answers.completion import has_arithmetic_step
-from mathgrpo.formats import Format
-from mathgrpo.types import Completion, RolloutGroup
+from mathgrpo.types import Completion, Graded, RolloutGroup
 
 
-def rollout_metrics(groups: Sequence[RolloutGroup], fmt: Format) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     """Return what a step's completions say: rewards, accuracy, form, length.
 
     reward_std is the mean over groups of the sample deviation in the group; reward/<name> is the mean of the
@@ -23,9 +21,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup], fmt: Format) -> dict[str, fl
     return {
         **_reward_spread([[reward for reward in group.rewards if not math.isnan(reward)] for group in groups]),
         **_reward_means(groups),
-        "accuracy": fmean(verdict == "correct" for group in groups for verdict in group.verdicts),
-        "grader_errors": float(sum(verdict in ("timeout", "error") for group in groups for verdict in group.verdicts)),
-        **_form([text for group in groups for text in group.texts], fmt),
+        **_grade_rates([graded for group in groups for graded in group.grades]),
         "completions/mean_length": fmean(len(completion.ids) for completion in completions),
         "completions/clipped_ratio": fmean(completion.finish_reason == "length" for completion in completions),
     }
@@ -78,13 +74,16 @@ def _reward_means(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     return means
 
 
-def _form(texts: Sequence[str], fmt: Format) -> dict[str, float]:
-    parsed = [fmt.parse(text) for text in texts]
-    worked = [
-        has_arithmetic_step(text if found.reasoning is None else found.reasoning)
-        for text, found in zip(texts, parsed, strict=True)
-    ]
-    return {"format_rate": fmean(found.strict for found in parsed), "worked_rate": fmean(worked)}
+def _grade_rates(grades: Sequence[Graded]) -> dict[str, float]:
+    """Return the shares of the graded completions; nothing where none is graded."""
+    if not grades:
+        return {}
+    return {
+        "accuracy": fmean(graded.verdict == "correct" for graded in grades),
+        "grader_errors": float(sum(graded.verdict in ("timeout", "error") for graded in grades)),
+        "format_rate": fmean(graded.format_strict for graded in grades),
+        "worked_rate": fmean(graded.worked for graded in grades),
+    }
 
 
 def _group_line(step: int, group: RolloutGroup) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _completion_line(group: RolloutGroup, g: int, completion: Completion) -> dic
         "text": group.texts[g],
         "tokens": len(completion.ids),
         "finish_reason": completion.finish_reason,
-        "verdict": group.verdicts[g],
+        "verdict": group.grades[g].verdict if group.grades else None,
         "reward": None if math.isnan(group.rewards[g]) else group.rewards[g],
         "reward_parts": {name: values[g] for name, values in group.reward_parts.items()},
         "advantage": group.advantages[g],

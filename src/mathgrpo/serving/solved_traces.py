@@ -125,7 +125,7 @@ def trace_rows(group: RolloutGroup, policy: Policy, fmt: Format, settings: dict[
     for sample, (completion, text) in enumerate(zip(group.completions, group.texts, strict=True)):
         graded = grade_completion(text, group.problem.answer, fmt, question=group.problem.question)
         rows.append({
-            "question": group.problem.question, "answer": group.problem.answer, "reasoning": fmt.parse(text).reasoning,
+            "question": group.problem.question, "answer": group.problem.answer, "reasoning": graded.reasoning,
             "completion": text, "verdict": graded.verdict, "predicted": graded.answer, "sample": sample,
             "tokens": len(completion.ids), "finish_reason": completion.finish_reason, "model": policy.name,
             "seed": settings["seed"], "settings": settings,

@@ -192,7 +192,7 @@ def _one_step(run: Run) -> None:
     run.step, run.token_budget = run.step + 1, stats.token_budget
     times = StepTimes(rolled_out - started, rewarded - rolled_out, updated - rewarded)
     speed = speed_of_all(world, speed_metrics(run.speedometer, groups, recipe.grpo, times))
-    metrics = {"step": run.step, **rollout_metrics(groups, ready.fmt), **stats.metrics}
+    metrics = {"step": run.step, **rollout_metrics(groups), **stats.metrics}
     metrics |= {"learning_rate": learning_rate, **speed, **rollout}
     run.record.step(metrics, groups[: recipe.training.log_groups])
     run.record.notes(stats.notes, run.progress.say)
