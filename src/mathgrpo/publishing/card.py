@@ -1,19 +1,22 @@
-"""The model card of a run: what it was trained on and how, whether it got better, how to use it, where it ends."""
+"""The model card, of a recipe's run and of a script's: what it was trained on and how, what came of it, how to use it.
+
+The words stand in templates/; here is what fills them in.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.recipe import Section
-from mathgrpo.evaluation.run_verdict import SUFFIXES
-from mathgrpo.formats import Format, get_format
+from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict
+from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import prompt_messages, prompt_text
+from mathgrpo.formats.format import Format
 from mathgrpo.models.locate import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
 from mathgrpo.report.outcome import before_after_tables, run_verdicts
@@ -27,26 +30,117 @@ EXAMPLE = "A shop sells pens in boxes of 12. Ana buys 3 boxes and gives 5 pens a
 LOCAL = re.compile(r"(?<![\w.~/\\-])(?:(?:~|\.{1,2})?/|[A-Za-z]:\\)[\w.~-]\S*")
 
 
-def model_card(
+def run_card(
     source: Source, run: RunData, repo: str, license_id: str, *, tokenizer: Any, has_curves: bool, kind: str
 ) -> str:
-    """Return README.md: metadata that the hub reads, and the card in Markdown.
+    """Return README.md of a recipe's run.
 
     tokenizer: the published one, by whose chat template the example asks.
     license_id: a hub licence id; empty: the starter's own where it is the base, else none is claimed.
     """
-    run = as_of(run, source.step)
-    metadata = card_data(source, run, license_id, kind).to_yaml()
-    parts = [
-        f"---\n{metadata}\n---",
-        f"# {source.name}",
-        _introduction(source, kind),
-        "## Did it get better?\n\n" + _verdict(run, has_curves),
-        "## How to use it\n\n" + _usage(source, repo, kind, tokenizer),
-        "## How it was trained\n\n" + _training(source, run),
-        "## Limits\n\n" + _limits(source, run, license_id),
-    ]
-    return "\n\n".join(parts) + "\n"
+    run, recipe, claimed = as_of(run, source.step), source.recipe, chosen_license(source, license_id)
+    adapter, fmt, verdicts = kind == "adapter", get_format(recipe.format.name), run_verdicts(run)
+    known = ((name, run.evaluations.get(f"after{SUFFIXES[problem_set]}")) for problem_set, name in SET_NAMES.items())
+    metadata = _metadata(
+        (source.base or "", recipe.model.path), recipe.problems.source, adapter,
+        ["sft" if source.supervised else "grpo", "math", "reasoning", "mathgrpo"],
+        language="en", license=claimed or None, model_name=source.name,
+        eval_results=[_result(recipe, verdict) for verdict in verdicts] or None,
+    )  # fmt: skip
+    return _written(
+        "run.md", metadata=metadata, source=source, run=run, recipe=recipe, fmt=fmt, repo=repo, license=claimed,
+        adapter=adapter, has_curves=has_curves, data=data_name(recipe), started_from=started_from(source),
+        verdicts=verdicts, gain_line=gain_line, set_names=SET_NAMES, tables=before_after_tables(run),
+        after=[(name, found.summary()) for name, found in known if found],
+        loading=_loading_code(repo, adapter), example=EXAMPLE, asking="" if fmt.leaky else asking_code(tokenizer, fmt),
+        recipe_text=public_recipe(source.supervised or recipe).strip(), without_folders=without_folders,
+        versions=", ".join(f"{package} {version}" for package, version in run.info.get("versions", {}).items()),
+    )  # fmt: skip
+
+
+def script_card(
+    name: str, repo: str, settings: Mapping[str, object], *, base: str, dataset: str, adapter: bool, tags: Sequence[str]
+) -> str:
+    """Return README.md of a script's run. Its verdict is the script's to add: a trainer has measured rewards only.
+
+    base, dataset: named where they are hub ids, never as folders of this machine.
+    """
+    trained = ("An adapter" if adapter else "A model") + " trained with GRPO"
+    trained += (f" from {base}" if hub_id(base) else "") + (f" on {dataset}" if hub_id(dataset) else "")
+    metadata = _metadata((base,), dataset, adapter, list(dict.fromkeys(["grpo", "mathgrpo", *tags])))
+    return _written(
+        "script.md", name=name, metadata=metadata, trained=trained, settings=settings,
+        loading=_loading_code(repo, adapter),
+    )  # fmt: skip
+
+
+def _written(template: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(values).strip() + "\n"
+
+
+def _metadata(bases: Sequence[str], data: str, adapter: bool, tags: list[str], **more: Any) -> str:
+    """Return what the hub reads, as YAML; of bases and data only what is a hub id is named."""
+    from huggingface_hub import ModelCardData
+
+    card_data: Any = ModelCardData
+    return str(
+        card_data(
+            library_name="peft" if adapter else "transformers", pipeline_tag="text-generation", tags=tags,
+            base_model=next(filter(hub_id, bases), None), datasets=data if hub_id(data) else None, **more,
+        ).to_yaml()
+    )  # fmt: skip
+
+
+def _result(recipe: Recipe, verdict: SetVerdict) -> Any:
+    from huggingface_hub import EvalResult
+
+    compared, problems = verdict.comparison, recipe.problems
+    return EvalResult(
+        task_type="text-generation", task_name="Solving math word problems",
+        dataset_type=problems.source if hub_id(problems.source) else "mathgrpo-problems",
+        dataset_name=f"{data_name(recipe)}, {verdict.problem_set}", dataset_config=problems.subset or None,
+        dataset_split=problems.heldout_split, dataset_args={"problems": compared.problems}, metric_type="accuracy",
+        metric_name=f"accuracy, {compared.metric}, in %, with 95 % interval of the gain in points",
+        metric_value=round(100 * compared.after, 2),
+        metric_args={
+            "before": round(100 * compared.before, 2),
+            "gain": [round(100 * compared.low, 2), round(100 * compared.high, 2)],
+            "p": float(f"{compared.p:.3g}"),
+        },
+    )  # fmt: skip
+
+
+def _loading_code(repo: str, adapter: bool) -> str:
+    note = "  # with peft installed" if adapter else ""
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
+        f'model = AutoModelForCausalLM.from_pretrained("{repo}"){note}'
+    )
+
+
+def asking_code(tokenizer: Any, fmt: Format) -> str:
+    """Return the lines of the example that make its prompt, the one that evaluation and `mathgrpo solve` give it."""
+    from jinja2 import TemplateError
+
+    text, messages = prompt_text(tokenizer, EXAMPLE, fmt), prompt_messages(EXAMPLE, fmt)
+    if not tokenizer.chat_template:
+        return f'prompt = {text!r}\ninputs = tokenizer(prompt, return_tensors="pt")'
+    try:
+        told = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError:  # such as Gemma's: it takes no system turn
+        told = ""
+    if told != text:
+        messages = [{"role": "user", "content": "\n\n".join(turn["content"].strip() for turn in messages)}]
+    lines = "\n".join(f"    {message!r}," for message in messages)
+    return (
+        f"messages = [\n{lines}\n]\ninputs = tokenizer.apply_chat_template(\n"
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)'
+    )
 
 
 def as_of(run: RunData, step: int | None) -> RunData:
@@ -61,45 +155,6 @@ def as_of(run: RunData, step: int | None) -> RunData:
         if found := evaluations.get(f"step-{step}{suffix}"):
             evaluations[f"after{suffix}"] = found
     return replace(run, evaluations=evaluations, info={**run.info, "steps_done": step})
-
-
-def card_data(source: Source, run: RunData, license_id: str, kind: str) -> Any:
-    """Return the card's metadata; what is only a folder on this machine is not named in it."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    recipe, results = source.recipe, []
-    for verdict in run_verdicts(run):
-        compared = verdict.comparison
-        results.append(
-            EvalResult(
-                task_type="text-generation",
-                task_name="Solving math word problems",
-                dataset_type=recipe.problems.source if hub_id(recipe.problems.source) else "mathgrpo-problems",
-                dataset_name=f"{data_name(recipe)}, {verdict.problem_set}",
-                dataset_config=recipe.problems.subset or None,
-                dataset_split=recipe.problems.heldout_split,
-                dataset_args={"problems": compared.problems},
-                metric_type="accuracy",
-                metric_name=f"accuracy, {compared.metric}, in %, with 95 % interval of the gain in points",
-                metric_value=round(100 * compared.after, 2),
-                metric_args={
-                    "before": round(100 * compared.before, 2),
-                    "gain": [round(100 * compared.low, 2), round(100 * compared.high, 2)],
-                    "p": float(f"{compared.p:.3g}"),
-                },
-            )
-        )
-    return ModelCardData(
-        language="en",
-        license=chosen_license(source, license_id) or None,
-        library_name="peft" if kind == "adapter" else "transformers",
-        pipeline_tag="text-generation",
-        base_model=next(filter(hub_id, (source.base or "", recipe.model.path)), None),
-        datasets=recipe.problems.source if hub_id(recipe.problems.source) else None,
-        tags=["sft" if source.supervised else "grpo", "math", "reasoning", "mathgrpo"],
-        model_name=source.name,
-        eval_results=results or None,
-    )
 
 
 def chosen_license(source: Source, license_id: str) -> str:
@@ -158,115 +213,3 @@ def without_folders(text: str) -> str:
 def hub_id(name: str) -> bool:
     """Return whether a name is a hub id, not a folder that is there."""
     return bool(HUB_ID.fullmatch(name)) and not name.startswith(".") and not Path(name).exists()
-
-
-def _introduction(source: Source, kind: str) -> str:
-    recipe = source.recipe
-    what = "LoRA adapter" if kind == "adapter" else "language model"
-    how = "an adapter, merged into full-precision weights" if source.base and kind != "adapter" else "all weights"
-    how = "an adapter" if kind == "adapter" else how
-    quantised = ", over 4-bit weights (NF4)" if recipe.model.quantization == "nf4" else ""
-    method = "on worked solutions (supervised)" if source.supervised else "with GRPO"
-    base = f"`{started_from(source)}`" if started_from(source) else "new weights"
-    return (
-        f"A {what} that reasons about maths in words. It was trained {method} from {base} "
-        f"({how}{quantised}) on {data_name(recipe)}, with mathgrpo."
-    )
-
-
-def _verdict(run: RunData, has_curves: bool) -> str:
-    verdicts = run_verdicts(run)
-    if not verdicts:
-        missing = "Not known: there is no evaluation before training and of these weights to compare."
-        return "\n".join([missing, *_after_lines(run)])
-    lines = [line for v in verdicts for line in (f"- {v.line}", f"  - {gain_line(v.parts).strip()}")]
-    lines += ["", "Paired on the same problems, none of which was trained on; " + verdicts[0].comparison.method + "."]
-    for table in before_after_tables(run):
-        lines += ["", f"| {table['title']} | before | after | change |", "|---|---|---|---|"]
-        for row in table["rows"]:
-            lines.append(f"| {row['label']} ({row['kind']}) | {row['before']} | {row['after']} | {row['change']} |")
-    return "\n".join(lines + (["", "![Curves of the run](curves.png)"] if has_curves else []))
-
-
-def _after_lines(run: RunData) -> list[str]:
-    """Return what is known of a model that was only evaluated after training."""
-    lines = []
-    for problem_set, suffix in SUFFIXES.items():
-        if evaluation := run.evaluations.get(f"after{suffix}"):
-            summary = evaluation.summary()
-            low, high = 100 * summary["accuracy_low"], 100 * summary["accuracy_high"]
-            lines.append(
-                f"- After training: {100 * summary['accuracy']:.1f} % of {summary['problems']:,} "
-                f"{SET_NAMES[problem_set]} solved, 95 % interval [{low:.1f}, {high:.1f}]."
-            )
-    return lines and ["", *lines]
-
-
-def _usage(source: Source, repo: str, kind: str, tokenizer: Any) -> str:
-    fmt = get_format(source.recipe.format.name)
-    if fmt.leaky:
-        return "Its prompts show a worked solution, so it answers nothing by itself: a model for studying that setting."
-    load = "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-    load += f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
-    load += f'model = AutoModelForCausalLM.from_pretrained("{repo}")' + (
-        "  # with peft installed\n" if kind == "adapter" else "\n"
-    )
-    return (
-        f"It was trained with this system prompt and answers in this form; without them it is another model.\n\n"
-        f"```python\n{load}{_inputs(tokenizer, fmt)}"
-        f"output = model.generate(**inputs, max_new_tokens={source.recipe.rollout.max_new_tokens}, do_sample=False)\n"
-        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :]))\n```\n\n'
-        f'Or: `mathgrpo solve {repo} --format {fmt.name} "{EXAMPLE}"`'
-    )
-
-
-def _inputs(tokenizer: Any, fmt: Format) -> str:
-    """Return the lines of the example that make its prompt, the one that evaluation and `mathgrpo solve` give it."""
-    text, messages = prompt_text(tokenizer, EXAMPLE, fmt), prompt_messages(EXAMPLE, fmt)
-    if not tokenizer.chat_template:
-        return f'prompt = {text!r}\ninputs = tokenizer(prompt, return_tensors="pt")\n'
-    try:
-        told = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:  # such as Gemma's: it takes no system turn
-        told = ""
-    if told != text:
-        messages = [{"role": "user", "content": "\n\n".join(turn["content"].strip() for turn in messages)}]
-    lines = "\n".join(f"    {message!r}," for message in messages)
-    return (
-        f"messages = [\n{lines}\n]\n"
-        "inputs = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)\n'
-    )
-
-
-def _training(source: Source, run: RunData) -> str:
-    info = run.info
-    versions = ", ".join(f"{name} {version}" for name, version in dict(info.get("versions", {})).items())
-    steps = f"{info.get('steps_done', run.last_step)} steps"
-    return (
-        f"{steps} on {info.get('device', 'an unknown device')}; {versions}. The whole recipe, for "
-        f"`mathgrpo {'sft' if source.supervised else 'train'} FILE`:\n\n"
-        f"```toml\n{public_recipe(source.supervised or source.recipe).strip()}\n```"
-    )
-
-
-def _limits(source: Source, run: RunData, license_id: str) -> str:
-    lines = [
-        f"- Trained on {data_name(source.recipe)} only, with one seed ({source.recipe.run.seed}): other kinds of "
-        "problem and other seeds may go otherwise.",
-        "- Fluent reasoning is no proof: check every answer that matters.",
-    ]
-    for verdict in run_verdicts(run):
-        if not verdict.comparison.significant:
-            lines.append(f"- No significant change on {SET_NAMES[verdict.problem_set]}, {verdict.comparison.metric}.")
-    if source.recipe.model.quantization != "none":
-        lines.append("- The numbers above are the 4-bit model's; what is published is its full-precision counterpart.")
-    lines += [f"- {without_folders(str(note))}" for note in info_notes(run)]
-    if not chosen_license(source, license_id):
-        lines.append("- No licence is named here: that of the base model and of the data apply.")
-    return "\n".join(lines)
-
-
-def info_notes(run: RunData) -> list[str]:
-    """Return what the run noted of itself that a user of the model should know."""
-    return [str(note) for note in run.info.get("notes", []) if "adapter" in str(note) or "solution" in str(note)]

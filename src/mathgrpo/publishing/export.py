@@ -15,7 +15,7 @@ import torch
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.files import to_json, write_atomically
-from mathgrpo.formats import Format, get_format
+from mathgrpo.formats import get_format
 from mathgrpo.models import Policy, load_policy
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.publishing.export_check import (
@@ -43,7 +43,6 @@ from mathgrpo.runs.run_info import versions
 
 Kind = Literal["merged", "adapter", "zip", "gguf"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-RECORD = "export.json"
 QUICK_CHECK = 25
 """Held-out problems solved again by default."""
 
@@ -64,16 +63,9 @@ class Export:
 
 
 def export_run(
-    model: str,
-    folder: Path | None = None,
-    *,
-    kind: Kind = "merged",
-    dtype: str = "auto",
-    check: int = QUICK_CHECK,
-    converter: Path | None = None,
-    device: str = "auto",
-    say: Callable[[str], None] = lambda line: None,
-) -> Export:
+    model: str, folder: Path | None = None, *, kind: Kind = "merged", dtype: str = "auto", check: int = QUICK_CHECK,
+    converter: Path | None = None, device: str = "auto", say: Callable[[str], None] = lambda line: None,
+) -> Export:  # fmt: skip
     """Export a run's model and return where it is, after it has been scored again.
 
     An adapter is merged into its base in full precision, never into a quantised one: a run in 4 bits exports the
@@ -85,28 +77,27 @@ def export_run(
     Raises: UserError for whatever is wrong; then nothing is written.
     """
     source = find_source(model)
-    _require_kind(source, kind, model)
-    path_to_converter = require_converter(converter, model) if kind == "gguf" else None
-    wanted = _dtype(dtype, source)
+    if kind == "adapter" and source.base is None:
+        raise UserError(f"--format adapter: {model} has no adapter, all its weights were trained; use --format merged")
+    llama_cpp = require_converter(converter, model) if kind == "gguf" else None
+    wanted = torch.float32 if kind == "adapter" else _dtype(dtype, source)
     target = folder or (source.run / "export" if source.run else Path("exports") / source.name) / kind
     require_free(target)
-    fmt = get_format(source.recipe.format.name)
     record: dict[str, Any] = {}
 
     def write(temporary: Path) -> None:
         if kind in ("merged", "adapter"):
-            record.update(_write_model(source, temporary, kind, wanted, fmt, check, device, say))
+            record.update(_write_model(source, temporary, kind, wanted, check, device, say))
             return
         with tempfile.TemporaryDirectory(dir=temporary.parent, prefix=".merged-") as scratch:
-            merged = Path(scratch)
-            record.update(_write_model(source, merged, "merged", wanted, fmt, check, device, say))
-            if path_to_converter is not None:
+            record.update(_write_model(source, Path(scratch), "merged", wanted, check, device, say))
+            if llama_cpp is not None:
                 say("converting to GGUF")
-                tensors = convert(path_to_converter, merged, temporary / f"{source.name}.gguf", wanted)
-                record["checks"]["gguf_tensors"] = tensors
+                packed = temporary / f"{source.name}.gguf"
+                record["checks"]["gguf_tensors"] = convert(llama_cpp, Path(scratch), packed, wanted)
             else:
-                write_zip(merged, temporary / f"{source.name}.zip", source.name)
-        record.update(kind=kind, files=sizes_and_hashes(temporary))
+                write_zip(Path(scratch), temporary / f"{source.name}.zip", source.name)
+        record.update(kind=kind)
         _write_record(temporary, record)
 
     write_export(target, write)
@@ -117,30 +108,30 @@ def export_lines(folder: Path, record: dict[str, Any]) -> list[str]:
     """Return an export for a reader, one line a subject."""
     size = sum(file["bytes"] for file in record["files"].values())
     checks, scores = record["checks"], record["checks"]["logprobs"]
-    files = "1 file" if len(record["files"]) == 1 else f"{len(record['files'])} files"
+    accuracy, files = checks["accuracy"], f"{len(record['files'])} file{'s' if len(record['files']) > 1 else ''}"
+    solved = accuracy if isinstance(accuracy, str) else (
+        f"{100 * accuracy['after']:.1f} % solved, by the run's own evaluation {100 * accuracy['before']:.1f} %"
+    )  # fmt: skip
+    count = "" if isinstance(accuracy, str) else f"{accuracy['problems']} "
     lines = [
         f"exported    {folder}: {record['kind']}, {record['dtype']}, {files}, {size / 1e6:,.1f} MB",
         f"checked     {checks['tensors_equal']} tensors on disk bit for bit as in memory; log-probabilities of "
         f"{scores['tokens']} tokens differ by {scores['mean']:.2g} nats on average, {scores['largest']:.2g} at most",
+        f"            {count}held-out problems: {solved}",
     ]
-    accuracy = checks["accuracy"]
-    if isinstance(accuracy, dict):
-        lines.append(
-            f"            {accuracy['problems']} held-out problems: {100 * accuracy['after']:.1f} % solved, by the "
-            f"run's own evaluation {100 * accuracy['before']:.1f} %"
-        )
-    else:
-        lines.append(f"            held-out problems: {accuracy}")
     if "gguf_tensors" in checks:
         lines.append(f"            GGUF file with {checks['gguf_tensors']} tensors; its numbers were not scored again")
     return lines + [f"note        {note}" for note in record["notes"]]
 
 
 def _write_model(
-    source: Source, folder: Path, kind: str, dtype: torch.dtype, fmt: Format, check: int, device: str,
-    say: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
-    """Write a model or adapter with its tokenizer and export.json to a folder, checked; return export.json."""
+    source: Source, folder: Path, kind: str, dtype: torch.dtype, check: int, device: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write a model or adapter with its tokenizer and export.json to a folder, checked; return export.json.
+
+    Raises: UserError when the files, loaded as anybody would load them, do not say what the trained model says.
+    """
+    fmt = get_format(source.recipe.format.name)
     say("loading the trained model")
     policy = load_policy(ModelSection(path=source.location, dtype="float32"), device, train=False)
     failure = learning_failure(policy.model)
@@ -149,21 +140,27 @@ def _write_model(
     from_4bit = _distance_from_4bit(source, probes, original, device)
     say("writing")
     if kind == "adapter":
-        dtype = torch.float32
         tensors = _save_adapter(source, policy, folder)
     else:
         tensors = save_merged(merge(policy.model), policy.tokenizer, folder, dtype)
     forget_places(folder)
     del policy
     say("scoring it again")
-    checks = {"tensors_equal": require_intact(folder, tensors)}
-    checks |= _score_again(source, folder, probes, original, dtype, fmt, check, device)
+    intact = require_intact(folder, tensors)
+    exported = load_policy(ModelSection(path=str(folder), dtype="float32"), device, train=False)
+    apart = require_same_scores(original, score(exported.model, probes), dtype)
+    accuracy: Any = "not solved again, as asked for"
+    if check and source.evaluation is None:
+        accuracy = "not solved again: the run has no evaluation of these weights to compare with"
+    elif check and source.evaluation is not None:
+        accuracy = require_same_accuracy(exported, source.evaluation, fmt, check).as_dict()
+    checks = {"tensors_equal": intact, "logprobs": asdict(apart), "accuracy": accuracy}
     record = {
         "name": source.name, "kind": kind, "dtype": str(dtype).removeprefix("torch."), "step": source.step,
         "format": fmt.name, "max_new_tokens": source.recipe.rollout.max_new_tokens,
         "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(),
         "checks": checks | {"distance_from_4bit": from_4bit and asdict(from_4bit)},
-        "notes": _notes(from_4bit, failure), "files": sizes_and_hashes(folder),
+        "notes": _notes(from_4bit, failure),
     }  # fmt: skip
     _write_record(folder, record)
     return record
@@ -203,26 +200,10 @@ def _save_adapter(source: Source, policy: Policy, folder: Path) -> dict[str, str
     return fingerprints(load_file(Path(source.location) / ADAPTER_FILES[0]))
 
 
-def _score_again(
-    source: Source, folder: Path, probes: list[Probe], original: torch.Tensor, dtype: torch.dtype, fmt: Format,
-    check: int, device: str,
-) -> dict[str, Any]:  # fmt: skip
-    """Return what the exported files say, loaded as anybody would load them.
-
-    Raises: UserError when it is not what the trained model says.
-    """
-    exported = load_policy(ModelSection(path=str(folder), dtype="float32"), device, train=False)
-    apart = require_same_scores(original, score(exported.model, probes), dtype)
-    found: dict[str, Any] = {"logprobs": asdict(apart)}
-    if not check:
-        return found | {"accuracy": "not solved again, as asked for"}
-    if source.evaluation is None:
-        return found | {"accuracy": "not solved again: the run has no evaluation of these weights to compare with"}
-    return found | {"accuracy": require_same_accuracy(exported, source.evaluation, fmt, check).as_dict()}
-
-
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    write_atomically(folder / RECORD, to_json(record, indent=1) + "\n")
+    """Write export.json, with the files that are there beside it in the record."""
+    record["files"] = sizes_and_hashes(folder)
+    write_atomically(folder / "export.json", to_json(record, indent=1) + "\n")
 
 
 def _distance_from_4bit(source: Source, probes: list[Probe], original: torch.Tensor, device: str) -> Difference | None:
@@ -247,16 +228,9 @@ def _notes(from_4bit: Difference | None, failure: str) -> list[str]:
     return notes
 
 
-def _require_kind(source: Source, kind: str, model: str) -> None:
-    if kind == "adapter" and source.base is None:
-        raise UserError(f"--format adapter: {model} has no adapter, all its weights were trained; use --format merged")
-
-
 def _dtype(dtype: str, source: Source) -> torch.dtype:
     """Return the precision of the exported weights; "auto": what the run computed in, float32 without a run."""
-    if dtype != "auto":
-        return DTYPES[dtype]
-    settled = source.recipe.model.dtype
-    if settled != "auto":
-        return DTYPES[settled]
-    return torch.bfloat16 if str(source.info.get("device", "")).startswith("cuda") else torch.float32
+    dtype = source.recipe.model.dtype if dtype == "auto" else dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if str(source.info.get("device", "")).startswith("cuda") else "float32"
+    return DTYPES[dtype]

@@ -28,12 +28,8 @@ FALLBACK = (("Tom has 3 apples and buys 4 more. How many has he?", "7"), ("What 
 """Probes of a model that no evaluation is known of: question and answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A prompt and a completion of it as token ids."""
-
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
+Probe = tuple[tuple[int, ...], tuple[int, ...]]
+"""A prompt and a completion of it as token ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +47,11 @@ def make_probes(tokenizer: Any, fmt: Format, evaluation: Evaluation | None) -> l
         pairs = [(Problem(r.question, r.gold), r.greedy.text) for r in evaluation.records[:NUM_PROBES]]
     else:
         pairs = [(Problem(q, a), fmt.write(f"The answer is {a}.", a)) for q, a in FALLBACK]
-    probes = []
-    for problem, text in pairs:
-        completion = tokenizer(text, add_special_tokens=False)["input_ids"][:PROBE_TOKENS]
-        if completion:
-            probes.append(Probe(encode_prompt(tokenizer, problem, fmt).ids, tuple(completion)))
-    return probes
+    texts = [
+        (encode_prompt(tokenizer, problem, fmt).ids, tokenizer(text, add_special_tokens=False))
+        for problem, text in pairs
+    ]
+    return [(prompt, tuple(found["input_ids"][:PROBE_TOKENS])) for prompt, found in texts if found["input_ids"]]
 
 
 @torch.no_grad()
@@ -67,11 +62,10 @@ def score(model: Any, probes: Sequence[Probe]) -> Tensor:
     """
     device = model.get_input_embeddings().weight.device
     found = []
-    for probe in probes:
-        ids = torch.tensor([[*probe.prompt, *probe.completion]], device=device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(probe.prompt) - 1 : -1].float()
-        targets = torch.tensor(probe.completion, device=device)
-        found.append(torch.log_softmax(logits, -1).gather(-1, targets[:, None])[:, 0].cpu())
+    for prompt, completion in probes:
+        ids = torch.tensor([[*prompt, *completion]], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+        found.append(torch.log_softmax(logits, -1).gather(-1, ids[0, len(prompt) :, None])[:, 0].cpu())
     return torch.cat(found)
 
 

@@ -22,7 +22,7 @@ ALLOWED = (
     "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "chat_template.jinja", "chat_template.json", "export.json", "README.md", "curves.png",
 )  # fmt: skip
-"""Names of files that may be exported. Optimizer state, rollouts, metrics and logs are none of them."""
+"""Names of files that are exported, and go to the hub. Optimizer state, rollouts, metrics and logs are none of them."""
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 22
@@ -34,7 +34,7 @@ def require_allowed(folder: Path) -> list[Path]:
     Raises: UserError when there is one that an export never has: it is not left out in silence.
     """
     files = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    strange = [path for path in files if path.parent != folder or path.is_symlink() or not _is_allowed(path.name)]
+    strange = [path for path in files if path.is_symlink() or path not in exported_files(folder)]
     if strange:
         raise UserError(
             f"{strange[0]}: is no file of an exported model, so nothing is packed or uploaded; remove it and try again"
@@ -42,25 +42,19 @@ def require_allowed(folder: Path) -> list[Path]:
     return files
 
 
-def _is_allowed(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in ALLOWED)
+def exported_files(folder: Path) -> list[Path]:
+    """Return those files of a folder that an export has, by name, and none of its subfolders."""
+    allowed = (path for path in folder.iterdir() if any(fnmatch.fnmatchcase(path.name, name) for name in ALLOWED))
+    return sorted(path for path in allowed if path.is_file())
 
 
 def sizes_and_hashes(folder: Path) -> dict[str, dict[str, Any]]:
     """Return name -> {"bytes", "sha256"} of the files of a folder, by name."""
-    return {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
-
-
-def _sha256(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+    found = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            found[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return found
 
 
 def fingerprints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -110,9 +104,9 @@ def forget_places(folder: Path) -> None:
         if not path.is_file():
             continue
         values = json.loads(path.read_text(encoding="utf-8"))
-        places = ("_name_or_path", "name_or_path")
-        kept = {k: v for k, v in values.items() if not (k in places and isinstance(v, str) and Path(v).is_absolute())}
-        if kept != values:
+        places = {name for name in ("_name_or_path", "name_or_path") if Path(str(values.get(name))).is_absolute()}
+        kept = {name: value for name, value in values.items() if name not in places}
+        if places:
             path.write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 

@@ -15,14 +15,6 @@ OUT_TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 """Precision -> the converter's --outtype."""
 
 
-def command(converter: Path, model: Path, target: Path, dtype: torch.dtype) -> list[str]:
-    """Return the command line that converts a folder of merged weights; the file's stem is the model's name in it."""
-    return [
-        sys.executable, str(converter), str(model), "--model-name", target.stem, "--outfile", str(target),
-        "--outtype", OUT_TYPES[dtype],
-    ]  # fmt: skip
-
-
 def require_converter(converter: Path | None, model: str) -> Path:
     """Return the converter's path.
 
@@ -38,32 +30,37 @@ def require_converter(converter: Path | None, model: str) -> Path:
 
 
 def convert(converter: Path, model: Path, target: Path, dtype: torch.dtype) -> int:
-    """Run the converter and return the number of tensors in the GGUF file it wrote.
+    """Convert a folder of merged weights and return the number of tensors in the GGUF file.
 
+    The file's stem is the model's name in it.
     Raises: UserError with the converter's last line when it fails or writes no GGUF file with tensors.
     """
-    done = subprocess.run(command(converter, model, target, dtype), capture_output=True, text=True, check=False)
+    command = [
+        sys.executable, str(converter), str(model), "--model-name", target.stem, "--outfile", str(target),
+        "--outtype", OUT_TYPES[dtype],
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(
             f"--converter {converter}: failed ({lines[-1][:300]}); update llama.cpp, or use --format merged"
         )
-    try:
-        return read_tensor_count(target)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--converter {converter}: wrote no usable GGUF file ({error}); update llama.cpp") from error
+    tensors = read_tensor_count(target)
+    if not tensors:
+        raise UserError(f"--converter {converter}: wrote no usable GGUF file; update llama.cpp")
+    return tensors
 
 
 def read_tensor_count(path: Path) -> int:
-    """Return the tensor count of a GGUF file: magic, uint32 version, uint64 tensors, uint64 metadata, little-endian.
+    """Return the tensor count of a GGUF file, 0 for what is none: magic, uint32 version, uint64 tensors, little-endian.
 
-    Source: the GGUF specification of ggml, docs/gguf.md. Raises: ValueError when it is none, or has no tensor.
+    Source: the GGUF specification of ggml, docs/gguf.md.
     """
+    if not path.is_file():
+        return 0
     with path.open("rb") as file:
         head = file.read(24)
     if len(head) < 24 or head[:4] != b"GGUF":
-        raise ValueError("it does not begin as GGUF")
+        return 0
     version, tensors, _ = struct.unpack("<IQQ", head[4:])
-    if version < 2 or tensors == 0:
-        raise ValueError(f"version {version} with {tensors} tensors")
-    return int(tensors)
+    return int(tensors) if version >= 2 else 0

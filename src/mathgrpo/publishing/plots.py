@@ -34,10 +34,9 @@ def draw_curves(run: RunData, path: Path) -> bool:
         axis.grid(axis="y", alpha=0.3)
         axis.tick_params(labelsize=8)
     if accuracy:
-        steps, values = [a[0] for a in accuracy], [100 * a[1] for a in accuracy]
-        below = [v - 100 * a[2] for v, a in zip(values, accuracy, strict=True)]
-        above = [100 * a[3] - v for v, a in zip(values, accuracy, strict=True)]
-        axes[0].errorbar(steps, values, yerr=(below, above), marker="o", capsize=3)
+        steps, values, lows, highs = ([row[i] for row in accuracy] for i in range(4))
+        bars = [[100 * (v - low), 100 * (high - v)] for v, low, high in zip(values, lows, highs, strict=True)]
+        axes[0].errorbar(steps, [100 * v for v in values], yerr=[*zip(*bars, strict=True)], marker="o", capsize=3)
     axes[0].set_title("held-out accuracy, %, with 95 % interval", fontsize=9)
     for axis, (title, (steps_, values_)) in zip(axes[1:], panels, strict=False):
         axis.plot(*thinned(steps_, values_))

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import is_reachable
-from mathgrpo.publishing.card import chosen_license, model_card
+from mathgrpo.publishing.card import chosen_license, run_card
 from mathgrpo.publishing.export import Export, Kind, export_run
 from mathgrpo.publishing.export_files import require_allowed
 from mathgrpo.publishing.plots import draw_curves
 from mathgrpo.publishing.source import Source, find_source
 from mathgrpo.report.read_run import load_run
 
-SECRETS = re.compile(rb"hf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+SECRETS = re.compile(r"hf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
 READABLE = (".json", ".md", ".jinja", ".txt")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,16 @@ def stage(
     source = find_source(run)
     if source.run is None:
         raise UserError(f"{run}: belongs to no run, and the card is made from one; give a run folder or a checkpoint")
-    _require_shareable_base(source, kind)
+    if kind == "adapter" and source.base is not None and Path(source.base).exists():
+        raise UserError(
+            "--format adapter: its base model is a folder on this machine, which nobody else has; publish the merged "
+            "model: --format merged"
+        )
     data = load_run(source.run)
     export = export_run(run, folder, kind=kind, dtype=dtype, check=check, device=device, say=say)
     has_curves = draw_curves(data, folder / "curves.png")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    card = model_card(source, data, repo, license_id, tokenizer=tokenizer, has_curves=has_curves, kind=kind)
+    card = run_card(source, data, repo, license_id, tokenizer=tokenizer, has_curves=has_curves, kind=kind)
     (folder / "README.md").write_text(card, encoding="utf-8")
     files = tuple(require_allowed(folder))
     require_no_secret(files)
@@ -81,13 +86,13 @@ def require_login() -> None:
 
     Raises: UserError otherwise, before anything is exported.
     """
+    import huggingface_hub
+
     if not is_reachable():
         raise UserError(
             "publish: the model hub does not answer; see what would go up with --dry-run, or keep it with: "
             "mathgrpo export RUN --format zip"
         )
-    import huggingface_hub
-
     if huggingface_hub.get_token() is None:
         raise UserError("publish: nobody is logged in to the model hub; run: hf auth login")
 
@@ -95,54 +100,65 @@ def require_login() -> None:
 def upload(staged: Staged, *, private: bool) -> str:
     """Upload the staged files and return the repository's address.
 
-    The login is the hub library's own; it is neither asked for, kept nor shown here.
-    Raises: UserError when the hub refuses, or the repository is public and a private one was wanted.
+    Raises: UserError when the hub refuses, a file is no export's, or the repository is public against the wish.
+    """
+    message = f"{staged.export.record['name']}, step {staged.export.record['step']}"
+    files = require_allowed(staged.folder)
+    return upload_files(files, staged.repo, message, caller="publish", private=private, public="--public")
+
+
+def upload_files(
+    files: Sequence[Path], repo: str, message: str, *, caller: str, private: bool | None, public: str,
+    token: str | None = None, **options: Any,
+) -> str:  # fmt: skip
+    """Upload files of one folder, and nothing else of it, in one commit; return the commit's address.
+
+    caller, public: how errors name the caller, and what the caller says to let all see it. token: for the hub in place
+    of its library's own login; it is neither kept nor shown. options: further ones of the hub library's upload_folder.
+    Raises: UserError when the hub refuses, a file holds a secret, or the repository is public and should be private.
     """
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 
-    api: Any = huggingface_hub.HfApi()
+    require_no_secret(files)
+    api: Any = huggingface_hub.HfApi(token=token) if token else huggingface_hub.HfApi()
     try:
-        repository = str(api.create_repo(staged.repo, private=private, exist_ok=True).repo_id)
+        repository = str(api.create_repo(repo, private=private, exist_ok=True).repo_id)
         if private and not api.repo_info(repository).private:
             raise UserError(
-                f"publish: {repository} exists already and is public; give --public if it may be seen by all, "
+                f"{caller}: {repository} exists already and is public; give {public} if it may be seen by all, "
                 "or another name"
             )
-        names = [path.name for path in require_allowed(staged.folder)]
         commit = api.upload_folder(
-            repo_id=repository, folder_path=staged.folder, allow_patterns=names,
-            commit_message=f"{staged.export.record['name']}, step {staged.export.record['step']}",
+            repo_id=repository, folder_path=files[0].parent, allow_patterns=[path.name for path in files],
+            commit_message=message, **options,
         )  # fmt: skip
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = without_secrets(str(error).strip().partition("\n")[0])
-        raise UserError(f"publish: {staged.repo} was refused ({reason}); check the name, then: hf auth login") from None
+        reason = without_secrets(first_line(error))
+        raise UserError(f"{caller}: {repo} was refused ({reason}); check the name, then: hf auth login") from None
     return without_secrets(str(commit.commit_url))
 
 
-def require_no_secret(files: tuple[Path, ...]) -> None:
+def require_no_secret(files: Sequence[Path]) -> None:
     """Return when no file holds what looks like a token or a key.
 
     Raises: UserError that names the file, never what is in it.
     """
-    known = [os.environ[name].encode() for name in SECRET_VARIABLES if len(os.environ.get(name, "")) >= 8]
     for path in files:
-        if path.suffix not in READABLE or path.name in ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"):
-            continue
-        content = path.read_bytes()
-        if SECRETS.search(content) or any(secret in content for secret in known):
-            raise UserError(
-                f"publish: {path.name} holds what looks like a token or a key; take it out of the recipe or the run's "
-                "notes; nothing was uploaded"
-            )
+        if path.suffix in READABLE and path.name not in VOCABULARIES:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if without_secrets(text) != text:
+                raise UserError(
+                    f"publish: {path.name} holds what looks like a token or a key; take it out of the recipe or the "
+                    "run's notes; nothing was uploaded"
+                )
 
 
 def without_secrets(text: str) -> str:
     """Return a text with whatever looks like a token or a key blotted out."""
-    for name in SECRET_VARIABLES:
-        if len(secret := os.environ.get(name, "")) >= 8:
-            text = text.replace(secret, "***")
-    return SECRETS.sub(b"***", text.encode()).decode()
+    for secret in (os.environ.get(name, "") for name in SECRET_VARIABLES):
+        text = text.replace(secret, "***") if len(secret) >= 8 else text
+    return SECRETS.sub("***", text)
 
 
 def require_name(repo: str) -> None:
@@ -158,14 +174,6 @@ def require_name(repo: str) -> None:
         checks.validate_repo_id(repo)
     except HFValidationError as error:
         raise UserError(f"REPO={repo}: no repository name ({first_line(error)}); give NAME or OWNER/NAME") from error
-
-
-def _require_shareable_base(source: Source, kind: str) -> None:
-    if kind == "adapter" and source.base is not None and Path(source.base).exists():
-        raise UserError(
-            "--format adapter: its base model is a folder on this machine, which nobody else has; publish the merged "
-            "model: --format merged"
-        )
 
 
 def _notes(source: Source, license_id: str) -> list[str]:

@@ -58,19 +58,15 @@ def find_source(model: str) -> Source:
         folder = Path(location)
         name = folder.resolve().name if folder.is_dir() else model.rpartition("/")[2]
         return Source(location, name, base, None, Recipe(), None, {}, None, None)
-    info, step = read_info(run), _step_of(Path(location))
-    suffix = "" if step is None or step == info.get("steps_done") else f"-step-{step}"
+    info, digits = read_info(run), Path(location).name.removeprefix("step-")
+    step = int(digits) if digits.isdigit() else None
+    last = step is not None and step == info.get("steps_done")
+    evaluated = "after" if last else f"step-{step}"  # the run's evaluation of exactly these weights, if it made one
     return Source(
-        location=location,
-        name=f"{run.resolve().name}{suffix}",
-        base=base,
-        run=run,
-        recipe=recipe_of_run(run),
-        supervised=supervised_recipe(run),
-        info=info,
-        step=step,
-        evaluation=_evaluation(run, step, info),
-    )
+        location, f"{run.resolve().name}{'' if step is None or last else f'-step-{step}'}", base, run,
+        recipe_of_run(run), supervised_recipe(run), info, step,
+        read_evaluation(run, evaluated) if evaluated in evaluation_names(run) else None,
+    )  # fmt: skip
 
 
 def recipe_of_run(run: Path) -> Recipe:
@@ -99,16 +95,4 @@ def supervised_recipe(run: Path) -> SftRecipe | None:
 
 def started_with(run: Path) -> str:
     """Return model.path of a run of any kind, "" when it began with a new model."""
-    supervised = supervised_recipe(run)
-    return recipe_of_run(run).model.path if supervised is None else supervised.model.path
-
-
-def _step_of(checkpoint: Path) -> int | None:
-    digits = checkpoint.name.removeprefix("step-")
-    return int(digits) if checkpoint.name.startswith("step-") and digits.isdigit() else None
-
-
-def _evaluation(run: Path, step: int | None, info: Mapping[str, Any]) -> Evaluation | None:
-    """Return the run's evaluation of the weights of a step: "after" is that of the last one."""
-    name = "after" if step is not None and step == info.get("steps_done") else f"step-{step}"
-    return read_evaluation(run, name) if name in evaluation_names(run) else None
+    return (supervised_recipe(run) or recipe_of_run(run)).model.path

@@ -1,19 +1,15 @@
-"""Uploading a trained model to the model hub."""
+"""Uploading a script's model to the model hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError, first_line
+from mathgrpo.errors import UserError
 from mathgrpo.hub import is_reachable
+from mathgrpo.publishing.export_files import exported_files
+from mathgrpo.publishing.publish import upload_files
 from mathgrpo.trl_api.grpo_config import GRPOConfig
-
-_UPLOADED = [
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
-    "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "chat_template*", "added_tokens.json",
-    "README.md",
-]  # fmt: skip
 
 
 def repository_name(args: GRPOConfig) -> str:
@@ -26,11 +22,9 @@ def require_hub(args: GRPOConfig) -> None:
 
     Raises: UserError otherwise.
     """
-    if not is_reachable():
-        raise UserError(
-            "push_to_hub=True: the model hub does not answer; leave it out and upload the model afterwards with: "
-            f"hf upload {repository_name(args)} {args.output_dir}"
-        )
+    _require_answer(
+        args, args.output_dir, "=True: the model hub does not answer; leave it out and upload the model later"
+    )
 
 
 def push(folder: Path, args: GRPOConfig, commit_message: str, **options: Any) -> str:
@@ -38,26 +32,14 @@ def push(folder: Path, args: GRPOConfig, commit_message: str, **options: Any) ->
 
     Raises: UserError when the hub cannot be reached, or refuses.
     """
-    name = repository_name(args)
-    if not is_reachable():
-        raise UserError(
-            f"push_to_hub: the model hub does not answer; the model is in {folder}, upload it later with: "
-            f"hf upload {name} {folder}"
-        )
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    _require_answer(args, folder, f": the model hub does not answer; the model is in {folder}, upload it later")
+    return upload_files(
+        exported_files(folder), repository_name(args), commit_message, caller="push_to_hub",
+        private=args.hub_private_repo, public="hub_private_repo=False", token=args.hub_token,
+        revision=args.hub_revision, **options,
+    )  # fmt: skip
 
-    api = HfApi(token=args.hub_token)
-    try:
-        repository = api.create_repo(name, private=args.hub_private_repo, exist_ok=True).repo_id
-        commit = api.upload_folder(
-            repo_id=repository, folder_path=folder, commit_message=commit_message, revision=args.hub_revision,
-            allow_patterns=_UPLOADED, ignore_patterns=["optimizer*", "rng_state*", "checkpoint-*", "checkpoint-*/*"],
-            **options,
-        )  # fmt: skip
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UserError(
-            f"push_to_hub: {name} was refused ({first_line(error)}); log in with `hf auth login`, or set HF_TOKEN; "
-            f"the model is in {folder}"
-        ) from error
-    return str(commit.commit_url)
+
+def _require_answer(args: GRPOConfig, folder: Path | str, otherwise: str) -> None:
+    if not is_reachable():
+        raise UserError(f"push_to_hub{otherwise} with: hf upload {repository_name(args)} {folder}")
