@@ -218,12 +218,12 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 def test_scores_are_those_of_the_softmax(full: Path) -> None:
     policy = load_policy(ModelSection(path=str(full), dtype="float32"), "cpu", train=False)
     probes = make_probes(policy.tokenizer, __import__("mathgrpo.formats", fromlist=["x"]).get_format("boxed"), None)
-    first = probes[0]
-    ids = torch.tensor([[*first.prompt, *first.completion]])
+    prompt, completion = probes[0]
+    ids = torch.tensor([[*prompt, *completion]])
     with torch.no_grad():
         logprobs = torch.log_softmax(policy.model(input_ids=ids).logits[0].float(), -1)
-    expected = [float(logprobs[len(first.prompt) + i - 1, t]) for i, t in enumerate(first.completion)]
-    assert score(policy.model, [first]).tolist() == pytest.approx(expected, abs=1e-6)
+    expected = [float(logprobs[len(prompt) + i - 1, t]) for i, t in enumerate(completion)]
+    assert score(policy.model, [probes[0]]).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.skipif(__import__("importlib.util").util.find_spec("bitsandbytes") is None, reason="no bitsandbytes")

@@ -277,14 +277,14 @@ def test_the_cards_example_asks_as_the_run_did(kind: str) -> None:
     from fakes import CHAT_TEMPLATE, tiny_tokenizer
     from mathgrpo.formats import get_format
     from mathgrpo.formats.chat import encode_prompt
-    from mathgrpo.publishing.card import EXAMPLE, _inputs
+    from mathgrpo.publishing.card import EXAMPLE, asking_code
     from mathgrpo.types import Problem
 
     tokenizer = tiny_tokenizer(chat_template=kind != "none")
     if kind == "no system":
         tokenizer.chat_template = without_system_turns(CHAT_TEMPLATE)
     fmt, names = get_format("xml"), {"tokenizer": tokenizer}
-    exec(compile(_inputs(tokenizer, fmt), "card", "exec"), names)  # noqa: S102 (the code is ours)
+    exec(compile(asking_code(tokenizer, fmt), "card", "exec"), names)  # noqa: S102 (the code is ours)
     expected = encode_prompt(tokenizer, Problem(EXAMPLE, ""), fmt).ids
     assert tuple(names["inputs"]["input_ids"][0].tolist()) == expected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,17 @@ def write_verdict(run_folder: Path) -> dict[str, SetVerdict]:
 
 def read_verdicts(run_folder: Path) -> dict[str, SetVerdict]:
     """Return every verdict a run folder's evaluations allow, by the names of `write_verdict`."""
-    finished = set(evaluation_names(run_folder))
+    names = {f"{when}{suffix}" for when in ("before", "after") for suffix in SUFFIXES.values()}
+    return verdicts_of({n: read_evaluation(run_folder, n) for n in evaluation_names(run_folder) if n in names})
+
+
+def verdicts_of(evaluations: Mapping[str, Evaluation]) -> dict[str, SetVerdict]:
+    """Return the verdict on each problem set evaluated before and after: greedy and, where both have samples, sampled."""
     verdicts = {}
     for problem_set, suffix in SUFFIXES.items():
-        if not {f"before{suffix}", f"after{suffix}"} <= finished:
-            continue
-        before, after = (read_evaluation(run_folder, f"{when}{suffix}") for when in ("before", "after"))
-        verdicts[problem_set] = set_verdict(problem_set, before, after)
-        if all(record.samples for record in (*before.records, *after.records)):
-            verdicts[f"{problem_set}/sampled"] = set_verdict(problem_set, before, after, "sampled")
+        before, after = (evaluations.get(f"{when}{suffix}") for when in ("before", "after"))
+        if before and after:
+            verdicts[problem_set] = set_verdict(problem_set, before, after)
+            if all(record.samples for record in (*before.records, *after.records)):
+                verdicts[f"{problem_set}/sampled"] = set_verdict(problem_set, before, after, "sampled")
     return verdicts

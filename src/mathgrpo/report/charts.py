@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathgrpo.text import signed
@@ -36,36 +37,7 @@ VARIABLES = {
 
 STAND_IN = {variable: colour for colour, variable in VARIABLES.items()}
 NUM_COLOURS = 8
-
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: searchable, read aloud, in the page's own font
-    "font.size": 9.5,
-    "axes.titlesize": 9.5,
-    "text.color": STAND_IN["--muted"],
-    "axes.edgecolor": STAND_IN["--grid"],
-    "axes.labelcolor": STAND_IN["--muted"],
-    "xtick.color": STAND_IN["--grid"],
-    "ytick.color": STAND_IN["--grid"],
-    "xtick.labelcolor": STAND_IN["--muted"],
-    "ytick.labelcolor": STAND_IN["--muted"],
-    "grid.color": STAND_IN["--grid"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "ytick.major.size": 0,
-    "xtick.major.size": 3,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "lines.linewidth": 1.7,
-    "axes.unicode_minus": True,
-    "svg.image_inline": True,
-    "path.simplify_threshold": 0.2,
-}
+STYLE = Path(__file__).parent / "templates" / "charts.mplstyle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +63,9 @@ def line_chart(name: str, series: Sequence[Series], *, percent: bool = False, lo
             steps, values = thinned(one.steps, one.values)
             smooth = values if one.exact else smoothed(values)
             if one.band is not None:
-                half = smoothed(thinned(one.steps, one.band)[1])
-                axes.fill_between(
-                    steps,
-                    [s - h for s, h in zip(smooth, half, strict=True)],
-                    [s + h for s, h in zip(smooth, half, strict=True)],
-                    color=colour,
-                    alpha=0.13,
-                    lw=0,
-                )
+                edges = list(zip(smooth, smoothed(thinned(one.steps, one.band)[1]), strict=True))
+                low, high = [s - half for s, half in edges], [s + half for s, half in edges]
+                axes.fill_between(steps, low, high, color=colour, alpha=0.13, lw=0)
             axes.plot(steps, values, color=colour, alpha=0.32, lw=0.9)
             axes.plot(steps, smooth, color=colour, marker="o" if len(steps) == 1 else "")
         _scale(axes, [v for one in series for v in one.values], percent, log)
@@ -131,15 +97,9 @@ def interval_chart(
                 [max(v - a, 0) for v, a in zip(one.values, low, strict=True)],
                 [max(b - v, 0) for v, b in zip(one.values, high, strict=True)],
             ]
+            colour = STAND_IN[f"--c{i % NUM_COLOURS + 1}"]
             axes.errorbar(
-                one.steps,
-                one.values,
-                yerr=errors,
-                color=STAND_IN[f"--c{i % NUM_COLOURS + 1}"],
-                marker="o",
-                markersize=4,
-                capsize=3,
-                elinewidth=1,
+                one.steps, one.values, yerr=errors, color=colour, marker="o", markersize=4, capsize=3, elinewidth=1
             )
         _scale(axes, [0.0, *(v for high in highs for v in high)], True, False)
 
@@ -150,28 +110,18 @@ def gain_chart(name: str, before: float, after: float, parts: Sequence[tuple[str
     """Return an SVG waterfall: accuracy before, the parts of the gain one on top of the other, accuracy after."""
 
     def draw(axes: Axes) -> None:
-        labels, levels = ["before"], [(0.0, before, STAND_IN["--muted"], f"{before:.1f}")]
-        reached = before
-        for label, part in parts:
-            labels.append(label)
+        levels, reached = [(0.0, before, STAND_IN["--muted"], f"{before:.1f}")], before
+        for _, part in parts:
             levels.append((reached, part, STAND_IN["--good" if part >= 0 else "--bad"], signed(part, 1)))
             reached += part
-        labels.append("after")
         levels.append((0.0, after, STAND_IN["--c1"], f"{after:.1f}"))
         for x, (bottom, height, colour, text) in enumerate(levels):
             axes.bar(x, height, 0.62, bottom=bottom, color=colour)
-            axes.annotate(
-                text,
-                (x, max(bottom, bottom + height)),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="center",
-                color=STAND_IN["--ink"],
-                fontsize=9,
-            )
+            place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(text, (x, max(bottom, bottom + height)), color=STAND_IN["--ink"], fontsize=9, **place)
         top = max(max(bottom, bottom + height) for bottom, height, _, _ in levels)
         axes.set_ylim(0, max(top * 1.16, 1))
-        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xticks(range(len(levels)), ["before", *(name for name, _ in parts), "after"])
         axes.tick_params(axis="x", length=0)
         axes.yaxis.set_visible(False)
         axes.grid(False)
@@ -232,7 +182,7 @@ def _svg(name: str, draw: Any, height: float = HEIGHT_IN, left: float = 0.145) -
     from matplotlib.figure import Figure
 
     # A Figure of its own, never pyplot: no window, no global state. The salt makes ids the same on every run.
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name}, fname=STYLE):
         figure = Figure(figsize=(WIDTH_IN, height))
         axes = FigureCanvasSVG(figure).figure.add_subplot()
         draw(axes)

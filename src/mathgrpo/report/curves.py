@@ -1,20 +1,36 @@
-"""A run's metrics as charts under their headings."""
+"""A run's metrics as charts under their headings; which, in which order, says templates/curves.toml."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
 from mathgrpo.evaluation.accuracy import wilson_interval
 from mathgrpo.report.charts import NUM_COLOURS, Series, interval_chart, line_chart, stacked_chart
 from mathgrpo.report.read_run import RunData
 from mathgrpo.report.safe_text import number, percent
-from mathgrpo.report.sections import NOT_ALONE, SECTIONS, Curve
 from mathgrpo.report.speed_words import speed_summary
 
 Metrics = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 CHART_BYTES = 400_000
 """All charts together; what a run with very many metrics has beyond it is named, not drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One chart to draw, as an entry of curves.toml: metric name -> label, and how it is drawn."""
+
+    title: str
+    metrics: Mapping[str, str]
+    note: str = ""
+    percent: bool = False
+    log: bool = False
+    stacked: bool = False
+    band: str = ""
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +58,22 @@ def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
     metrics: dict[str, tuple[Sequence[int], Sequence[float]]] = dict(run.metrics)
     if other := _other_time(metrics):
         metrics["time/other"] = other
-    sections, used, bytes_drawn = [], set(NOT_ALONE), 0
-    for title, curves in SECTIONS:
-        section = ChartSection(title, lead=speed_summary(run) if title == "Speed" else "")
-        if title == "Learning" and (chart := accuracy_chart(run)):
-            section.charts.append(chart)
-        for curve in curves:
-            names = _expanded(curve, metrics)
-            used.update(names)
-            if chart := draw(curve, names, metrics):
-                section.charts.append(chart)
-        sections.append(section)
+    wanted = tomllib.loads((Path(__file__).parent / "templates" / "curves.toml").read_text(encoding="utf-8"))
+    sections, used = [], set(wanted["not_alone"])
+    for entry in wanted["sections"]:
+        title = entry["title"]
+        sections.append(section := ChartSection(title, lead=speed_summary(run) if title == "Speed" else ""))
+        if title == "Learning" and (accuracy := accuracy_chart(run)):
+            section.charts.append(accuracy)
+        curves = [Curve(**curve) for curve in entry["curves"]]
+        named = [_expanded(curve, metrics) for curve in curves]
+        used.update(chain(*named))
+        drawn = (draw(curve, names, metrics) for curve, names in zip(curves, named, strict=True))
+        section.charts += [chart for chart in drawn if chart]
     sections.append(further := ChartSection("Further metrics"))
-    bytes_drawn = sum(len(chart.svg) for section in sections for chart in section.charts)
-    left_out = []
+    bytes_drawn, left_out = sum(len(chart.svg) for section in sections for chart in section.charts), []
     for name in sorted(set(metrics) - used):
-        chart = draw(Curve(name, {name: name}), {name: name}, metrics) if bytes_drawn < CHART_BYTES else None
+        chart = draw(Curve(name, {}), {name: name}, metrics) if bytes_drawn < CHART_BYTES else None
         if chart is None:
             left_out.append(name)
             continue
@@ -71,14 +87,9 @@ def draw(curve: Curve, names: Mapping[str, str], metrics: Metrics) -> Chart | No
     chosen = [(name, label) for name, label in names.items() if name in metrics][: 2 * NUM_COLOURS]
     if not chosen:
         return None
-    spread = metrics.get(curve.band)
+    band = metrics[curve.band][1] if curve.band in metrics else []
     series = [
-        Series(
-            label,
-            *metrics[name],
-            band=spread[1] if spread and len(spread[1]) == len(metrics[name][1]) else None,
-            exact=curve.exact,
-        )
+        Series(label, *metrics[name], band=band if len(band) == len(metrics[name][1]) else None, exact=curve.exact)
         for name, label in chosen
     ]
     key = "chart-" + "-".join(name for name, _ in chosen)
@@ -93,23 +104,14 @@ def draw(curve: Curve, names: Mapping[str, str], metrics: Metrics) -> Chart | No
 
 def accuracy_chart(run: RunData) -> Chart | None:
     """Return held-out accuracy over the run's evaluations, with 95 % intervals; None with fewer than two of a set."""
-    series, lows, highs = [], [], []
-    for label, suffix in (("problems", ""), ("templates", "-templates")):
-        rows = accuracy_by_step(run, suffix)
-        if len(rows) < 2:
-            continue
-        steps, values, low, high = zip(*rows, strict=True)
-        series.append(Series(label, steps, values))
-        lows.append(low)
-        highs.append(high)
-    if not series:
+    found = {label: accuracy_by_step(run, suffix) for label, suffix in (("problems", ""), ("templates", "-templates"))}
+    columns = {label: tuple(zip(*rows, strict=True)) for label, rows in found.items() if len(rows) > 1}
+    if not columns:
         return None
-    return Chart(
-        "Held-out accuracy",
-        "Greedy, strict, never trained on; bars: 95 % intervals.",
-        interval_chart("chart-heldout", series, lows, highs),
-        *_legend(series, percent),
-    )
+    series = [Series(label, steps, values) for label, (steps, values, _, _) in columns.items()]
+    svg = interval_chart("chart-heldout", series, *zip(*(bounds[2:] for bounds in columns.values()), strict=True))
+    note = "Greedy, strict, never trained on; bars: 95 % intervals."
+    return Chart("Held-out accuracy", note, svg, *_legend(series, percent))
 
 
 def accuracy_by_step(run: RunData, suffix: str = "") -> list[tuple[int, float, float, float]]:
@@ -157,26 +159,18 @@ def _expanded(curve: Curve, metrics: Metrics) -> dict[str, str]:
 
 def _same_steps(series: Sequence[Series]) -> list[Series]:
     """Return the curves over the steps they all have: what is stacked must be measured together."""
-    common = sorted(set.intersection(*(set(one.steps) for one in series)))
     values = [dict(zip(one.steps, one.values, strict=True)) for one in series]
-    return (
-        [Series(one.label, common, [at[step] for step in common]) for one, at in zip(series, values, strict=True)]
-        if common
-        else []
-    )
+    common = sorted(set.intersection(*(set(found) for found in values)))
+    curves = [Series(one.label, common, [at[s] for s in common]) for one, at in zip(series, values, strict=True)]
+    return curves if common else []
 
 
 def _other_time(metrics: Metrics) -> tuple[list[int], list[float]] | None:
     """Return what the parts leave of each step's time, where the run measured both."""
     if "time/step" not in metrics:
         return None
-    parts = [
-        dict(zip(*metrics[name], strict=True))
-        for name in ("time/rollout", "time/reward", "time/update")
-        if name in metrics
-    ]
+    names = [name for name in ("time/rollout", "time/reward", "time/update") if name in metrics]
+    parts = [dict(zip(*metrics[name], strict=True)) for name in names]
     steps, totals = metrics["time/step"]
-    rest = [
-        max(total - sum(part.get(step, 0.0) for part in parts), 0.0) for step, total in zip(steps, totals, strict=True)
-    ]
-    return list(steps), rest
+    known = [sum(part.get(step, 0.0) for part in parts) for step in steps]
+    return list(steps), [max(total - part, 0.0) for total, part in zip(totals, known, strict=True)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from mathgrpo.evaluation.compare import signed_points
 from mathgrpo.evaluation.gain import Rates, rates
-from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, set_verdict
+from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, verdicts_of
 from mathgrpo.report.charts import gain_chart
 from mathgrpo.report.read_run import RunData
 from mathgrpo.report.safe_text import number, percent, unbroken
@@ -18,14 +19,7 @@ SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}
 
 def run_verdicts(run: RunData) -> list[SetVerdict]:
     """Return the verdict on each problem set evaluated before and after, greedy and, with samples, sampled."""
-    found = []
-    for problem_set, suffix in SUFFIXES.items():
-        before, after = (run.evaluations.get(f"{when}{suffix}") for when in ("before", "after"))
-        if before and after:
-            found.append(set_verdict(problem_set, before, after))
-            if all(record.samples for record in (*before.records, *after.records)):
-                found.append(set_verdict(problem_set, before, after, "sampled"))
-    return found
+    return list(verdicts_of(run.evaluations).values())
 
 
 def verdict_view(verdict: SetVerdict, run: RunData) -> dict[str, Any]:
@@ -84,27 +78,23 @@ ROWS = {
     "clipped_ratio": "cut off",
     "mean_length": "mean length, tokens",
 }
+RATES_OF_SAMPLES = ("sampled/pass@", "sampled/maj@")
 
 
 def _table_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, str]]:
-    rows = []
-    for prefix, kind in (("", "greedy"), ("sampled/", "sampled")):
-        names = dict(ROWS)
-        names |= {
-            name.removeprefix(prefix): name.removeprefix(prefix)
-            for name in (*before, *after)
-            if prefix and name.startswith((f"{prefix}pass@", f"{prefix}maj@"))
-        }
-        for name, label in names.items():
-            old, new = before.get(prefix + name), after.get(prefix + name)
-            if old is not None or new is not None:
-                rows.append({"kind": kind, "label": label} | _cells(old, new, name == "mean_length"))
-    return rows
+    sampled = dict.fromkeys(n.removeprefix("sampled/") for n in (*before, *after) if n.startswith(RATES_OF_SAMPLES))
+    names = [("", "greedy", name, label) for name, label in ROWS.items()]
+    names += [("sampled/", "sampled", name, label) for name, label in (ROWS | {n: n for n in sampled}).items()]
+    return [
+        {"kind": kind, "label": label} | _cells(before.get(prefix + name), after.get(prefix + name), name)
+        for prefix, kind, name, label in names
+        if before.get(prefix + name) is not None or after.get(prefix + name) is not None
+    ]
 
 
-def _cells(old: float | None, new: float | None, plain: bool) -> dict[str, str]:
-    def show(value: float | None) -> str:
-        return "\N{EN DASH}" if value is None else (number(value) if plain else percent(value))
-
-    change = "" if old is None or new is None else (signed(new - old, 1) if plain else signed_points(new - old))
-    return {"before": show(old), "after": show(new), "change": change}
+def _cells(old: float | None, new: float | None, name: str) -> dict[str, str]:
+    in_tokens = name == "mean_length"
+    show, difference = (number, partial(signed, decimals=1)) if in_tokens else (percent, signed_points)
+    shown = ["\N{EN DASH}" if value is None else show(value) for value in (old, new)]
+    change = "" if old is None or new is None else difference(new - old)
+    return {"before": shown[0], "after": shown[1], "change": change}

@@ -121,10 +121,7 @@ def _metrics(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]
         return {}
     rows: dict[int, dict[str, Any]] = {}
     for line, row in read_json_lines(path, forgive_cut_end=True):
-        step = row.get("step")
-        if not isinstance(step, int):
-            raise UserError(f"{path}:{line}: step={step!r} is not a whole number; every line needs one")
-        rows[step] = row
+        rows[_step(path, line, row)] = row
     columns: dict[str, tuple[list[int], list[float]]] = {}
     for step in sorted(rows):
         for name, value in rows[step].items():
@@ -133,6 +130,13 @@ def _metrics(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]
                 steps.append(step)
                 values.append(float(value))
     return {name: (tuple(steps), tuple(values)) for name, (steps, values) in columns.items()}
+
+
+def _step(path: Path, line: int, row: Mapping[str, Any]) -> int:
+    step = row.get("step")
+    if not isinstance(step, int):
+        raise UserError(f"{path}:{line}: step={step!r} is not a whole number; every line needs one")
+    return step
 
 
 def _groups(path: Path) -> tuple[tuple[LoggedGroup, ...], int]:
@@ -144,9 +148,7 @@ def _groups(path: Path) -> tuple[tuple[LoggedGroup, ...], int]:
     # Two passes: a long run's rollouts do not fit in memory, its line numbers do. Resumed runs repeat steps: last wins.
     lines: dict[tuple[int, str], int] = {}
     for line, row in read_json_lines(path, forgive_cut_end=True):
-        if not isinstance(row.get("step"), int):
-            raise UserError(f"{path}:{line}: step={row.get('step')!r} is not a whole number; every line needs one")
-        lines[row["step"], str(row.get("problem_id"))] = line
+        lines[_step(path, line, row), str(row.get("problem_id"))] = line
     steps, numbers = [step for step, _ in lines], list(lines.values())
     wanted = {numbers[i] for i in spread_groups(steps, MOST_GROUPS)}
     group_type, groups = TypeAdapter(LoggedGroup), []
