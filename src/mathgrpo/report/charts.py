@@ -117,7 +117,7 @@ def gain_chart(name: str, before: float, after: float, parts: Sequence[tuple[str
         levels.append((0.0, after, STAND_IN["--c1"], f"{after:.1f}"))
         for x, (bottom, height, colour, text) in enumerate(levels):
             axes.bar(x, height, 0.62, bottom=bottom, color=colour)
-            place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+            place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
             axes.annotate(text, (x, max(bottom, bottom + height)), color=STAND_IN["--ink"], fontsize=9, **place)
         top = max(max(bottom, bottom + height) for bottom, height, _, _ in levels)
         axes.set_ylim(0, max(top * 1.16, 1))

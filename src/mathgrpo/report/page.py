@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,9 @@ def _environment() -> Any:
     # Autoescape and finalize are what make untrusted text safe: every value a template prints passes both, unless the
     # template marks it safe, which ours do only for the package's own script and style and for rendered SVG and items.
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=cleaned,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=cleaned, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters.update(
         shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, tone=_tone, direction=_direction
     )
@@ -103,46 +100,37 @@ def _pending(run: RunData, verdicts: Sequence[SetVerdict]) -> str:
     """Return why there is no verdict yet, or "" if there is one."""
     if verdicts:
         return ""
-    planned = _planned_steps(run)
-    reached = f"step {run.last_step:,}" + (f" of {planned:,}" if planned else "")
     missing = "the evaluation before training" if "before" not in run.evaluations else "the evaluation after training"
     status = clean(str(run.info.get("status", "unknown")))
     if status == "finished":
         return f"No verdict: {missing} is not part of this run, so there is nothing to compare."
+    planned = run.section("training").get("steps")
+    reached = f"step {run.last_step:,}" + (f" of {planned:,}" if isinstance(planned, int) else "")
     return (
         f"No verdict yet: {missing} is not there. The run's status is \u201c{status}\u201d, at {reached}. "
         "Everything below is what it wrote so far; write the report again when it has ended."
     )
 
 
-def _planned_steps(run: RunData) -> int:
-    training = run.recipe.get("training")
-    steps = training.get("steps") if isinstance(training, Mapping) else None
-    return steps if isinstance(steps, int) else 0
-
-
 def _facts(run: RunData) -> list[tuple[str, str]]:
     """Return the few facts that stand under the title."""
-    model = run.recipe.get("model")
-    planned = _planned_steps(run)
+    planned = run.section("training").get("steps")
+    more = f" of {planned:,}" if isinstance(planned, int) and planned > run.last_step else ""
     seconds = sum(run.metrics["time/step"][1]) if "time/step" in run.metrics else 0.0
     facts = [
         ("status", str(run.info.get("status", ""))),
-        ("model", str(model.get("path", "")) if isinstance(model, Mapping) else ""),
-        ("steps", f"{run.last_step:,}" + (f" of {planned:,}" if planned > run.last_step else "")),
+        ("model", str(run.section("model").get("path", ""))),
+        ("steps", f"{run.last_step:,}{more}"),
         ("training time", duration(seconds) if seconds else ""),
         ("device", _plain(run.info.get("device"))),
         ("engine", _plain(run.info.get("engine"))),
-        ("started", _moment(run.info)),
+        ("started", _moment(str(run.info.get("start_time", "")))),
     ]
     return [(name, brief(value, 100)) for name, value in facts if value]
 
 
-def _moment(info: Mapping[str, Any]) -> str:
-    """Return when the run started, to the minute."""
-    from datetime import datetime
-
-    text = next((str(info[key]) for key in ("start_time", "started", "start") if key in info), "")
+def _moment(text: str) -> str:
+    """Return a time as it is in run.json to the minute."""
     try:
         return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()
     except ValueError:

@@ -76,6 +76,11 @@ class RunData:
         """The last step that was logged; 0 before the first."""
         return max((steps[-1] for steps, _ in self.metrics.values() if steps), default=0)
 
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the recipe; an empty one where there is none."""
+        section = self.recipe.get(name)
+        return section if isinstance(section, Mapping) else {}
+
 
 def load_run(folder: Path) -> RunData:
     """Return everything a report needs of a run folder.

@@ -80,6 +80,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}\N{NO-BREAK SPACE}%".replace("-", MINUS) if math.isfinite(share) else "\N{EN DASH}"
 
 
+def whole_percent(share: float) -> str:
+    """Return a share as a whole percentage: "64 %"."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
 def unbroken(line: str) -> str:
     """Return a line whose numbers stay with their signs when it is broken: "63.8 %", "p < 0.001"."""
     return re.sub(r" %| (?=[<=] )|(?<=[<=]) ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), line)

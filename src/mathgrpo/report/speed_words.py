@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mathgrpo.report.read_run import RunData
+from mathgrpo.report.safe_text import whole_percent
 
 EXPLAINED = 0.5
 """A bound that explains at least this share of a part's time is what limits it; otherwise it is overhead."""
@@ -28,7 +29,7 @@ def speed_summary(run: RunData) -> str:
     if not whole:
         return ""
     longest = max(PARTS, key=lambda part: seconds[part])
-    share = f"{100 * seconds[longest] / whole:.0f}\N{NO-BREAK SPACE}% of the time"
+    share = f"{whole_percent(seconds[longest] / whole)} of the time"
     explain = {"rollout": _rollout_limit, "update": _update_limit, "reward": _reward_limit}[longest]
     return f"The {longest} takes {share}. {explain(rows, run)}{_doubt(rows)}"
 
@@ -40,19 +41,19 @@ def _rollout_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     if reached >= EXPLAINED and memory is not None:
         if memory >= 0.5:
             return (
-                f"It is limited by memory bandwidth ({_percent(reached)} of the roofline): more completions decoded "
+                f"It is limited by memory bandwidth ({whole_percent(reached)} of the roofline): more completions decoded "
                 "together cost almost nothing, so raise rollout.group_size or rollout.prompts_per_step."
             )
         return (
-            f"It is limited by arithmetic ({_percent(reached)} of the roofline): only fewer or cheaper tokens help, by "
+            f"It is limited by arithmetic ({whole_percent(reached)} of the roofline): only fewer or cheaper tokens help, by "
             "a lower rollout.max_new_tokens or model.dtype."
         )
-    return f"It is limited by overhead: {_percent(reached)} of the roofline. {_overhead_remedy(rows, run)}"
+    return f"It is limited by overhead: {whole_percent(reached)} of the roofline. {_overhead_remedy(rows, run)}"
 
 
 def _overhead_remedy(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     """Return what brings a rollout nearer to its roofline: the native engine, more rows, or rows of like length."""
-    rollout, together = _section(run, "rollout"), _mean(rows, "rows_per_decode_step", "rollout")
+    rollout, together = run.section("rollout"), _mean(rows, "rows_per_decode_step", "rollout")
     if run.info.get("engine") == "generate":
         return "The generate engine is the slow fallback: the notes below say why rollout.engine is not native."
     completions = (rollout.get("prompts_per_step") or 0) * (rollout.get("group_size") or 0)
@@ -73,10 +74,10 @@ def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
         return _unmeasured(run)
     if reached >= EXPLAINED:
         return (
-            f"It is limited by arithmetic ({_percent(reached)} MFU against the peak measured here): only less of it "
+            f"It is limited by arithmetic ({whole_percent(reached)} MFU against the peak measured here): only less of it "
             "helps, such as grpo.skip_zero_advantage, fewer grpo.updates_per_rollout or a cheaper model.dtype."
         )
-    grpo, tokens = _section(run, "grpo"), _mean(rows, "tokens_per_s/update", "update")
+    grpo, tokens = run.section("grpo"), _mean(rows, "tokens_per_s/update", "update")
     of_step = (tokens or 0.0) * sum(row.get("time/update", 0.0) for row in rows) / len(rows)
     if grpo.get("shared_prompt") is False:
         remedy = "grpo.shared_prompt=false computes every prompt once per completion; switch it on."
@@ -84,17 +85,17 @@ def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
         remedy = "Larger matrix products spread it: raise grpo.token_budget while memory allows."
     else:  # the step is one micro-batch already
         remedy = "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
-    return f"It is limited by overhead: {_percent(reached)} MFU against the peak measured here. {remedy}"
+    return f"It is limited by overhead: {whole_percent(reached)} MFU against the peak measured here. {remedy}"
 
 
 def _reward_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     del rows
-    names = _section(run, "rewards")
+    names = run.section("rewards")
     return f"The machine's arithmetic waits for the reward functions ({', '.join(map(str, names))}): make them faster."
 
 
 def _unmeasured(run: RunData) -> str:
-    if _section(run, "run").get("roofline") is False:
+    if run.section("run").get("roofline") is False:
         return "What limits it is not known: the machine was not measured (run.roofline=false)."
     return "What limits it is not known: the run did not log its share of the machine."
 
@@ -105,7 +106,7 @@ def _doubt(rows: Sequence[Mapping[str, float]]) -> str:
     if highest <= BUSY:
         return ""
     return (
-        f" A share of {_percent(highest)} is impossible: the machine was busy when it was measured; delete the "
+        f" A share of {whole_percent(highest)} is impossible: the machine was busy when it was measured; delete the "
         "folder roofline in the cache ($MATHGRPO_CACHE, else ~/.cache/mathgrpo) to measure it again."
     )
 
@@ -124,12 +125,3 @@ def _mean(rows: Sequence[Mapping[str, float]], name: str, part: str) -> float | 
     pairs = [(row[name], row.get(f"time/{part}", 0.0)) for row in rows if name in row]
     seconds = sum(weight for _, weight in pairs)
     return sum(value * weight for value, weight in pairs) / seconds if seconds else None
-
-
-def _section(run: RunData, name: str) -> Mapping[str, Any]:
-    section = run.recipe.get(name)
-    return section if isinstance(section, Mapping) else {}
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
