@@ -68,7 +68,7 @@ def read_verdicts(run_folder: Path) -> dict[str, SetVerdict]:
 
 
 def verdicts_of(evaluations: Mapping[str, Evaluation]) -> dict[str, SetVerdict]:
-    """Return the verdict on each problem set evaluated before and after: greedy and, where both have samples, sampled."""
+    """Return the verdict on each problem set evaluated before and after, greedy and, with samples, sampled."""
     verdicts = {}
     for problem_set, suffix in SUFFIXES.items():
         before, after = (evaluations.get(f"{when}{suffix}") for when in ("before", "after"))

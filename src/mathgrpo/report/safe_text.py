@@ -80,7 +80,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}\N{NO-BREAK SPACE}%".replace("-", MINUS) if math.isfinite(share) else "\N{EN DASH}"
 
 
-def whole_percent(share: float) -> str:
+def whole(share: float) -> str:
     """Return a share as a whole percentage: "64 %"."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mathgrpo.report.read_run import RunData
-from mathgrpo.report.safe_text import whole_percent
+from mathgrpo.report.safe_text import whole
 
 EXPLAINED = 0.5
 """A bound that explains at least this share of a part's time is what limits it; otherwise it is overhead."""
@@ -25,11 +24,11 @@ def speed_summary(run: RunData) -> str:
     """
     rows = _settled(run.metrics)
     seconds = {part: sum(row.get(f"time/{part}", 0.0) for row in rows) for part in PARTS}
-    whole = sum(seconds.values())
-    if not whole:
+    in_all = sum(seconds.values())
+    if not in_all:
         return ""
     longest = max(PARTS, key=lambda part: seconds[part])
-    share = f"{whole_percent(seconds[longest] / whole)} of the time"
+    share = f"{whole(seconds[longest] / in_all)} of the time"
     explain = {"rollout": _rollout_limit, "update": _update_limit, "reward": _reward_limit}[longest]
     return f"The {longest} takes {share}. {explain(rows, run)}{_doubt(rows)}"
 
@@ -41,14 +40,14 @@ def _rollout_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     if reached >= EXPLAINED and memory is not None:
         if memory >= 0.5:
             return (
-                f"It is limited by memory bandwidth ({whole_percent(reached)} of the roofline): more completions decoded "
+                f"It is limited by memory bandwidth ({whole(reached)} of the roofline): more completions decoded "
                 "together cost almost nothing, so raise rollout.group_size or rollout.prompts_per_step."
             )
         return (
-            f"It is limited by arithmetic ({whole_percent(reached)} of the roofline): only fewer or cheaper tokens help, by "
+            f"It is limited by arithmetic ({whole(reached)} of the roofline): only fewer or cheaper tokens help, by "
             "a lower rollout.max_new_tokens or model.dtype."
         )
-    return f"It is limited by overhead: {whole_percent(reached)} of the roofline. {_overhead_remedy(rows, run)}"
+    return f"It is limited by overhead: {whole(reached)} of the roofline. {_overhead_remedy(rows, run)}"
 
 
 def _overhead_remedy(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
@@ -74,7 +73,7 @@ def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
         return _unmeasured(run)
     if reached >= EXPLAINED:
         return (
-            f"It is limited by arithmetic ({whole_percent(reached)} MFU against the peak measured here): only less of it "
+            f"It is limited by arithmetic ({whole(reached)} MFU against the peak measured here): only less of it "
             "helps, such as grpo.skip_zero_advantage, fewer grpo.updates_per_rollout or a cheaper model.dtype."
         )
     grpo, tokens = run.section("grpo"), _mean(rows, "tokens_per_s/update", "update")
@@ -85,7 +84,7 @@ def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
         remedy = "Larger matrix products spread it: raise grpo.token_budget while memory allows."
     else:  # the step is one micro-batch already
         remedy = "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
-    return f"It is limited by overhead: {whole_percent(reached)} MFU against the peak measured here. {remedy}"
+    return f"It is limited by overhead: {whole(reached)} MFU against the peak measured here. {remedy}"
 
 
 def _reward_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
@@ -106,7 +105,7 @@ def _doubt(rows: Sequence[Mapping[str, float]]) -> str:
     if highest <= BUSY:
         return ""
     return (
-        f" A share of {whole_percent(highest)} is impossible: the machine was busy when it was measured; delete the "
+        f" A share of {whole(highest)} is impossible: the machine was busy when it was measured; delete the "
         "folder roofline in the cache ($MATHGRPO_CACHE, else ~/.cache/mathgrpo) to measure it again."
     )
 
