@@ -19,6 +19,7 @@ import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
+from mathgrpo.distributed import join
 from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training import loop as training_loop
@@ -26,6 +27,7 @@ from mathgrpo.training.resume import resumed_recipe
 from mathgrpo.update import gradient
 
 RANK = int(os.environ["RANK"])
+join.LEAVE_S = 0.2  # no launcher ends the one that waits
 
 
 class Signalling(SilentProgress):
@@ -87,10 +89,10 @@ def run_case(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Take the cases one after the other, each with keys of its own in the store."""
+    """Take the cases one after the other, each with a store of its own."""
     path = Path(sys.argv[1])
     for i, case in enumerate(json.loads(path.read_text())):
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(i)
+        os.environ["MASTER_PORT"] = str(case["port"])
         outcome = run_case(case)
         (path.parent / f"outcome-{i}-{RANK}.json").write_text(json.dumps(outcome))
 

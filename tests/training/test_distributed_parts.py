@@ -25,10 +25,9 @@ T = TypeVar("T")
 class Two(World):
     """The first of two processes; the other one says what the test lets it say."""
 
-    size = 2
-
     def __init__(self, says: Callable[[Any], Any] = lambda value: value) -> None:
-        self._says, self.asked = says, False
+        super().__init__()
+        self._says, self.asked, self.size = says, False, 2
 
     def gather(self, value: T) -> list[T]:
         return [value, self._says(value)]
@@ -167,4 +166,4 @@ def test_the_environment_says_whether_there_are_others(monkeypatch: pytest.Monke
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1234"}.items():
         monkeypatch.setenv(name, value)
     job = job_of_environment()
-    assert job is not None and (job.rank, job.size, job.port, job.has_store) == (1, 2, 1234, False)
+    assert job is not None and (job.rank, job.local_rank, job.size) == (1, 1, 2)

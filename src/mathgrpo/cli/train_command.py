@@ -63,8 +63,7 @@ def launches(recipe: Recipe, processes: int) -> bool:
 
     Raises: UserError when the recipe cannot be run by so many, or another launcher started another number.
     """
-    from mathgrpo.distributed import job_of_environment
-    from mathgrpo.distributed.join import require_devices
+    from mathgrpo.distributed import job_of_environment, require_devices
     from mathgrpo.models import resolve_device
     from mathgrpo.training.together import require_shareable
 
@@ -121,7 +120,8 @@ def run_training(recipe: Recipe, name: str, *, resume: Path | None = None, dry_r
     except Interrupted as stop:
         if speaks:
             print(stop)
-        raise typer.Exit(stop.exit_code) from None
+        # The others are done: an error of theirs would let the launcher end the main process, which still saves.
+        raise typer.Exit(stop.exit_code if speaks else 0) from None
     if speaks:
         print(f"run folder  {folder}")
         print(f"report      {write_report(folder)}")

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from mathgrpo.distributed.follow import PeerLost
 from mathgrpo.errors import first_line
 
 T = TypeVar("T")
@@ -18,14 +17,31 @@ BUCKET_ELEMENTS = 1 << 24
 """Gradient elements summed in one all-reduce (64 MB): large enough for the wire, small beside the gradient itself."""
 
 
-class World:
-    """The processes of a run as one of them sees them. This one is alone.
+class PeerLost(RuntimeError):
+    """A collective operation failed, most likely because another process has ended."""
 
-    Every operation but `share` and `stop_is_wanted` is collective: all processes must come to it, in the same order.
+
+class FollowMain(RuntimeError):
+    """All processes fail alike; the main one says how, when it has saved what there is to save."""
+
+
+class World:
+    """The processes of a run as one of them sees them. Without a process group it is alone: nothing is exchanged.
+
+    Every operation but `share` and the questions after a stop is collective: all processes must come to it, in the
+    same order. For the host gloo is used, for the device gloo or NCCL.
     """
 
     rank = 0
     size = 1
+
+    def __init__(self, control: Any = None, store: Any = None) -> None:
+        """control: a gloo process group for objects. store: where stop requests are kept."""
+        self._control, self._store = control, store
+        self.leave_in_order: Callable[[], None] = lambda: None
+        """What is to be done here before this process is ended because another one has failed."""
+        if control is not None:
+            self.rank, self.size = control.rank(), control.size()
 
     @property
     def is_main(self) -> bool:
@@ -38,7 +54,11 @@ class World:
 
     def gather(self, value: T) -> list[T]:
         """Return the value of every process, by rank."""
-        return [value]
+        values: list[Any] = [value] * self.size
+        if self._control is not None:
+            with collective():
+                distributed.all_gather_object(values, value, group=self._control)
+        return values
 
     def gather_shares(self, share: Sequence[T]) -> list[T]:
         """Return the list whose `share` each process hands in, in its order."""
@@ -46,61 +66,26 @@ class World:
 
     def from_main(self, make: Callable[[], T]) -> T:
         """Return what the main process makes; the others make nothing."""
-        return make()
+        values: list[Any] = [make() if self.is_main else None]
+        if self._control is not None:
+            with collective():
+                distributed.broadcast_object_list(values, src=0, group=self._control)
+        made: T = values[0]
+        return made
 
     def sum_(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the processes, bit for bit the same in each."""
+        if self._control is not None:
+            with collective():
+                distributed.all_reduce(tensor)
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replace every parameter's gradient by its sum over the processes, added up in float32.
 
         A parameter that has a gradient in none of them stays without one.
         """
-
-    def ask_to_stop(self) -> None:
-        """Tell the other processes that this one was asked to stop."""
-
-    def stop_is_wanted(self) -> bool:
-        """Return whether another process was asked to stop. Each may look whenever it likes."""
-        return False
-
-    def on_failure(self, leave_in_order: Callable[[], None]) -> None:
-        """Name what is to be done here before this process is ended because another one has failed."""
-
-
-SINGLE = World()
-"""A run of one process."""
-
-
-class ProcessWorld(World):
-    """A world of several processes joined by torch.distributed: gloo for the host, gloo or NCCL for the device."""
-
-    def __init__(self, rank: int, size: int, control: Any, store: Any) -> None:
-        """control: a gloo process group for objects. store: where stop requests are kept."""
-        self.rank, self.size, self._control, self._store = rank, size, control, store
-        self.leave_in_order: Callable[[], None] = lambda: None
-
-    def gather(self, value: T) -> list[T]:
-        """Return the value of every process, by rank."""
-        values: list[Any] = [None] * self.size
-        with collective():
-            torch.distributed.all_gather_object(values, value, group=self._control)
-        return values
-
-    def from_main(self, make: Callable[[], T]) -> T:
-        """Return what the main process makes; the others make nothing."""
-        values = [make() if self.is_main else None]
-        with collective():
-            torch.distributed.broadcast_object_list(values, src=0, group=self._control)
-        return values[0]  # type: ignore[return-value]
-
-    def sum_(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over the processes, bit for bit the same in each."""
-        with collective():
-            torch.distributed.all_reduce(tensor)
-
-    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace every parameter's gradient by its sum over the processes, added up in float32."""
+        if self._control is None:
+            return
         masks = self.gather(bytes(parameter.grad is not None for parameter in parameters))
         owned = [p for p, *has in zip(parameters, *masks, strict=True) if any(has)]
         for bucket in buckets(owned):
@@ -109,22 +94,22 @@ class ProcessWorld(World):
             self.sum_(flat)
             parts = flat.split([gradient.numel() for gradient in gradients])
             for parameter, gradient, part in zip(bucket, gradients, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
-                parameter.grad = gradient
+                parameter.grad = gradient.copy_(part.view_as(gradient))
 
     def ask_to_stop(self) -> None:
         """Tell the other processes that this one was asked to stop."""
-        with collective():
-            self._store.set("stop", "1")
+        if self._store is not None:
+            with collective():
+                self._store.set("stop", "1")
 
     def stop_is_wanted(self) -> bool:
-        """Return whether another process was asked to stop."""
+        """Return whether another process was asked to stop. Each may look whenever it likes."""
         with collective():
-            return bool(self._store.check(["stop"]))
+            return self._store is not None and bool(self._store.check(["stop"]))
 
-    def on_failure(self, leave_in_order: Callable[[], None]) -> None:
-        """Name what is to be done here before this process is ended because another one has failed."""
-        self.leave_in_order = leave_in_order
+
+SINGLE = World()
+"""A run of one process."""
 
 
 def interleaved(shares: Sequence[Sequence[T]]) -> list[T]:

@@ -121,7 +121,7 @@ def _train(
             ready, speedometer, record, stop, progress, Pace(), state.step,
             token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute, compiled=plan.compiled,
         )  # fmt: skip
-        world.on_failure(lambda: _end(run, "failed"))
+        world.leave_in_order = lambda: _end(run, "failed")
         _to_the_end(run)
     return folder
 
