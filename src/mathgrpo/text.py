@@ -17,6 +17,21 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
+def escaped(text: str) -> str:
+    """Return text on one line without control characters.
+
+    Example:
+        >>> escaped("a\\nb")
+        'a\\\\nb'
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def quoted(text: str, limit: int = 60) -> str:
+    """Return a text in quotes on one line, cut when long, control characters escaped."""
+    return f'"{escaped(text if len(text) <= limit else text[: limit - 1] + "…")}"'
+
+
 def signed(value: float, decimals: int = 2) -> str:
     """Return a number with its sign, "+0.35" or "−1.20", and 0 without.
 

@@ -151,3 +151,8 @@ class RolloutGroup:
     reward_parts: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     grades: tuple[Graded, ...] = ()
     advantages: tuple[float, ...] = ()
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The grades' verdicts ("correct", "wrong", ...)."""
+        return tuple(graded.verdict for graded in self.grades)

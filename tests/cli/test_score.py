@@ -154,7 +154,7 @@ def test_rewards_on_length_say_when_there_is_no_tokenizer(score: Any, recipe: Pa
 def test_every_reward_has_a_reason_for_every_kind_of_completion(score: Any) -> None:
     from mathgrpo.formats import get_format
     from mathgrpo.rewards import CATALOGUE, build_suite
-    from mathgrpo.rewards.explain import explain
+    from mathgrpo.rewards.explained_score import explain
     from mathgrpo.types import Problem
 
     for name in ("xml", "working_out", "think", "boxed"):

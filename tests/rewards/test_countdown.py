@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import REWARDS, build_suite
 from mathgrpo.rewards.arithmetic import evaluate
-from mathgrpo.rewards.countdown import countdown_problem, read_numbers
+from mathgrpo.rewards.catalogue.countdown import countdown_problem, read_numbers
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from mathgrpo.formats import FORMATS, get_format
 from mathgrpo.rewards import CATALOGUE, SOUND, SOUND_WEIGHTS, build_suite
-from mathgrpo.rewards.explain import explain
+from mathgrpo.rewards.explained_score import explain
 from mathgrpo.types import Problem
 
 XML = get_format("xml")

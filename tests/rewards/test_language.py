@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mathgrpo.rewards import REWARDS
-from mathgrpo.rewards.settings import LanguageSettings
+from mathgrpo.rewards.catalogue.language import LanguageSettings
 
 
 def language(text: str, *scripts: str) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import REWARDS, build_suite
-from mathgrpo.rewards.settings import CosineSettings, OverlongSettings, RepetitionSettings
+from mathgrpo.rewards.catalogue.length import CosineSettings, OverlongSettings, RepetitionSettings
 
 RIGHT, WRONG = get_format("xml").write("r", "18"), get_format("xml").write("r", "7")
 

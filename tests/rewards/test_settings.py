@@ -10,7 +10,7 @@ from mathgrpo.config import Recipe, load_recipe, recipe_to_toml
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import CATALOGUE, SOUND, build_suite
-from mathgrpo.rewards.settings import CosineSettings
+from mathgrpo.rewards.catalogue.length import CosineSettings
 
 XML = get_format("xml")
 RECIPE = """

@@ -14,10 +14,10 @@ import reference_code
 from mathgrpo.answers import parse_number
 from mathgrpo.formats import get_format
 from mathgrpo.problems.gsm8k import split_answer
-from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite, steps
-from mathgrpo.rewards.claims import read_claims
-from mathgrpo.rewards.settings import StepsSettings
-from mathgrpo.rewards.steps import check_steps
+from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite
+from mathgrpo.rewards.reference import step_verified
+from mathgrpo.rewards.steps.claims import read_claims
+from mathgrpo.rewards.steps.verified import StepsSettings, check_steps
 
 FILE = "3-step-verified-reasoning-notebook.txt"
 NATALIA = (
@@ -302,6 +302,6 @@ def test_a_line_that_hangs_costs_its_limit_and_the_third_is_not_tried() -> None:
 
 
 def test_so_many_lines_that_they_take_long_are_not_all_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "MAX_TRIED_LINES", 3)
+    monkeypatch.setattr(step_verified, "MAX_TRIED_LINES", 3)
     text = "<think>no equation\n" + "\n".join(f"{i} + 1 = {i + 1}" for i in range(5)) + "</think>"
     assert notebook_paid(text, "18") == pytest.approx(3 * 0.2)

@@ -157,7 +157,7 @@ def test_a_long_completion_is_shown_shortened(user: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"corect": 1.0}, 'rewards.corect: no such reward; did you mean "correct"? known: correct, format'),
+        ({"corect": 1.0}, 'rewards.corect: no such reward; did you mean "correct"? known: correct, integer'),
         ({"zzz": 1.0}, "no such reward; known: correct"),
         ({}, "no reward has a weight above 0"),
         ({"correct": 0.0}, "no reward has a weight above 0"),

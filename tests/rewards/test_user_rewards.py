@@ -14,8 +14,8 @@ import pytest
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import Scores, build_suite
-from mathgrpo.rewards import user as calling
-from mathgrpo.rewards.try_rewards import try_rewards
+from mathgrpo.rewards import checked_calls as calling
+from mathgrpo.rewards.pre_run_check import try_rewards
 from mathgrpo.types import Problem
 
 FUNCTIONS = """

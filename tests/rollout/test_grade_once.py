@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from fakes import tiny_tokenizer
-from mathgrpo.answers import completion as completion_module
-from mathgrpo.answers import grade
+from mathgrpo.answers import completion, grade
 from mathgrpo.evaluation import evaluate
 from mathgrpo.formats import Format, get_format
 from mathgrpo.grpo.advantages import with_advantages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import REWARDS, bound, build_suite
+from mathgrpo.rewards.catalogue import answer as answer_rewards
 from mathgrpo.rollout.groups import collect_groups
 from mathgrpo.runs.metrics import rollout_lines, rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
@@ -57,9 +57,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return grade(*args, **kwargs)
 
     monkeypatch.setattr(Format, "parse", counting_parse)
-    for module in (completion_module, REWARDS["correct"].__globals__):
-        target: Any = module if isinstance(module, dict) else vars(module)
-        monkeypatch.setitem(target, "grade", counting_grade)
+    for module in (completion, answer_rewards):
+        monkeypatch.setattr(module, "grade", counting_grade)
     return counted
 
 

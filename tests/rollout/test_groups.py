@@ -52,11 +52,7 @@ def test_rewards_and_verdicts_stay_with_their_completion() -> None:
 
     groups = [group(PROBLEMS[0], "4", "7", "4"), group(PROBLEMS[1], "4", "7")]
     rewarded = reward_groups(groups, fmt, build_suite({"correct": 1.0}, fmt))
-    verdicts = [tuple(graded.verdict for graded in g.grades) for g in rewarded]
-    assert verdicts == [
-        ("correct", "wrong", "correct"),
-        ("wrong", "correct"),
-    ]
+    assert [g.verdicts for g in rewarded] == [("correct", "wrong", "correct"), ("wrong", "correct")]
     assert [g.rewards for g in rewarded] == [(1.0, 0.0, 1.0), (0.0, 1.0)]
     assert [g.reward_parts["correct"] for g in rewarded] == [(1.0, 0.0, 1.0), (0.0, 1.0)]
     assert [g.texts for g in rewarded] == [g.texts for g in groups]

@@ -177,7 +177,7 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
     from mathgrpo.cli.score_text import Scored
     from mathgrpo.formats.chat import problem_messages, prompt_messages
     from mathgrpo.rewards import CATALOGUE
-    from mathgrpo.rewards.explain import explain
+    from mathgrpo.rewards.explained_score import explain
 
     needed = any(name not in CATALOGUE or CATALOGUE[name].needs_tokens for name in suite.weights)
     tokenizer = _tokenizer(recipe) if needed else None

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mathgrpo.rewards.explain import Explanation, Paid
-from mathgrpo.rewards.why import escaped, quoted
+from mathgrpo.rewards.explained_score import Explanation, Paid
+from mathgrpo.text import escaped, quoted
 from mathgrpo.types import Problem
 
 MIN_COLUMNS, MAX_COLUMNS = 60, 120

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mathgrpo.rewards.catalogue import (
+from mathgrpo.rewards.known_rewards import (
     CATALOGUE,
     GIST_WEIGHTS,
     MULTI_WEIGHTS,
@@ -12,7 +12,7 @@ from mathgrpo.rewards.catalogue import (
     SOUND_WEIGHTS,
     STEP_WEIGHTS,
 )
-from mathgrpo.rewards.entry import Entry, Pay
+from mathgrpo.rewards.reward import Pay, Reward
 from mathgrpo.rewards.signature import RewardFunction, bound
 from mathgrpo.rewards.suite import RewardSuite, Scores, build_suite
 
@@ -25,8 +25,8 @@ __all__ = [
     "SOUND",
     "SOUND_WEIGHTS",
     "STEP_WEIGHTS",
-    "Entry",
     "Pay",
+    "Reward",
     "RewardFunction",
     "RewardSuite",
     "Scores",

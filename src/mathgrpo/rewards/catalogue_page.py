@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mathgrpo.config.recipe import Section
 from mathgrpo.config.recipe_fields import allowed
-from mathgrpo.rewards.catalogue import CATALOGUE
-from mathgrpo.rewards.entry import FAMILIES, Entry
+from mathgrpo.rewards.known_rewards import CATALOGUE
+from mathgrpo.rewards.reward import FAMILIES, Reward
 from mathgrpo.text import with_inside
 
 BEGIN, END = "<!-- catalogue -->", "<!-- end of catalogue -->"
@@ -25,19 +25,19 @@ def catalogue_lines(columns: int = 0) -> list[str]:
     lines: list[str] = []
     for family, heading in FAMILIES.items():
         lines += [heading]
-        for name, entry in CATALOGUE.items():
-            if entry.family == family:
-                lines += _entry_lines(name, entry, columns)
+        for name, reward in CATALOGUE.items():
+            if reward.family == family:
+                lines += _reward_lines(name, reward, columns)
     return lines
 
 
-def _entry_lines(name: str, entry: Entry, columns: int) -> list[str]:
-    beginning = f"  {name:<{max(map(len, CATALOGUE))}}  {range_words(entry):<15}  "
-    if not columns or len(beginning) + len(entry.pays) <= columns:
-        return [beginning + entry.pays]
+def _reward_lines(name: str, reward: Reward, columns: int) -> list[str]:
+    beginning = f"  {name:<{max(map(len, CATALOGUE))}}  {range_words(reward):<15}  "
+    if not columns or len(beginning) + len(reward.pays) <= columns:
+        return [beginning + reward.pays]
     return [
         beginning.rstrip(),
-        *textwrap.wrap(entry.pays, columns, initial_indent="      ", subsequent_indent="      "),
+        *textwrap.wrap(reward.pays, columns, initial_indent="      ", subsequent_indent="      "),
     ]
 
 
@@ -46,36 +46,38 @@ def catalogue_markdown() -> str:
     blocks = []
     for family, heading in FAMILIES.items():
         blocks.append(f"### {heading}")
-        blocks += [_block(name, entry) for name, entry in CATALOGUE.items() if entry.family == family]
+        blocks += [_block(name, reward) for name, reward in CATALOGUE.items() if reward.family == family]
     return "\n\n".join(blocks)
 
 
-def range_words(entry: Entry) -> str:
+def range_words(reward: Reward) -> str:
     """Return the bounds of a reward under its default settings.
 
     Example:
         >>> range_words(CATALOGUE["soft_overlong"]), range_words(CATALOGUE["step_verified_reference"])
         ('-1 to 0', '0 upwards')
     """
-    pay = entry.pay_with(None)
+    pay = reward.pay_with(None)
     if math.isinf(pay.high):
         return f"{pay.low:g} upwards"
     return f"{pay.high:g} downwards" if math.isinf(pay.low) else f"{pay.low:g} to {pay.high:g}"
 
 
-def _block(name: str, entry: Entry) -> str:
-    facts = [f"**`{name}`** pays {entry.pays}.", f"- Range: {range_words(entry)}{_wrong_words(entry)}."]
-    facts.append(f"- Gaming: {entry.gaming}.")
-    facts += [f"- Source: {entry.source}."] if entry.source else []
-    columns = ", ".join(f"`{column}`" for column in entry.columns)
+def _block(name: str, reward: Reward) -> str:
+    facts = [f"**`{name}`** pays {reward.pays}.", f"- Range: {range_words(reward)}{_wrong_words(reward)}."]
+    facts.append(f"- Gaming: {reward.gaming}.")
+    facts += [f"- Source: {reward.source}."] if reward.source else []
+    columns = ", ".join(f"`{column}`" for column in reward.columns)
     facts += [f"- Needs the problem columns {columns}."] if columns else []
-    facts += ["- Needs token ids; without them it does not apply."] if entry.needs_tokens else []
-    facts += [_setting_line(name, key, entry.settings) for key in entry.settings.model_fields] if entry.settings else []
+    facts += ["- Needs token ids; without them it does not apply."] if reward.needs_tokens else []
+    facts += (
+        [_setting_line(name, key, reward.settings) for key in reward.settings.model_fields] if reward.settings else []
+    )
     return "\n".join([facts[0], "", *facts[1:]])
 
 
-def _wrong_words(entry: Entry) -> str:
-    pay = entry.pay_with(None)
+def _wrong_words(reward: Reward) -> str:
+    pay = reward.pay_with(None)
     if pay.high <= 0 or math.isinf(pay.wrong):
         return ""
     return f"; a wrong answer earns at most {pay.wrong:g}"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
-from mathgrpo.rewards.bind import Settings
-from mathgrpo.rewards.catalogue import CATALOGUE
-from mathgrpo.rewards.entry import Pay
-from mathgrpo.rewards.sound import OUTSIDE
+from mathgrpo.rewards.catalogue.answer import OUTSIDE
+from mathgrpo.rewards.known_rewards import CATALOGUE
+from mathgrpo.rewards.reward import Pay
+from mathgrpo.rewards.reward_settings import Settings, own_section
 
 
 def check_soundness(weights: Mapping[str, float], settings: Mapping[str, Settings]) -> None:
@@ -24,16 +23,11 @@ def check_soundness(weights: Mapping[str, float], settings: Mapping[str, Setting
     """
     if not all(name in CATALOGUE and CATALOGUE[name].sound for name in weights):
         return
-    pays = {name: _pay(name, settings) for name in weights}
+    pays = {name: CATALOGUE[name].pay_with(own_section(settings, name)) for name in weights}
     _check_wrong(weights, pays)
     if not any(weight for name, weight in weights.items() if CATALOGUE[name].pays_right):
         raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
     _check_penalties(weights, pays)
-
-
-def _pay(name: str, settings: Mapping[str, Settings]) -> Pay:
-    own = settings.get(name)
-    return CATALOGUE[name].pay_with(own if isinstance(own, Section) else None)
 
 
 def _check_wrong(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> None:

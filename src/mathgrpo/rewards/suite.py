@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from mathgrpo.answers import grade_completion
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.rewards.bind import Settings, reward_settings, with_settings
-from mathgrpo.rewards.catalogue import REWARDS, SOUND
-from mathgrpo.rewards.from_file import load_reward, unknown_reward
-from mathgrpo.rewards.graded_rows import graded_rows
+from mathgrpo.rewards.checked_calls import call_rewards
+from mathgrpo.rewards.function_file import load_reward, unknown_reward
+from mathgrpo.rewards.known_rewards import REWARDS, SOUND
+from mathgrpo.rewards.reward_settings import Settings, reward_settings, with_settings
 from mathgrpo.rewards.signature import RewardFunction, conversational
 from mathgrpo.rewards.soundness import check_soundness
-from mathgrpo.rewards.user import call_rewards
 from mathgrpo.types import Graded
 
 _OWN_KEYWORDS = frozenset((
@@ -108,8 +108,8 @@ class RewardSuite:
         if not built_in or "answer" not in columns:
             return self.functions
         if grades is None:
-            questions = columns.get("question")
-            grades = [row.graded for row in graded_rows(texts, columns["answer"], questions, self.fmt)]
+            asked = zip(texts, columns["answer"], columns.get("question") or [""] * len(texts), strict=True)
+            grades = [grade_completion(text, gold, self.fmt, question=question) for text, gold, question in asked]
         known = {name: functools.partial(self.functions[name], completion_grades=grades) for name in built_in}
         return {name: known.get(name, function) for name, function in self.functions.items()}
 

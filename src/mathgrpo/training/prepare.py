@@ -25,7 +25,7 @@ from mathgrpo.models.outline import sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
-from mathgrpo.rewards.try_rewards import try_rewards
+from mathgrpo.rewards.pre_run_check import try_rewards
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.training.memory_plan import require_room
 from mathgrpo.training.together import own_bytes, own_part, require_shareable

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from mathgrpo.errors import UserError
-from mathgrpo.rewards.user import call_rewards
+from mathgrpo.rewards.checked_calls import call_rewards
 
 Parts = dict[str, tuple[float | None, ...]]
 

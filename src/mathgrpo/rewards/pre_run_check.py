@@ -9,7 +9,7 @@ from typing import Any
 from mathgrpo.answers.gold_check import PROBE_REASONING
 from mathgrpo.errors import UserError
 from mathgrpo.formats.chat import problem_messages
-from mathgrpo.rewards.catalogue import CATALOGUE
+from mathgrpo.rewards.known_rewards import CATALOGUE
 from mathgrpo.rewards.signature import conversational
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem

@@ -13,45 +13,38 @@ from fractions import Fraction
 from typing import Any
 
 from mathgrpo.answers import parse_number
-from mathgrpo.formats import Format, get_format
 from mathgrpo.rewards.arithmetic import Expression, evaluate
-from mathgrpo.rewards.signature import Completions, completion_texts
-from mathgrpo.rewards.user import shown
-from mathgrpo.types import Graded
+from mathgrpo.rewards.checked_calls import shown
+from mathgrpo.rewards.reward import Pay, Row, reward
+from mathgrpo.text import quoted
 
 MAX_NUMBERS = 64
 _SEPARATORS = re.compile(r"[\s,;\[\]()]+")
 
 
-def countdown(
-    prompts: Any,
-    completions: Completions,
-    nums: Sequence[Any] = (),
-    target: Sequence[Any] = (),
-    answer: Sequence[Any] = (),
-    response_format: Format | None = None,
-    completion_grades: Sequence[Graded] | None = None,
-    **columns: Any,
-) -> list[float | None]:
-    """Return 1 where the answer is an expression over + - * / that uses each given number once and makes the target.
+def _countdown_words(row: Row, value: float | None) -> str:
+    """Say which constraint is broken."""
+    if value is None:
+        return "does not apply: the problem has no column nums"
+    return _row_problem(row) or f"{quoted(row.graded.answer or '')} uses each number once and makes the target"
 
-    Columns: `nums`, a list or text like "3, 5, 7"; `target`, a number (without it the gold answer). None (does not
-    apply) where a problem has no nums. "3 * 5 - 7 = 8" is read as the expression before the "=", which must hold.
 
-    Range: 0 to 1.
-    Gaming: none known: powers, other digits, joined digits, repeated and missing numbers earn 0.
+@reward(family="constraint", pay=Pay(0, 1, right=1), why=_countdown_words, columns=("nums", "target"), pays_right=True)
+def countdown(row: Row) -> float | None:
+    """Return 1 where the answer is an expression that uses each of nums once and makes target, else 0; does not apply
+    without nums.
+
+    `nums`: a list or text like "3, 5, 7"; `target`: a number (without it the gold answer). "3 * 5 - 7 = 8" is read as
+    the expression before the "=", which must hold.
+
+    Gaming: none known: powers, joined digits, repeated and missing numbers earn 0.
+    Source: the Countdown task of TinyZero, without eval.
     """
-    fmt = response_format or get_format("xml")
-    answers = (
-        [fmt.parse(text).answer for text in completion_texts(completions)]
-        if completion_grades is None
-        else [graded.answer for graded in completion_grades]
-    )
-    rows = zip(answers, _column(nums, answers), _column(target, answers), _column(answer, answers), strict=True)
-    return [
-        None if given is None else float(countdown_problem(written, given, wanted, gold) == "")
-        for written, given, wanted, gold in rows
-    ]
+    return None if row.columns.get("nums") is None else float(_row_problem(row) == "")
+
+
+def _row_problem(row: Row) -> str:
+    return countdown_problem(row.graded.answer, row.columns.get("nums"), row.columns.get("target"), row.known_gold)
 
 
 def countdown_problem(answer: str | None, nums: Any, target: Any, gold: Any = None) -> str:
@@ -104,7 +97,3 @@ def _value(expression: Expression | None) -> Fraction | None:
 
 def _shown(value: Fraction) -> str:
     return str(value) if len(str(value)) <= 20 else "a huge number"
-
-
-def _column(values: Sequence[Any], rows: Sequence[Any]) -> Sequence[Any]:
-    return values if len(values) else [None] * len(rows)

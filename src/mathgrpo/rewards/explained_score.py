@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mathgrpo.answers import Graded, grade_completion
-from mathgrpo.config.recipe import Section
-from mathgrpo.rewards.catalogue import CATALOGUE
-from mathgrpo.rewards.entry import Judged
-from mathgrpo.rewards.graded_rows import Row
+from mathgrpo.rewards.known_rewards import CATALOGUE
+from mathgrpo.rewards.reward import Row
+from mathgrpo.rewards.reward_settings import own_section
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
 
@@ -73,29 +72,21 @@ def explain(
     graded = grade_completion(text, problem.answer, suite.fmt, question=problem.question)
     ids = None if token_ids is None else [list(token_ids)]
     scores = suite.score([prompt], [text], columns, completion_ids=ids, grades=[graded])
-    row = Row(text, problem.answer, problem.question, graded, suite.fmt)
-    parts = [_paid(suite, name, values[0], row, problem.columns, token_ids) for name, values in scores.parts.items()]
+    row = Row(
+        text, suite.fmt, problem.answer, problem.question, problem.columns, token_ids, suite.max_new_tokens, graded
+    )
+    parts = [_paid(suite, name, values[0], row) for name, values in scores.parts.items()]
     return Explanation(scores.totals[0], tuple(parts), graded)
 
 
-def _paid(
-    suite: RewardSuite,
-    name: str,
-    value: float | None,
-    row: Row,
-    columns: Mapping[str, Any],
-    token_ids: Sequence[int] | None,
-) -> Paid:
+def _paid(suite: RewardSuite, name: str, value: float | None, row: Row) -> Paid:
     weight = suite.weights[name]
-    entry = CATALOGUE.get(name)
-    if entry is None:
+    known = CATALOGUE.get(name)
+    if known is None:
         return Paid(name, value, weight, None, None, _own_words(suite, name, value))
-    own = suite.settings.get(name)
-    settings = own if isinstance(own, Section) else None
-    tokens = None if token_ids is None else tuple(token_ids)
-    judged = Judged(row, value, columns, settings, tokens, suite.max_new_tokens)
-    pay = entry.pay_with(settings)
-    return Paid(name, value, weight, pay.low, pay.high, entry.why(judged))
+    settings = own_section(suite.settings, name)
+    pay = known.pay_with(settings)
+    return Paid(name, value, weight, pay.low, pay.high, known.in_words(row, value, settings))
 
 
 def _own_words(suite: RewardSuite, name: str, value: float | None) -> str:

@@ -1,22 +1,23 @@
-"""Rewards for verified arithmetic steps: the bounded one to train with, and the notebook's own.
+"""Verified arithmetic steps, bounded: a step earns only as part of the way to the answer that is given.
 
-In the notebook every line "A = B" that holds earns 0.2 beside 0.4 for the answer, so twenty times "1 + 1 = 2" earns 4.
-Here a step earns only as part of the way to the answer that is given: see `check_steps`.
+In the notebook (`reference/step_verified.py`) every line "A = B" that holds earns 0.2 beside 0.4 for the answer, so
+twenty times "1 + 1 = 2" earns 4.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from pydantic import Field
 
 from mathgrpo.answers import parse_number
-from mathgrpo.answers.latex import arithmetic_line_verdict
-from mathgrpo.rewards.claims import Claim, numbers_in, read_claims
-from mathgrpo.rewards.graded_rows import Row, graded_rows
-from mathgrpo.rewards.settings import StepsSettings
-from mathgrpo.rewards.signature import Completions, completion_texts
+from mathgrpo.config.recipe import Section
+from mathgrpo.rewards.reward import Pay, Row, reward
+from mathgrpo.rewards.steps.claims import Claim, numbers_in, read_claims
+from mathgrpo.text import quoted
 
 StepKind = Literal["counts", "false", "repeated", "trivial", "foreign", "unused"]
 KIND_WORDS: dict[str, str] = {
@@ -38,12 +39,6 @@ _WORDS = {
     "seventy": (70,), "eighty": (80,), "ninety": (90,), "hundred": (100,), "thousand": (1000,),
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+")
-_ANSWER_DIGITS = re.compile(r"<answer>(\d+)</answer>")
-_GOLD_DIGITS = re.compile(r"\s*([-+]?\d+)")
-MAX_TIMEOUTS = 2
-"""Lines of one completion that may run into the grader's wall limit before the rest earns nothing."""
-MAX_TRIED_LINES = 1000
-"""Lines of one completion that are put to math-verify, at a millisecond each; the rest earns nothing."""
 
 
 class Step(NamedTuple):
@@ -53,24 +48,43 @@ class Step(NamedTuple):
     kind: StepKind
 
 
-def verified_steps(
-    prompts: Any,
-    completions: Completions,
-    answer: Sequence[str],
-    settings: StepsSettings = StepsSettings(),  # noqa: B008  frozen
-    **columns: Any,
-) -> list[float]:
-    """Return verified steps on the way to the given answer, as a share of max_lines; little where the answer is wrong.
+class StepsSettings(Section):
+    max_lines: int = Field(3, ge=1, le=50)
+    """Steps that are paid at most; each pays 1 / max_lines."""
+    wrong_share: float = Field(0.15, ge=0.0, le=1.0)
+    """What steps pay where the answer is wrong, as a share of what they pay where it is right."""
 
-    Steps are counted by `check_steps`; each false one takes a true one back. A right answer in the format's answer
-    block earns the whole share, a wrong one wrong_share of it (0.15): in a group without a right answer that still
-    tells who calculated, for advantages are relative to the group. No single answer: 0.
 
-    Range: 0 to 1.
-    Gaming: a detour on the way to a right answer earns as much as a needed step, up to max_lines.
+def _steps_pay(settings: StepsSettings) -> Pay:
+    return Pay(0.0, 1.0, wrong=settings.wrong_share)
+
+
+def _steps_words(row: Row, value: float | None, settings: StepsSettings) -> str:
+    """Say what became of each arithmetic step."""
+    found = row_steps(row)
+    if not found:
+        return "no arithmetic step (A = B) in the reasoning block"
+    counted = sum(step.kind == "counts" for step in found)
+    words = "; ".join(f"{quoted(step.text)} {KIND_WORDS[step.kind]}" for step in found[:8])
+    more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
+    share = "" if row.right else ", the answer is not right"
+    return f"{counted} of {len(found)} steps count (at most {settings.max_lines} pay{share}): {words}{more}"
+
+
+@reward(family="steps", pay=_steps_pay, why=_steps_words, settings=StepsSettings)
+def verified_steps(row: Row, settings: StepsSettings) -> float:
+    """Return true arithmetic lines that lead to the given answer, less false ones, as a share of max_lines; wrong_share
+    of it where the answer is wrong.
+
+    Steps are counted by `check_steps`; each false one takes a true one back. wrong_share: in a group without a right
+    answer that still tells who calculated, for advantages are relative to the group. No single answer: 0.
+
+    Gaming: a detour on the way to a right answer, up to max_lines.
+    Source: reference system 3, bounded.
     """
-    rows = graded_rows(completions, answer, **columns)
-    return [_share(row, settings) for row in rows]
+    kinds = [step.kind for step in row_steps(row)]
+    counted = min(max(kinds.count("counts") - kinds.count("false"), 0), settings.max_lines)
+    return counted / settings.max_lines * (1.0 if row.right else settings.wrong_share)
 
 
 def row_steps(row: Row) -> list[Step]:
@@ -147,57 +161,3 @@ def _question_numbers(question: str) -> frozenset[Fraction]:
     words = _WORD.findall(question.casefold())
     spoken = (Fraction(value) for word in words for value in _WORDS.get(word.removesuffix("s"), ()))
     return frozenset(numbers_in(question)) | frozenset(spoken)
-
-
-def _share(row: Row, settings: StepsSettings) -> float:
-    kinds = [step.kind for step in row_steps(row)]
-    counted = min(max(kinds.count("counts") - kinds.count("false"), 0), settings.max_lines)
-    return counted / settings.max_lines * (1.0 if row.right else settings.wrong_share)
-
-
-def step_verified_reference(
-    prompts: Any, completions: Completions, answer: Sequence[str], **columns: Any
-) -> list[float | None]:
-    """Return the notebook's reward: 0.2 for each line of the think block that holds, 0.4 for the answer.
-
-    A line holds when math-verify finds both sides of its first "=" equal (in the killable child process here). The
-    answer must be all digits; of the gold, as in the notebook, only the whole number it begins with is compared
-    ("1,200" is 1). None where the gold begins with no number: the notebook drops such problems.
-
-    Range: 0 upwards, without bound.
-    Gaming: any number of true and useless lines; they pay more than the answer from the third on.
-    """
-    texts = completion_texts(completions)
-    return [_notebook_score(text, gold) for text, gold in zip(texts, answer, strict=True)]
-
-
-def think_lines(text: str) -> list[str]:
-    """Return the lines of the first think block, none without one."""
-    _, opening, rest = text.partition("<think>")
-    inner, closing, _ = rest.partition("</think>")
-    return inner.splitlines() if opening and closing else []
-
-
-def _notebook_score(text: str, gold: str) -> float | None:
-    number = _GOLD_DIGITS.match(gold)
-    if number is None:
-        return None
-    # Added up in the notebook's order, so that even the rounding is the same.
-    score = 0.0
-    for holds in lines_that_hold(think_lines(text)):
-        score += 0.2 if holds else 0.0
-    answer = _ANSWER_DIGITS.search(text)
-    same = answer is not None and len(answer[1]) < 600 and int(answer[1]) == int(number[1])
-    return score + 0.4 if same else score
-
-
-def lines_that_hold(lines: Iterable[str]) -> list[bool]:
-    """Return for each line whether math-verify finds both sides of its first "=" equal."""
-    held, timeouts, tried = [], 0, 0
-    for line in lines:
-        may = "=" in line and timeouts < MAX_TIMEOUTS and tried < MAX_TRIED_LINES
-        verdict = arithmetic_line_verdict(line) if may else "wrong"
-        tried += may
-        timeouts += verdict == "timeout"
-        held.append(verdict == "correct")
-    return held

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Any
+from typing import Literal
 
-from mathgrpo.rewards.settings import LanguageSettings
-from mathgrpo.rewards.signature import Completions, completion_texts
+from pydantic import model_validator
+
+from mathgrpo.config.recipe import Section
+from mathgrpo.rewards.reward import Pay, Row, reward
 
 RUN = 8
 """A character repeated more often than this in a row is no writing ("-----" and "....." are)."""
@@ -25,33 +27,57 @@ _LAYOUT_CHARACTERS = frozenset("\n\r\t")
 MIN_LINE_WORDS = 2
 
 
-def language(
-    prompts: Any,
-    completions: Completions,
-    settings: LanguageSettings = LanguageSettings(),  # noqa: B008  frozen
-    **columns: Any,
-) -> list[float]:
-    """Return minus the share of letters that are in none of the settings' scripts: 0 for an English text, -1 for none.
+Script = Literal[
+    "latin", "cyrillic", "greek", "cjk", "hiragana", "katakana", "hangul", "arabic", "hebrew", "devanagari", "bengali",
+    "tamil", "telugu", "thai", "georgian", "armenian",
+]  # fmt: skip
 
-    The language consistency reward of DeepSeek-R1 less its maximum: a group's advantages are the same.
 
-    Range: -1 to 0.
-    Gaming: another language in the same script is not seen; a text without letters costs nothing.
-    Source: DeepSeek-R1, arXiv 2501.12948, section 2.3.2: the proportion of words in the target language.
+class LanguageSettings(Section):
+    scripts: tuple[Script, ...] = ("latin",)
+    """Scripts that the completion may use. Single Greek letters are mathematics and always allowed."""
+
+    @model_validator(mode="after")
+    def _some(self) -> LanguageSettings:
+        if not self.scripts:
+            raise ValueError("scripts must name at least one")
+        return self
+
+
+def _language_words(row: Row, value: float | None, settings: LanguageSettings) -> str:
+    """Say how many letters are foreign."""
+    return f"{foreign_share(row.text, settings.scripts):.0%} of the letters are not {' or '.join(settings.scripts)}"
+
+
+@reward(family="language", pay=Pay(-1, 0, right=-1), why=_language_words, settings=LanguageSettings)
+def language(row: Row, settings: LanguageSettings) -> float:
+    """Return minus the share of letters in none of the settings' scripts.
+
+    That reward less its maximum, 1: a group's advantages are the same. A text without letters costs nothing.
+
+    Gaming: another language in the same script is not seen.
+    Source: language consistency reward of DeepSeek-R1, arXiv 2501.12948.
     """
-    return [-foreign_share(text, settings.scripts) for text in completion_texts(completions)]
+    return -foreign_share(row.text, settings.scripts)
 
 
-def fluency(prompts: Any, completions: Completions, **columns: Any) -> list[float]:
+def _fluency_words(row: Row, value: float | None) -> str:
+    """Say which share is the worst."""
+    shares = fluency_shares(row.text)
+    worst = max(shares, key=lambda name: shares[name])
+    return f"{shares[worst]:.0%} {worst}" if shares[worst] else "no repeated lines, long runs or broken characters"
+
+
+@reward(family="language", pay=Pay(-1, 0, right=-1), why=_fluency_words)
+def fluency(row: Row) -> float:
     """Return minus the worst of three shares: repeated lines, long runs of a character, characters that are no text.
 
     Lines: of two words or more, that stood before word for word. Runs: more than 8 of a character in a row. No text:
     control, private and unassigned characters, half surrogates, and the mark of broken decoding.
 
-    Range: -1 to 0.
-    Gaming: rewording a line, or changing a number in it, escapes; `repetition` sees shorter loops.
+    Gaming: rewording a repeated line, or changing a number in it.
     """
-    return [-max(fluency_shares(text).values()) for text in completion_texts(completions)]
+    return -max(fluency_shares(row.text).values())
 
 
 def fluency_shares(text: str) -> dict[str, float]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from mathgrpo.errors import UserError
+from mathgrpo.rewards.checked_calls import describe
 from mathgrpo.rewards.signature import RewardFunction
-from mathgrpo.rewards.user import describe
 
 MAX_NAMES = 20
 """Functions of a file that an error names."""

@@ -11,9 +11,8 @@ from typing import Any
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
-from mathgrpo.rewards.catalogue import CATALOGUE
-from mathgrpo.rewards.length import length_limit, overlong_cache
-from mathgrpo.rewards.settings import CosineSettings, OverlongSettings
+from mathgrpo.rewards.catalogue.length import LengthSettings
+from mathgrpo.rewards.known_rewards import CATALOGUE
 from mathgrpo.rewards.signature import RewardFunction
 
 Settings = Section | Mapping[str, Any]
@@ -48,6 +47,12 @@ def reward_settings(
     return checked
 
 
+def own_section(settings: Mapping[str, Settings], name: str) -> Section | None:
+    """Return the settings of a built-in reward, None where it has none."""
+    own = settings.get(name)
+    return own if isinstance(own, Section) else None
+
+
 def with_settings(function: RewardFunction, settings: Settings | None) -> RewardFunction:
     """Return the function with its settings in it, its name kept."""
     if settings is None:
@@ -75,18 +80,11 @@ def _section(name: str, section: type[Section], table: Mapping[str, Any]) -> Sec
 
 def _require_length(name: str, settings: Section, max_new_tokens: int) -> Section:
     """Return the settings, if a reward on length has a length to count against."""
-    if not isinstance(settings, CosineSettings | OverlongSettings):
-        return settings
-    try:
-        limit = length_limit(settings.max_length, max_new_tokens)
-    except ValueError:
-        raise UserError(
-            f"reward_settings.{name}.max_length=0: means rollout.max_new_tokens, and there is none; give a number"
-        ) from None
-    if isinstance(settings, OverlongSettings) and overlong_cache(settings, limit) > limit:
-        raise UserError(
-            f"reward_settings.{name}.cache={settings.cache}: longer than max_length, which is {limit}; use at most that"
-        )
+    if isinstance(settings, LengthSettings):
+        try:
+            settings.limit(max_new_tokens)
+        except ValueError as error:
+            raise UserError(f"reward_settings.{name}.{error}") from None
     return settings
 
 

@@ -1,0 +1,113 @@
+"""The four rewards of the multi-reward GRPO notebook (working-out format, GSM8K): its exact scores, faults included.
+
+Known faults, all kept: a wrong answer in perfect form earns 4.5 of 9.5 and one within 10 % earns 6.5; the first number
+of a list of guesses counts and loses its sign; "1,200" is neither read nor equal to "1200"; text behind the answer
+passes as exact form.
+The patterns of the original are matched here without backtracking: the same outcome, in linear time.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mathgrpo.rewards.reward import Pay, Row, reward
+from mathgrpo.text import quoted
+
+_START, _END, _OPEN, _CLOSE = "<start_working_out>", "<end_working_out>", "<SOLUTION>", "</SOLUTION>"
+_TAGS = (_START, _END, _OPEN, _CLOSE)
+# "</SOLUTION>" with only space up to the end of a line: the pattern's "$" matches at every one.
+_CLOSE_AT_LINE_END = re.compile(rf"{_CLOSE}\s*?(?:\n|\Z)")
+_NUMBER = re.compile(r"[\d.]+")
+
+
+def _solution_words(row: Row, value: float | None) -> str:
+    """Say what the notebook's pattern captures."""
+    text = solution_text(row.text)
+    if text is None:
+        return (
+            "the notebook's pattern does not match: no working-out block and solution block, each ended, at line ends"
+        )
+    return f"text taken as the answer: {quoted(text)}, gold {quoted(row.gold)}"
+
+
+@reward(family="reference 2", pay=Pay(0, 3, wrong=3), why=_solution_words)
+def multi_format_exactly(row: Row) -> float:
+    """Return 3.0 for a working-out block that begins a line and then a solution block that ends one, else 0.0.
+
+    Gaming: a wrong answer in form; text behind the solution's line.
+    Source: reference system 2, match_format_exactly.
+    """
+    return 0.0 if solution_text(row.text) is None else 3.0
+
+
+@reward(family="reference 2", pay=Pay(-2, 2, wrong=2))
+def multi_format_approximately(row: Row) -> float:
+    """Return for each of <start_working_out>, <end_working_out>, <SOLUTION> and </SOLUTION> 0.5 if it occurs exactly
+    once, else -0.5.
+
+    Gaming: the tags alone.
+    Source: reference system 2, match_format_approximately.
+    """
+    return sum(0.5 if row.text.count(tag) == 1 else -0.5 for tag in _TAGS)
+
+
+@reward(family="reference 2", pay=Pay(-0.5, 3, wrong=1.5), why=_solution_words, pays_right=True)
+def multi_answer_correctness(row: Row) -> float:
+    """Return 3.0 for the gold's text, 1.5 within 10 %, 0.5 within 20 %, -0.5 for any other, 0.0 without exact form.
+
+    Gaming: guessing the size; no form is better than a wrong answer.
+    Source: reference system 2, check_answer_correctness.
+    """
+    guess = solution_text(row.text)
+    if guess is None:
+        return 0.0
+    if guess.strip() == row.gold.strip():
+        return 3.0
+    try:
+        ratio = float(guess) / float(row.gold)
+    except (ValueError, ZeroDivisionError):
+        return -0.5
+    return 1.5 if 0.9 <= ratio <= 1.1 else 0.5 if 0.8 <= ratio <= 1.2 else -0.5
+
+
+@reward(family="reference 2", pay=Pay(0, 1.5, wrong=1.5), pays_right=True)
+def multi_numbers_extraction(row: Row) -> float:
+    """Return 1.5 where the first run of digits and points behind the first <SOLUTION> is the gold, else 0.0.
+
+    Gaming: a list that begins with the guess; the sign is not seen.
+    Source: reference system 2, check_numbers_extraction.
+    """
+    opening = row.text.find(_OPEN)
+    number = _NUMBER.search(row.text, opening + len(_OPEN)) if opening >= 0 else None
+    try:
+        return 1.5 if number and float(number[0].strip()) == float(row.gold.strip()) else 0.0
+    except ValueError:
+        return 0.0
+
+
+def solution_text(text: str) -> str | None:
+    """Return what the notebook's format pattern captures as the answer, None where it does not match.
+
+    The earliest end of working and the earliest solution after it are the most generous choices, so nothing is retried.
+    """
+    start = _line_led_start(text)
+    end = text.find(_END, start + len(_START) + 1) if start >= 0 else -1
+    opening = text.find(_OPEN, end + len(_END)) if end >= 0 else -1
+    if opening < 0:
+        return None
+    begin = opening + len(_OPEN)
+    closing = _CLOSE_AT_LINE_END.search(text, begin + 1)
+    return text[begin : closing.start()] if closing else None
+
+
+def _line_led_start(text: str) -> int:
+    """Return where the first working-out tag stands that has only space before it in its line, -1 for none."""
+    place = text.find(_START)
+    while place >= 0:
+        line_start = text.rfind("\n", 0, place) + 1
+        if not text[line_start:place].strip():
+            return place
+        # Another one in the same line has this one before it.
+        line_end = text.find("\n", place)
+        place = text.find(_START, line_end) if line_end >= 0 else -1
+    return -1
