@@ -58,7 +58,7 @@ class Ours:
         from mathgrpo.runs.speedometer import build_speedometer
 
         self._ready, self._settings = ready, settings
-        self._speedometer = build_speedometer(ready.policy, ready.recipe)
+        self._speedometer = build_speedometer(ready.policy, roofline=ready.recipe.run.roofline)
 
     def step(self, index: int) -> dict[str, Any]:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""

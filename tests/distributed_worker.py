@@ -44,7 +44,7 @@ class Signalling(SilentProgress):
 @contextlib.contextmanager
 def fault(kind: str) -> Iterator[None]:
     """Make something go wrong in process 1 alone, inside the block."""
-    plain, plain_update, calls = gradient._micro_batch_backward, training_loop._update, [0]
+    plain, plain_update, calls = gradient._micro_batch_backward, training_loop._learn, [0]
 
     def backward(*args: Any, **options: Any) -> Any:
         calls[0] += 1
@@ -57,15 +57,15 @@ def fault(kind: str) -> Iterator[None]:
         stats = plain_update(run, *args)
         if kind == "weights" and run.step == 1:
             with torch.no_grad():
-                next(iter(run.ready.policy.model.parameters())).view(-1)[5] += 1e-7
+                next(iter(run.policy.model.parameters())).view(-1)[5] += 1e-7
         return stats
 
     if RANK == 1 and kind:
-        gradient._micro_batch_backward, training_loop._update = backward, update
+        gradient._micro_batch_backward, training_loop._learn = backward, update
     try:
         yield
     finally:
-        gradient._micro_batch_backward, training_loop._update = plain, plain_update
+        gradient._micro_batch_backward, training_loop._learn = plain, plain_update
 
 
 def run_case(case: Mapping[str, Any]) -> dict[str, Any]:

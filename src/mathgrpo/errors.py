@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_NAMES: ContextVar[Mapping[str, str]] = ContextVar("names of settings")
 
 
 class UserError(Exception):
@@ -16,6 +20,27 @@ class UserError(Exception):
         ...
         mathgrpo.errors.UserError: rollout.group_size=1: every advantage would be 0; use 2 or more
     """
+
+
+def named(setting: str) -> str:
+    """Return what the caller calls a recipe's setting, for the text of an error; the recipe's name is the default.
+
+    Example:
+        >>> with naming({"optimizer.learning_rate": "learning_rate"}):
+        ...     named("optimizer.learning_rate"), named("grpo.beta")
+        ('learning_rate', 'grpo.beta')
+    """
+    return _NAMES.get({}).get(setting, setting)
+
+
+@contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Let `named` speak of settings by these names inside the block."""
+    token = _NAMES.set(names)
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

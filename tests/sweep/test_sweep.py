@@ -102,19 +102,20 @@ def test_ctrl_c_in_a_trial_goes_on_in_the_same_run(
 
     from mathgrpo.training import loop
 
-    folder, plain = tmp_path / "sweep", loop._one_step
+    folder, plain = tmp_path / "sweep", loop.take_step
 
-    def interrupted(run: Any) -> None:
-        plain(run)
+    def interrupted(run: Any) -> Any:
+        taken = plain(run)
         if run.step == 1:
             signal.raise_signal(signal.SIGINT)
+        return taken
 
     create_sweep(folder, recipe, settings(trials=1))
-    monkeypatch.setattr(loop, "_one_step", interrupted)
+    monkeypatch.setattr(loop, "take_step", interrupted)
     with pytest.raises(Interrupted, match=r"stopped in trial 1; resume with: mathgrpo sweep --resume .*sweep$") as stop:
         run_sweep(folder, *open_sweep(folder), silent)
     assert stop.value.exit_code == 130
-    monkeypatch.setattr(loop, "_one_step", plain)
+    monkeypatch.setattr(loop, "take_step", plain)
     winner = run_sweep(folder, *open_sweep(folder), silent)
     [run] = (folder / "trials").iterdir()
     info = json.loads((run / "run.json").read_text())

@@ -323,3 +323,40 @@ def test_the_plan_counts_and_writes_nothing(material: dict[str, Any], tmp_path: 
     assert "before and after, every 2 steps: 12 completions each (greedy and 2 samples)" in text
     assert f"optimizer {8 * count / 1e6:.1f} MB" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_best_checkpoint_stays_and_is_named(material: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four evaluations, the one after step 1 the best; only the newest checkpoint is kept besides."""
+    from mathgrpo.evaluation.records import Evaluation
+
+    accuracies = iter([0.0, 0.75, 0.5, 0.75, 0.25])
+    summary = Evaluation.summary
+    monkeypatch.setattr(Evaluation, "summary", lambda self: summary(self) | {"accuracy": current[0]})
+    current = [0.0]
+
+    class Next(Quiet):
+        def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+            if total and not done:
+                current[0] = next(accuracies)
+
+    recipe = recipe_of(material, training={"evaluate_every": 1, "checkpoint_every": 2, "keep_checkpoints": 1})
+    run = train(recipe, recipe_name="tiny", progress=Next())
+    best = json.loads((run / "run.json").read_text())["best"]
+    assert best == {"checkpoint": "checkpoints/step-1", "accuracy": 0.75}
+    assert [path.name for path in checkpoints(run)] == ["step-1", "step-4"]
+
+
+def test_hooks_of_the_caller_are_called_at_every_moment(material: dict[str, Any]) -> None:
+    from mathgrpo.runs.hook import Hook
+
+    seen: list[str] = []
+
+    class Seen(Hook):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("begin", "before_step", "after_step", "evaluated", "end", "close"):
+                seen.append(name)
+            return super().__getattribute__(name)
+
+    train(recipe_of(material, training={"steps": 2}), recipe_name="tiny", progress=Quiet(), hooks=[Seen()])
+    step = ["before_step", "after_step"]
+    assert seen == ["evaluated", "begin", *step, *step, "evaluated", "end", "close"]

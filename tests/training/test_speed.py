@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from fakes import tiny_model
-from mathgrpo.config import Recipe
-from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.hardware.flops import ModelShape
 from mathgrpo.hardware.roofline import Roofline
@@ -96,12 +94,12 @@ def policy(architecture: str = "qwen2", **overrides: Any) -> Policy:
 
 def test_a_speedometer_says_what_it_measured_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MATHGRPO_CACHE", str(tmp_path))
-    off = build_speedometer(policy(), validated(Recipe, {"run": {"roofline": False}}))
+    off = build_speedometer(policy(), roofline=False)
     assert not list(tmp_path.iterdir()) and off.roofline is None and off.info == {}
     assert "run.roofline=false" in off.line and off.shape is not None
-    on = build_speedometer(policy(), Recipe())
+    on = build_speedometer(policy())
     assert on.roofline is not None and on.info["machine"]["tflops"] > 0
     assert "GFLOP/s" in on.line and "float32" in on.line
     windowed = policy(sliding_window=16, use_sliding_window=True, max_window_layers=0)
-    uncounted = build_speedometer(windowed, Recipe())
+    uncounted = build_speedometer(windowed)
     assert uncounted.shape is None and "whole context" in uncounted.line

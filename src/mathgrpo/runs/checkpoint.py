@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,9 +36,16 @@ class TrainingState:
 
 
 def save_checkpoint(
-    run: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int
+    run: Path,
+    policy: Policy,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    keep: int,
+    best: Sequence[Path] = (),
 ) -> Path:
-    """Return the folder checkpoints/step-N of a run, written whole or not at all; all but the last `keep` are removed.
+    """Return the folder checkpoints/step-N of a run, written whole or not at all.
+
+    All but the last `keep` checkpoints and `best` are removed.
 
     A checkpoint of this step that is there already stays as it is.
     Raises: UserError when the disk is full or the folder cannot be written; older checkpoints are untouched.
@@ -48,7 +55,8 @@ def save_checkpoint(
         with _writing(folder, f"free the disk, then continue with --resume {run}") as temporary:
             _write(temporary, policy, optimizer, state)
     for old in checkpoints(run)[:-keep]:
-        remove_folder(old)
+        if old not in best:
+            remove_folder(old)
     return folder
 
 

@@ -1,102 +1,104 @@
-"""What a run writes down: its folder and its trackers. Of several processes only the main one does."""
+"""The hooks that write a run folder: lines, evaluations and run.json, and the checkpoints. Of the main process only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mathgrpo.errors import UserError
-from mathgrpo.evaluation import write_evaluation, write_verdict
+from mathgrpo.evaluation import write_evaluation
 from mathgrpo.evaluation.records import Evaluation
-from mathgrpo.models import Policy
-from mathgrpo.runs.checkpoint import TrainingState, save_checkpoint
+from mathgrpo.runs.checkpoint import FOLDER, TrainingState, save_checkpoint
+from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.metrics import batch_lines, rollout_lines
 from mathgrpo.runs.run_folder import METRICS, ROLLOUTS, append_lines, write_info
-from mathgrpo.runs.run_info import finished_info, verdict_text
-from mathgrpo.runs.trackers import Trackers, open_trackers
-from mathgrpo.runs.trackers.tracker import TrackedRun
+from mathgrpo.runs.run_info import finished_info
 from mathgrpo.types import RolloutGroup
 
 
-@dataclass(slots=True)
-class RunRecord:
-    """The run folder and the trackers of a run under way.
+class Record(Hook):
+    """Writes what a run says into its folder.
 
     Attributes:
         info: run.json as it is on disk.
-        writes: whether this process is the one that writes; in the others every method does nothing.
     """
 
-    folder: Path
-    info: dict[str, Any]
-    trackers: Trackers
-    writes: bool = True
+    def __init__(self, folder: Path, info: dict[str, Any], log_groups: int) -> None:
+        self.folder, self.info, self._log_groups = folder, info, log_groups
 
-    def step(self, metrics: Mapping[str, float], groups: Sequence[RolloutGroup]) -> None:
-        """Append a step's metrics, and the groups of completions that are to be kept."""
-        if not self.writes:
+    def after_step(self, run: Run, taken: TakenStep) -> None:
+        """Append the step's metrics, and the groups of completions that are to be kept."""
+        append_lines(self.folder / METRICS, [taken.metrics])
+        append_lines(self.folder / ROLLOUTS, rollout_lines(taken.number, taken.groups[: self._log_groups]))
+
+    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
+        """Write the evaluation."""
+        write_evaluation(evaluation, self.folder, name)
+
+    def noted(self, run: Run, note: str) -> None:
+        """Put the note into run.json."""
+        self.set("notes", [*self.info["notes"], note])
+
+    def keep(self, run: Run, groups: Sequence[RolloutGroup]) -> str:
+        """Write down the groups of a step that failed."""
+        if not groups:
+            return ""
+        path = self.folder / f"failed-step-{run.step + 1}.jsonl"
+        append_lines(path, batch_lines(run.step + 1, groups))
+        return f"the batch is in {path}"
+
+    def close(self, run: Run, status: str) -> None:
+        """Note how the run ended."""
+        self.end_with(status, run.step)
+
+    def end_with(self, status: str, step: int) -> None:
+        """Write run.json with how and when the run ended."""
+        write_info(self.folder, finished_info(self.info, status, step))
+
+    def set(self, name: str, value: Any) -> None:
+        """Write a value into run.json."""
+        self.info[name] = value
+        write_info(self.folder, self.info)
+
+
+class Checkpoints(Hook):
+    """Saves the run every so many steps, at its end, when it must stop, and where an evaluation was the best so far.
+
+    keep: how many of the newest stay; the best one stays besides, and run.json names it.
+    best: whether evaluations are made in the run, so that there is a best one.
+    """
+
+    def __init__(self, record: Record, *, every: int, keep: int, best: bool) -> None:
+        self._record, self._every, self._keep, self._best = record, every, keep, best
+
+    def after_step(self, run: Run, taken: TakenStep) -> None:
+        """Save when it is time."""
+        if self._every and taken.number % self._every == 0:
+            self.save(run)
+
+    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
+        """Save the policy that solves more held-out problems than any before it in the run."""
+        if not self._best or not run.step or name.endswith("-templates"):
             return
-        append_lines(self.folder / METRICS, [dict(metrics)])
-        lines = rollout_lines(int(metrics["step"]), groups)
-        append_lines(self.folder / ROLLOUTS, lines)
-        self.trackers.step(metrics, lines)
+        accuracy, before = evaluation.summary()["accuracy"], self._record.info.get("best")
+        if before is None or accuracy > before["accuracy"]:
+            self._record.set("best", {"checkpoint": f"{FOLDER}/step-{run.step}", "accuracy": accuracy})
+            self.save(run)
 
-    def evaluation(self, step: int, name: str, evaluation: Evaluation) -> None:
-        """Write an evaluation made after a step."""
-        if self.writes:
-            write_evaluation(evaluation, self.folder, name)
-            self.trackers.evaluation(step, name, evaluation.summary())
+    def keep(self, run: Run, groups: Sequence[RolloutGroup]) -> str:
+        """Save the run as it is."""
+        folder = self.save(run)
+        return f"the last good weights are in {folder}" if folder is not None else ""
 
-    def verdict(self) -> list[str]:
-        """Write the verdict on the run's evaluations, and return it for a reader."""
-        return verdict_text(write_verdict(self.folder)) if self.writes else []
+    def end(self, run: Run) -> None:
+        """Save the trained policy."""
+        self.save(run)
 
-    def notes(self, notes: Sequence[str], say: Callable[[str], None]) -> None:
-        """Put new notes into run.json and on the screen."""
-        new = [note for note in notes if note not in self.info["notes"]]
-        if new and self.writes:
-            self.info["notes"] = [*self.info["notes"], *new]
-            write_info(self.folder, self.info)
-            for note in new:
-                say(f"note: {note}")
-
-    def checkpoint(
-        self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState, keep: int
-    ) -> Path | None:
+    def save(self, run: Run) -> Path | None:
         """Return the checkpoint of the run as it is now; None before the first step, which needs none."""
-        if state.step == 0 or not self.writes:
+        if not run.step:
             return None
-        return save_checkpoint(self.folder, policy, optimizer, state, keep)
-
-    def failed_batch(self, step: int, groups: Sequence[RolloutGroup]) -> Path:
-        """Return the file with the batch of a step that failed."""
-        path = self.folder / f"failed-step-{step}.jsonl"
-        if self.writes:
-            append_lines(path, batch_lines(step, groups))
-        return path
-
-    def end(self, status: str, step: int) -> None:
-        """Note how the run ended, in run.json and with its trackers."""
-        if self.writes:
-            write_info(self.folder, finished_info(self.info, status, step))
-            self.trackers.close(status)
-
-
-def open_record(
-    info: dict[str, Any], trackers: Sequence[str], run: TrackedRun, say: Callable[[str], None], *, writes: bool
-) -> RunRecord:
-    """Return the record of a run with its trackers open.
-
-    Raises: UserError when one cannot be opened; run.json then says that the run failed.
-    """
-    record = RunRecord(run.folder, info, Trackers({}, say), writes)
-    try:
-        record.trackers = open_trackers(trackers if writes else (), run, say)
-    except UserError:
-        record.end("failed", run.step)
-        raise
-    return record
+        folder, best = self._record.folder, self._record.info.get("best")
+        kept = (folder / best["checkpoint"],) if best is not None else ()
+        state = TrainingState(run.step, run.token_budget or 0)
+        return save_checkpoint(folder, run.policy, run.optimizer, state, self._keep, kept)

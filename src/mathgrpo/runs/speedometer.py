@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.device_memory import memory_metrics
@@ -70,16 +69,16 @@ class Speedometer:
         return {"machine": measured}
 
 
-def build_speedometer(policy: Policy, recipe: Recipe) -> Speedometer:
-    """Return the speedometer of a run; measures the machine unless that is known or recipe.run.roofline is off."""
+def build_speedometer(policy: Policy, *, roofline: bool = True) -> Speedometer:
+    """Return the speedometer of a run; measures the machine unless that is known or not wanted."""
     obstacle = why_uncountable(policy.model)
     shape = None if obstacle else model_shape(policy.model, policy.compute_dtype.itemsize)
-    roofline = machine_roofline(policy.device, policy.compute_dtype) if recipe.run.roofline else None
+    measured = machine_roofline(policy.device, policy.compute_dtype) if roofline else None
     promised = None
     if policy.device.startswith("cuda"):
         sheet = data_sheet(torch.cuda.get_device_name(policy.device))
         promised = sheet.flops_per_s.get(policy.compute_dtype) if sheet else None
-    return Speedometer(policy.device, shape, roofline, promised, _line(roofline, obstacle))
+    return Speedometer(policy.device, shape, measured, promised, _line(measured, obstacle))
 
 
 def speed_metrics(

@@ -2,6 +2,6 @@
 
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.training.dry_run import plan_lines_of
-from mathgrpo.training.loop import train
+from mathgrpo.training.train_recipe import train
 
 __all__ = ["Interrupted", "plan_lines_of", "train"]

@@ -69,7 +69,7 @@ def require_unfinished(folder: Path, step: int, steps: int) -> None:
 def reopen(folder: Path, recipe: Recipe, info: dict[str, Any], step: int) -> dict[str, Any]:
     """Return run.json of a run that goes on after this step, with everything written after it taken back."""
     before = read_info(folder)
-    kept = {key: before[key] for key in ("start_time", "command") if key in before}
+    kept = {key: before[key] for key in ("start_time", "command", "best") if key in before}
     info = info | kept | {"resumed_after": [*before.get("resumed_after", []), step]}
     forget_after(folder / METRICS, step)
     forget_after(folder / ROLLOUTS, step)

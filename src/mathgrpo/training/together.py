@@ -6,24 +6,15 @@ every process then has all groups, so that advantages, normalisers and metrics a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 
 import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.distributed import World
-from mathgrpo.distributed.world import interleaved, weights_checksum
+from mathgrpo.distributed.world import weights_checksum
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.records import Evaluation
-from mathgrpo.formats import Format
 from mathgrpo.hardware.device_memory import device_bytes
-from mathgrpo.models import Policy
-from mathgrpo.rewards import RewardSuite
-from mathgrpo.rollout import Engine
-from mathgrpo.rollout.groups import reward_groups, sample_groups
-from mathgrpo.runs.interrupt import StopRequests, StopWanted
-from mathgrpo.types import Problem, RolloutGroup, Sampling
 
 
 def require_shareable(recipe: Recipe, size: int) -> None:
@@ -40,43 +31,6 @@ def require_shareable(recipe: Recipe, size: int) -> None:
             f"rollout.prompts_per_step={recipe.rollout.prompts_per_step}: fewer than the {size} processes, so that "
             f"some would have nothing to do; use at least {size}, or fewer processes"
         )
-
-
-def sample_together(
-    world: World, engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int,
-    sampling: Sampling,
-) -> list[RolloutGroup]:  # fmt: skip
-    """Return one group of completions for each problem; each process draws those of its share.
-
-    The noise is counted, so that a completion is the same whichever process draws it.
-    """
-    return world.gather_shares(sample_groups(engine, policy, world.share(problems), fmt, group_size, sampling))
-
-
-def reward_together(
-    world: World, groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuite
-) -> list[RolloutGroup]:
-    """Return the groups with their rewards; each process calls the reward functions once, with its share."""
-    return world.gather_shares(reward_groups(world.share(groups), fmt, suite))
-
-
-def evaluate_together(
-    world: World, stop: StopRequests, problems: Sequence[Problem],
-    evaluate_share: Callable[[Sequence[Problem]], Evaluation],
-) -> Evaluation:  # fmt: skip
-    """Return the evaluation of all problems, each process making that of its share.
-
-    evaluate_share: may raise StopWanted as soon as a stop is wanted anywhere.
-    Raises: Interrupted, in all processes, when one of them was asked to stop.
-    """
-    share, made = world.share(problems), None
-    with suppress(StopWanted):
-        made = evaluate_share(share) if share else None
-    stop.check()
-    found = world.gather(made)
-    assert found[0] is not None
-    records = interleaved([part.records if part is not None else () for part in found])
-    return Evaluation(tuple(records), found[0].settings)
 
 
 def require_same_weights(world: World, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -104,3 +104,16 @@ def test_a_missing_package_is_told_before_anything_is_made(
     assert not Path(material["run"]["output_dir"]).exists()
     with pytest.raises(UserError, match=r"training\.trackers"):
         recipe_of(material, training={"trackers": ["mlflow"]})
+
+
+def test_a_tracker_that_cannot_be_opened_fails_the_run(
+    material: dict[str, Any], opened: list[Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(run: TrackedRun) -> Memory:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(all_trackers, "KINDS", {"trackio": Memory, "wandb": unreachable})
+    with pytest.raises(UserError, match="no route to host"):
+        train(recipe_of(material, training={"trackers": ["trackio", "wandb"]}), recipe_name="tiny", progress=Quiet())
+    run = Path(material["run"]["output_dir"]) / "whole"
+    assert json.loads((run / "run.json").read_text())["status"] == "failed" and opened[0].status == "failed"

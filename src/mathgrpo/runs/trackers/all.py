@@ -7,6 +7,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from mathgrpo.errors import UserError, first_line
+from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.runs.hook import Hook, Run, TakenStep
+from mathgrpo.runs.metrics import rollout_lines
 from mathgrpo.runs.trackers.tensorboard import TensorBoardTracker
 from mathgrpo.runs.trackers.tracker import TrackedRun, Tracker, table_rows
 from mathgrpo.runs.trackers.trackio import TrackioTracker
@@ -33,7 +36,7 @@ def require_trackers(names: Sequence[str]) -> None:
             )
 
 
-def open_trackers(names: Sequence[str], run: TrackedRun, warn: Callable[[str], None]) -> Trackers:
+def open_trackers(names: Sequence[str], run: TrackedRun, warn: Callable[[str], None], log_groups: int = 0) -> Trackers:
     """Return the trackers of a run, opened.
 
     warn: where to say, once for each, that a tracker failed while the run went on.
@@ -44,24 +47,28 @@ def open_trackers(names: Sequence[str], run: TrackedRun, warn: Callable[[str], N
         try:
             opened[name] = KINDS[name](run)
         except Exception as error:  # a tracker can fail in any way of its own
-            Trackers(opened, warn).close("failed")
+            Trackers(opened, warn).close_all("failed")
             raise UserError(
                 f"training.trackers={name}: cannot be opened ({first_line(error)}); leave it out"
                 + (", or set WANDB_MODE=offline" if name == "wandb" else "")
             ) from error
-    return Trackers(opened, warn)
+    return Trackers(opened, warn, log_groups)
 
 
-class Trackers:
+class Trackers(Hook):
     """The trackers of a run that work. None of them can stop it: one that fails is named once and left out."""
 
-    def __init__(self, opened: Mapping[str, Tracker], warn: Callable[[str], None]) -> None:
-        self._opened, self._warn = dict(opened), warn
+    def __init__(self, opened: Mapping[str, Tracker], warn: Callable[[str], None], log_groups: int = 0) -> None:
+        self._opened, self._warn, self._log_groups = dict(opened), warn, log_groups
+
+    def after_step(self, run: Run, taken: TakenStep) -> None:
+        """Hand on a step's metrics, and its completions that are to be kept."""
+        self.step(taken.metrics, rollout_lines(taken.number, taken.groups[: self._log_groups]))
 
     def step(self, metrics: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
         """Hand on one step: its line of metrics.jsonl and its lines of rollouts.jsonl."""
         step = int(metrics["step"])
-        self.log(step, {name: value for name, value in metrics.items() if name != "step"})
+        self.log(step, {name: value for name, value in metrics.items() if name != "step" and value is not None})
         rows = table_rows(lines)
         if rows:
             self._each(lambda tracker: tracker.completions(step, rows))
@@ -70,13 +77,21 @@ class Trackers:
         """Hand on numbers that belong to a step, such as an evaluation's."""
         self._each(lambda tracker: tracker.log(step, metrics))
 
+    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
+        """Hand on an evaluation's numbers."""
+        self.evaluation(run.step, name, evaluation.summary())
+
     def evaluation(self, step: int, name: str, summary: Mapping[str, Any]) -> None:
-        """Hand on an evaluation's numbers, as heldout/<number> or templates/<number>."""
+        """Hand on the numbers of a summary, as heldout/<number> or templates/<number>."""
         problem_set = "templates" if name.endswith("-templates") else "heldout"
         numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
         self.log(step, {f"{problem_set}/{key}": float(value) for key, value in numbers.items()})
 
-    def close(self, status: str) -> None:
+    def close(self, run: Run, status: str) -> None:
+        """Close all of them."""
+        self.close_all(status)
+
+    def close_all(self, status: str) -> None:
         """Close all of them."""
         self._each(lambda tracker: tracker.close(status))
         self._opened.clear()

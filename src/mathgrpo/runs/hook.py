@@ -1,0 +1,195 @@
+"""A run under way, and what hangs on its loop: hooks, called at the moments of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.distributed import SINGLE, World
+from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.models import Policy
+from mathgrpo.rollout import Engine
+from mathgrpo.runs.interrupt import StopRequests
+from mathgrpo.runs.speedometer import Speedometer
+from mathgrpo.types import RolloutGroup
+from mathgrpo.update import Reference
+from mathgrpo.update.old_logprobs import Importance
+from mathgrpo.update.pack import Piece
+
+Metrics = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How a step's groups are learnt from: the arguments of `policy_update` that the task decides."""
+
+    section: GrpoSection
+    temperature: float
+    max_new_tokens: int
+    max_grad_norm: float
+    parts: Sequence[Sequence[Piece]] = ()
+    look_ahead: Importance | None = None
+    by_sequence: bool = False
+
+
+class Task(Protocol):
+    """What a run trains on: it gives the prompts of a step and scores what was drawn.
+
+    A step is one rollout with its update; `step` counts them from 0.
+    Items are whatever it knows its prompts by. With several processes each draws and scores a share of them; all call
+    `advantages`, `metrics` and `lesson` with everything.
+    """
+
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, as the user counts them."""
+        ...
+
+    def done(self, step: int) -> int:
+        """Return how many steps are done after so many rollouts, as the user counts them."""
+        ...
+
+    def is_over(self, step: int) -> bool:
+        """Return whether no step is left after so many."""
+        ...
+
+    def items(self, step: int) -> Sequence[Any]:
+        """Return what a step draws completions for."""
+        ...
+
+    def draw(self, items: Sequence[Any], step: int) -> list[RolloutGroup]:
+        """Return one group of completions for each item, not rewarded yet."""
+        ...
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+        """Return the groups with their rewards; each reward function is called once.
+
+        Raises: UserError when one fails.
+        """
+        ...
+
+    def advantages(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+        """Return the rewarded groups of a step with their advantages."""
+        ...
+
+    def metrics(self, groups: Sequence[RolloutGroup]) -> Metrics:
+        """Return what the completions of a step say."""
+        ...
+
+    def learning_rate(self, step: int) -> float | None:
+        """Return the learning rate of a step; None where the optimizer's own scheduler sets it."""
+        ...
+
+    def lesson(self, groups: Sequence[RolloutGroup], step: int) -> Lesson:
+        """Return how the groups are learnt from."""
+        ...
+
+
+@dataclass(slots=True)
+class Run:
+    """A run under way.
+
+    Attributes:
+        resume_with: what a reader types to go on with it.
+        step: steps taken: rollouts, each with its update.
+        token_budget: unique tokens of a micro-batch; less after memory has run out. None: the update's own default.
+        recompute, compiled: how the update runs the layers, see `recomputed_layers` and `compiled_parts`.
+        computing: what the model is put into while it samples and learns.
+        notes: what a reader should know about how the run is computed.
+    """
+
+    task: Task
+    policy: Policy
+    engine: Engine
+    reference: Reference | None
+    optimizer: torch.optim.Optimizer
+    speedometer: Speedometer
+    stop: StopRequests
+    world: World = SINGLE
+    hooks: Sequence[Hook] = ()
+    resume_with: str = ""
+    step: int = 0
+    token_budget: int | None = None
+    recompute: bool = False
+    compiled: bool = False
+    computing: Callable[[], AbstractContextManager[None]] = nullcontext
+    notes: list[str] = field(default_factory=list)
+
+    def tell(self, moment: str, *what: Any) -> None:
+        """Call the method of this name of every hook, in their order."""
+        for hook in self.hooks:
+            getattr(hook, moment)(self, *what)
+
+    def keep(self, groups: Sequence[RolloutGroup] = ()) -> list[str]:
+        """Have the hooks save what they can before the run ends; return what is where."""
+        return [place for hook in self.hooks if (place := hook.keep(self, groups))]
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Tell the hooks what is new among these notes."""
+        for note in notes:
+            if note and note not in self.notes:
+                self.notes.append(note)
+                self.tell("noted", note)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenStep:
+    """A step that is done.
+
+    Attributes:
+        number: of the step, from 1 on.
+        groups: all groups, with rewards and advantages.
+        updates: optimizer steps taken.
+        seconds: of the whole step.
+    """
+
+    number: int
+    groups: Sequence[RolloutGroup]
+    metrics: Metrics
+    updates: int
+    seconds: float
+
+
+class Hook:
+    """What a run does beside its steps. Here every moment passes without effect.
+
+    With several processes the hooks of each are called; one that writes or shows belongs to the main process only.
+    """
+
+    def begin(self, run: Run) -> None:
+        """Before the first step of this process, also when the run is resumed."""
+
+    def before_step(self, run: Run) -> None:
+        """Between two steps, also before the first."""
+
+    def doing(self, run: Run, what: str, done: int = 0, total: int = 0) -> None:
+        """Something goes on: "rollout", "reward", "update", an evaluation; so far as `done` of `total`."""
+
+    def after_step(self, run: Run, taken: TakenStep) -> None:
+        """A step is done, and counted in run.step."""
+
+    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
+        """An evaluation is done."""
+
+    def noted(self, run: Run, note: str) -> None:
+        """There is a new note."""
+
+    def say(self, run: Run, text: str) -> None:
+        """There is a line for the reader."""
+
+    def keep(self, run: Run, groups: Sequence[RolloutGroup]) -> str:
+        """Save what would be lost by an interrupt, or when these groups' step failed; return what is where, or ""."""
+        return ""
+
+    def end(self, run: Run) -> None:
+        """All steps are taken."""
+
+    def close(self, run: Run, status: str) -> None:
+        """The run ends: "finished", "interrupted" or "failed"."""

@@ -1,0 +1,79 @@
+"""The hook that evaluates a recipe's policy before, between and after the steps, and gives the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mathgrpo.distributed.world import interleaved
+from mathgrpo.evaluation import evaluate, evaluation_names, write_verdict
+from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.models.lora import learning_failure
+from mathgrpo.runs.hook import Hook, Run
+from mathgrpo.runs.interrupt import StopWanted
+from mathgrpo.runs.progress import clock
+from mathgrpo.runs.run_info import verdict_text
+from mathgrpo.training.prepare import Prepared
+from mathgrpo.types import Problem
+
+
+class Evaluations(Hook):
+    """Evaluates on every held-out set what is not on disk already. Part of every process: problems are shared out."""
+
+    def __init__(self, ready: Prepared, folder: Path) -> None:
+        self._ready, self._folder = ready, folder
+
+    def begin(self, run: Run) -> None:
+        """Evaluate the policy before the first step."""
+        if run.step == 0:
+            self._all(run, "before")
+
+    def before_step(self, run: Run) -> None:
+        """Evaluate every so many steps."""
+        every = self._ready.recipe.training.evaluate_every
+        if every and run.step and run.step % every == 0:
+            self._all(run, f"step-{run.step}")
+
+    def end(self, run: Run) -> None:
+        """Evaluate the trained policy, and say whether it got better."""
+        run.note([learning_failure(run.policy.model)])
+        self._all(run, "after")
+        for line in verdict_text(write_verdict(self._folder)) if run.world.is_main else []:
+            run.tell("say", line)
+
+    def _all(self, run: Run, name: str) -> None:
+        there = run.world.from_main(lambda: evaluation_names(self._folder))
+        sets = self._ready.problems
+        for full_name, problems in ((name, sets.heldout), (f"{name}-templates", sets.heldout_templates)):
+            if problems and full_name not in there:
+                started = clock()
+                evaluation = self._one(run, f"evaluation {full_name}", problems)
+                run.tell("evaluated", full_name, evaluation, clock() - started)
+
+    def _one(self, run: Run, what: str, problems: Sequence[Problem]) -> Evaluation:
+        """Return the evaluation of all problems, each process making that of its share.
+
+        Raises: Interrupted, in all processes, when one of them was asked to stop.
+        """
+        ready, section = self._ready, self._ready.recipe.evaluation
+        everything = len(problems) * (1 + section.samples)
+
+        def on_progress(done: int, total: int) -> None:
+            run.stop.heed()
+            run.tell("doing", what, done * everything // total, everything)  # the others are about as far
+
+        share, made = run.world.share(problems), None
+        with suppress(StopWanted):
+            if share:
+                on_progress(0, everything)
+                made = evaluate(
+                    ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
+                    samples=section.samples, temperature=section.temperature, top_p=section.top_p,
+                    seed=ready.recipe.run.seed, on_progress=on_progress,
+                )  # fmt: skip
+        run.stop.check()
+        found = run.world.gather(made)
+        assert found[0] is not None
+        records = interleaved([part.records if part is not None else () for part in found])
+        return Evaluation(tuple(records), found[0].settings)
