@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.hardware.packages import versions_of
+from mathgrpo.hardware.processor import versions_of
 
 PACKAGES = ("mathgrpo", "torch", "transformers", "trl", "tokenizers", "datasets", "accelerate")
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")

@@ -7,6 +7,9 @@ import re
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def cache_folder() -> Path:
@@ -32,3 +35,13 @@ def keep(path: Path, text: str) -> None:
         partial = path.with_suffix(f".{os.getpid()}-{time.time_ns()}.tmp")
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
+
+
+def kept(path: Path, kind: type[T]) -> T | None:
+    """Return what a file of the cache holds, None where it is missing, damaged or not of that kind."""
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mathgrpo.cache import kept
 from mathgrpo.hardware import roofline
 from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.device_memory import memory_metrics
 from mathgrpo.hardware.flops import Work
-from mathgrpo.hardware.roofline import Roofline, ideal_seconds, machine_name, machine_roofline, read_roofline
+from mathgrpo.hardware.roofline import Roofline, ideal_seconds, machine_name, machine_roofline
 
 BY_HAND = Roofline("a machine", ((100, 1000.0), (1000, 100.0)), 50.0, 0.0)
 
@@ -64,7 +65,7 @@ def test_the_best_of_three_measurements_is_kept_for_each_precision(
         (5.0, 9.0, 1.0), (7.0, 9.0, 2.0), (7.0, 9.0, 3.0), (7.0, 9.0, 3.0), (7.0, 9.0, 3.0),
     ]  # fmt: skip
     [path] = (cache / "roofline").iterdir()
-    assert read_roofline(path) == found[-1] and found[-1].measured_at == found[0].measured_at
+    assert kept(path, Roofline) == found[-1] and found[-1].measured_at == found[0].measured_at
     monkeypatch.setattr(roofline, "measure_roofline", lambda *_: pytest.fail("measured again"))
     with pytest.raises(pytest.fail.Exception):
         machine_roofline("cpu", torch.bfloat16)
@@ -89,7 +90,7 @@ def test_what_makes_no_sense_or_is_too_old_is_measured_again(cache: Path, change
     [path] = (cache / "roofline").iterdir()
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     again = machine_roofline("cpu", torch.float32)
-    assert again == read_roofline(path) and abs(again.measured_at - time.time()) < 60
+    assert again == kept(path, Roofline) and abs(again.measured_at - time.time()) < 60
     assert again.machine == machine_name("cpu", torch.float32) and again.measurements == 1
     assert again.flops_per_s < 1e20
 
@@ -99,8 +100,8 @@ def test_a_corrupt_file_is_measured_again(cache: Path, content: bytes) -> None:
     machine_roofline("cpu", torch.float32)
     [path] = (cache / "roofline").iterdir()
     path.write_bytes(content)
-    assert read_roofline(path) is None
-    assert machine_roofline("cpu", torch.float32) == read_roofline(path)
+    assert kept(path, Roofline) is None
+    assert machine_roofline("cpu", torch.float32) == kept(path, Roofline)
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(cache: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from benchmarks.gpu.case import Case, Numbers, Setup
 from benchmarks.gpu.timing import device_seconds, graphed, measured_peak, waiting_seconds
 from benchmarks.machine import ask_nvidia_smi, machine_facts
-from mathgrpo.hardware.packages import versions_of
+from mathgrpo.hardware.processor import versions_of
 from mathgrpo.hardware.roofline import measure_arithmetic
 
 PACKAGES = ("torch", "transformers", "triton", "tokenizers", "safetensors", "peft", "accelerate", "numpy", "pydantic",

@@ -13,8 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathgrpo.hardware.packages import versions_of
-from mathgrpo.hardware.processor import c_compiler, cpu_facts, cpu_name, no_compiler
+from mathgrpo.hardware.processor import c_compiler, cpu_facts, cpu_name, no_compiler, versions_of
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe

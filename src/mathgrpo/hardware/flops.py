@@ -119,10 +119,7 @@ def decode_work(shape: ModelShape, groups: Sequence[GroupLengths]) -> list[Work]
     counts = zip(*(list(accumulate(row))[1 : steps + 1] for row in (live, own_prompt, shared_prompt)), strict=True)
     weights = shape.linear_bytes + shape.head_bytes
     return [
-        Work(
-            forward_flops(shape, rows, prompts + t * rows, rows),
-            weights + (shared + t * rows) * shape.kv_bytes,
-        )
+        Work(forward_flops(shape, rows, prompts + t * rows, rows), weights + (shared + t * rows) * shape.kv_bytes)
         for t, (rows, prompts, shared) in enumerate(counts, start=1)
     ]
 

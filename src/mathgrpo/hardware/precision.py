@@ -1,4 +1,4 @@
-"""Whether a CPU computes faster in bfloat16: measured once in a few milliseconds, and kept.
+"""Whether a CPU computes faster in bfloat16: measured once in a tenth of a second, and kept.
 
 Processors with AVX512-BF16 or AMX multiply bfloat16 matrices two to ten times as fast as float32 ones; others convert
 back and forth and are slower. The name of a processor does not tell, so two matrix products are timed.
@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 
 import torch
 
-from mathgrpo.cache import keep, machine_file
+from mathgrpo.cache import keep, kept, machine_file
 from mathgrpo.errors import UserError
 from mathgrpo.hardware.processor import cpu_name
+from mathgrpo.hardware.roofline import measure_arithmetic
 
 ENVIRONMENT = "MATHGRPO_CPU_DTYPE"
 """Environment variable that names the precision instead of a measurement: float32 or bfloat16."""
 CLEARLY_FASTER = 1.5
 """Ratio of the two products' times from which bfloat16 is used: a step is more than its matrix products."""
-SHAPE = (1024, 256, 1024)
-"""Rows, inner and outer size of the product: a feed-forward layer of a small transformer on a micro-batch."""
-REPEATS = 5
-"""Timed products of each precision, taking turns; the fastest counts."""
+SIDE = 512
+"""Of the matrices: as many FLOPs as a feed-forward layer of a small transformer on a micro-batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +59,9 @@ def cpu_precision() -> CpuPrecision:
             raise UserError(f"{ENVIRONMENT}={named}: allowed are float32 and bfloat16; or unset it to have it measured")
         return CpuPrecision(named, 0.0, machine)
     path = machine_file("precision", machine)
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        kept = CpuPrecision(str(row["dtype"]), float(row["ratio"]), str(row["machine"]))
-        if kept.machine == machine and kept.ratio > 0 and kept.dtype == _faster(kept.ratio):
-            return kept
-    except (OSError, ValueError, TypeError, KeyError):
-        pass  # missing or damaged: measured anew
+    known = kept(path, CpuPrecision)
+    if known is not None and known == CpuPrecision(_faster(known.ratio), known.ratio, machine) and known.ratio > 0:
+        return known
     ratio = measure_ratio()
     decided = CpuPrecision(_faster(ratio), ratio, machine)
     keep(path, json.dumps(asdict(decided), indent=1) + "\n")
@@ -77,20 +71,7 @@ def cpu_precision() -> CpuPrecision:
 @torch.inference_mode()
 def measure_ratio() -> float:
     """Return how many times longer a matrix product takes in float32 than in bfloat16, on this CPU, now."""
-    rows, inner, outer = SHAPE
-    fastest: dict[torch.dtype, float] = {}
-    pairs = {
-        dtype: (torch.full((rows, inner), 0.5, dtype=dtype), torch.full((outer, inner), 0.5, dtype=dtype))
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    for repeat in range(REPEATS + 1):
-        for dtype, (left, right) in pairs.items():
-            started = time.perf_counter()
-            torch.mm(left, right.t())
-            seconds = time.perf_counter() - started
-            if repeat:  # the first one builds the kernel
-                fastest[dtype] = min(seconds, fastest.get(dtype, seconds))
-    return fastest[torch.float32] / fastest[torch.bfloat16]
+    return measure_arithmetic("cpu", torch.bfloat16, SIDE) / measure_arithmetic("cpu", torch.float32, SIDE)
 
 
 def _faster(ratio: float) -> str:

@@ -1,11 +1,13 @@
-"""The processor and the compiler for it, as the system names them: nothing is measured, and torch is not needed."""
+"""The processor, the compiler for it and the installed packages, as the system names them: torch is not needed."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 
@@ -35,3 +37,12 @@ def no_compiler() -> str:
     """Return what is missing where `c_compiler` finds none."""
     wanted = os.environ.get("CC", "")
     return f"no C compiler ({'CC=' + wanted if wanted else 'cc, gcc or clang'})"
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Return Python's version and those of the packages that are installed. Nothing is imported."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):  # not there, or run from a checkout that is not installed
+            found[name] = metadata.version(name)
+    return found

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from mathgrpo.cache import keep, machine_file
+from mathgrpo.cache import keep, kept, machine_file
 from mathgrpo.hardware.flops import Work
 from mathgrpo.hardware.processor import cpu_name
 
@@ -31,7 +33,10 @@ CPU_SIDES, CUDA_SIDES = (512, 1024), (4096, 8192)
 """Buffer sizes and matrix sides tried. The largest buffer must exceed the caches."""
 
 
-@dataclass(frozen=True, slots=True)
+Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
 class Roofline:
     """What a machine was measured to give in one precision.
 
@@ -44,8 +49,8 @@ class Roofline:
     """
 
     machine: str
-    bandwidths: tuple[tuple[int, float], ...]
-    flops_per_s: float
+    bandwidths: Annotated[tuple[tuple[int, Speed], ...], Field(min_length=1)]
+    flops_per_s: Speed
     measured_at: float
     measurements: int = 1
 
@@ -62,21 +67,13 @@ class Roofline:
         fitting = [speed for size, speed in self.bandwidths if size <= num_bytes]
         return fitting[-1] if fitting else self.bandwidths[0][1]
 
-    def memory_seconds(self, work: Work) -> float:
-        """Return the least time the bytes take."""
-        return work.num_bytes / self.bandwidth(work.num_bytes)
-
-    def arithmetic_seconds(self, work: Work) -> float:
-        """Return the least time the FLOPs take."""
-        return work.flops / self.flops_per_s
-
 
 def ideal_seconds(roofline: Roofline, works: Iterable[Work]) -> tuple[float, float]:
     """Return the least time of works done one after the other, and the part of it that memory decides.
 
     Each takes the longer of its memory time and its arithmetic time.
     """
-    pairs = [(roofline.memory_seconds(work), roofline.arithmetic_seconds(work)) for work in works]
+    pairs = [(w.num_bytes / roofline.bandwidth(w.num_bytes), w.flops / roofline.flops_per_s) for w in works]
     return sum(max(pair) for pair in pairs), sum(memory for memory, arithmetic in pairs if memory > arithmetic)
 
 
@@ -88,33 +85,15 @@ def machine_roofline(device: str, dtype: torch.dtype) -> Roofline:
     """
     machine = machine_name(device, dtype)
     path = machine_file("roofline", machine)
-    kept = read_roofline(path)
-    if kept is not None and not (kept.machine == machine and 0 <= time.time() - kept.measured_at < MAX_AGE_S):
-        kept = None
-    if kept is not None and kept.measurements >= MEASUREMENTS:
-        return kept
+    known = kept(path, Roofline)
+    if known is not None and not (known.machine == machine and 0 <= time.time() - known.measured_at < MAX_AGE_S):
+        known = None
+    if known is not None and known.measurements >= MEASUREMENTS:
+        return known
     measured = measure_roofline(device, dtype)
-    measured = measured if kept is None else best_of(kept, measured)
+    measured = measured if known is None else best_of(known, measured)
     keep(path, json.dumps(asdict(measured), indent=1) + "\n")
     return measured
-
-
-def read_roofline(path: Path) -> Roofline | None:
-    """Return a kept measurement, None when there is none that makes sense."""
-    try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        roofline = Roofline(
-            str(row["machine"]),
-            tuple((int(size), float(speed)) for size, speed in row["bandwidths"]),
-            float(row["flops_per_s"]),
-            float(row["measured_at"]),
-            int(row["measurements"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    speeds = [roofline.flops_per_s, *(speed for _, speed in roofline.bandwidths)]
-    sensible = all(0 < speed < float("inf") for speed in speeds)
-    return roofline if roofline.bandwidths and sensible else None
 
 
 def measure_roofline(device: str, dtype: torch.dtype) -> Roofline:
@@ -131,13 +110,8 @@ def best_of(first: Roofline, second: Roofline) -> Roofline:
     """Return the better numbers of two measurements of one machine; the first's date, so that it grows old."""
     speeds = dict(first.bandwidths)
     merged = [(size, max(speed, speeds.get(size, 0.0))) for size, speed in second.bandwidths]
-    return Roofline(
-        second.machine,
-        _falling(merged),
-        max(first.flops_per_s, second.flops_per_s),
-        first.measured_at,
-        first.measurements + 1,
-    )
+    arithmetic = max(first.flops_per_s, second.flops_per_s)
+    return Roofline(second.machine, _falling(merged), arithmetic, first.measured_at, first.measurements + 1)
 
 
 def measure_bandwidth(device: str, num_bytes: int) -> float:
@@ -180,17 +154,13 @@ def _falling(bandwidths: list[tuple[int, float]]) -> tuple[tuple[int, float], ..
 
 def _fastest(function: Callable[[], Any], device: str) -> float:
     """Return the seconds of the fastest of as many calls as fit into SECONDS_A_TEST, three at least."""
+    wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
     function()
     fastest, end, calls = float("inf"), time.perf_counter() + SECONDS_A_TEST, 0
     while calls < 3 or time.perf_counter() < end:
-        _wait_for(device)
+        wait()
         started = time.perf_counter()
         function()
-        _wait_for(device)
+        wait()
         fastest, calls = min(fastest, time.perf_counter() - started), calls + 1
     return fastest
-
-
-def _wait_for(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

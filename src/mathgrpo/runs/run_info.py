@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.evaluation import GainParts, SetVerdict
-from mathgrpo.hardware.packages import versions_of
+from mathgrpo.hardware.processor import versions_of
 from mathgrpo.models import Policy
 from mathgrpo.text import signed
 
