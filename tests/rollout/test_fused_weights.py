@@ -10,9 +10,9 @@ import torch
 
 from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import policy_from
+from mathgrpo.models.qwen_view import effective_weight, fuse, why_not_fused
 from mathgrpo.rollout.decoder_trial import trial_difference
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
-from mathgrpo.rollout.torch_ops.torch_weights import effective_weight, fuse, why_not_fused
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -157,7 +157,7 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.models.outline import hollow_model, outline
-    from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
+    from mathgrpo.models.qwen_view import why_not_fused
 
     quiet_libraries()
     obstacle = why_not_fused(hollow_model(recipe.model))

@@ -11,6 +11,7 @@ from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
+from mathgrpo.models.qwen_view import why_not_fused
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.cuda.choice import build_graph_engine
 from mathgrpo.rollout.decoder import Decoder
@@ -19,7 +20,6 @@ from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.generate_engine import GenerateEngine
 from mathgrpo.rollout.scheduler import NativeEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
-from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"

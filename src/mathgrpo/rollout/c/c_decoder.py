@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.qwen_view import why_not_fused
 from mathgrpo.rollout.c import KernelError, Kernels, load_kernels
 from mathgrpo.rollout.c.c_weights import PackedModel
 from mathgrpo.rollout.decoder import frozen_positions
-from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
 from mathgrpo.types import Sampling
 
 

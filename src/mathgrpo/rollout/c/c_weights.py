@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mathgrpo.models.qwen_view import effective_weight, rotary_tables
 from mathgrpo.rollout.c import Kernels
 from mathgrpo.rollout.c.library import Layer, Matrix, Model
-from mathgrpo.rollout.torch_ops.torch_weights import effective_weight, rotary_tables
 
 
 class PackedModel:

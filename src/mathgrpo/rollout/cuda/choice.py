@@ -10,10 +10,10 @@ import torch
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
+from mathgrpo.models.qwen_view import why_not_fused
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import Kernels, TorchKernels
 from mathgrpo.rollout.decoder_trial import is_rounding, plain_logits, trial_prompts
-from mathgrpo.rollout.torch_ops.torch_weights import why_not_fused
 from mathgrpo.types import Prompt, Sampling
 
 _TRIAL_TOKENS = 12

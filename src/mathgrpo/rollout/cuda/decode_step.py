@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from mathgrpo.models.qwen_view import FusedModel
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach
 from mathgrpo.rollout.cuda.places import Places
 from mathgrpo.rollout.cuda.pool import TokenPool
-from mathgrpo.rollout.torch_ops.torch_weights import FusedModel
 from mathgrpo.types import Sampling
 
 

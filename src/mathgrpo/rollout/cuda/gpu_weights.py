@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.rollout.torch_ops.torch_weights import FusedLayer, FusedModel, effective_weight, rotary_tables
+from mathgrpo.models.qwen_view import FusedLayer, FusedModel, effective_weight, rotary_tables
 
 _FEWEST_POSITIONS = 1024
 

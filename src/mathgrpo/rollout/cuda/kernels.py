@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mathgrpo.models.qwen_view import FusedModel
 from mathgrpo.rollout.cuda.places import Places
 from mathgrpo.rollout.cuda.pool import DUMMY
 from mathgrpo.rollout.noise import uniforms
 from mathgrpo.rollout.sampling import sample_tokens
 from mathgrpo.rollout.torch_ops.torch_decoder import rotated
-from mathgrpo.rollout.torch_ops.torch_weights import FusedModel
 from mathgrpo.types import Sampling
 
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathgrpo.hardware.upload import upload
+from mathgrpo.models.qwen_view import FusedModel
 from mathgrpo.rollout.cuda.pool import TokenPool
 from mathgrpo.rollout.length_batches import batches_by_length, in_order
 from mathgrpo.rollout.torch_ops.torch_decoder import rotated
-from mathgrpo.rollout.torch_ops.torch_weights import FusedModel
 
 _PREFILL_TOKENS = 16384
 """Padded prompt tokens computed at once: bounds the memory of activations."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mathgrpo.models.qwen_view import FusedModel
 from mathgrpo.rollout.cuda import triton_attention, triton_layers, triton_sampling
 from mathgrpo.rollout.cuda.kernels import Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import Places
-from mathgrpo.rollout.torch_ops.torch_weights import FusedModel
 from mathgrpo.types import Sampling
 
 

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mathgrpo.models.qwen_view import FusedModel
 from mathgrpo.rollout.cuda.places import Places
-from mathgrpo.rollout.torch_ops.torch_weights import FusedModel
 
 _GATE_BLOCK = 1024
 

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.qwen_view import FusedLayer, FusedModel, fuse
 from mathgrpo.rollout.decoder import frozen_positions
 from mathgrpo.rollout.length_batches import batches_by_length, in_order
 from mathgrpo.rollout.torch_ops.torch_memory import RowMemory
-from mathgrpo.rollout.torch_ops.torch_weights import FusedLayer, FusedModel, fuse
 
 _PREFILL_TOKENS = 8192
 """Padded prompt tokens computed at once: bounds the memory of activations."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import is_linear4bit
-from mathgrpo.rollout.torch_ops.torch_weights import effective_weight
+from mathgrpo.models.qwen_view import effective_weight
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mathgrpo.rollout.torch_ops.torch_weights import rotary_rows, why_not_fused
+from mathgrpo.models.qwen_view import rotary_rows, why_not_fused
 from mathgrpo.update.fused.fused_attention import build_blocks, probability_elements
 from mathgrpo.update.fused.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
 from mathgrpo.update.pack import MicroBatch
