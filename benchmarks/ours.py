@@ -22,6 +22,10 @@ def run(control: Control, settings: Settings, folder: Path, options: dict[str, A
     """
     from mathgrpo.training.prepare import prepare
 
+    if settings.threads:
+        import torch
+
+        torch.set_num_threads(settings.threads)
     imported = resident_bytes()
     started = time.perf_counter()
     ready = forced(prepare(recipe_of(settings, folder, **options), None), settings)
@@ -58,7 +62,7 @@ class Ours:
         from mathgrpo.runs.speedometer import build_speedometer
 
         self._ready, self._settings = ready, settings
-        self._speedometer = build_speedometer(ready.policy, roofline=ready.recipe.run.roofline)
+        self._speedometer = build_speedometer(ready.policy)
 
     def step(self, index: int) -> dict[str, Any]:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""

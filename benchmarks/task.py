@@ -87,7 +87,7 @@ def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
     budget = {"token_budget": settings.micro_tokens} if settings.micro_tokens else {}
     return Recipe.model_validate(
         {
-            "run": {"device": settings.device, "threads": settings.threads, "seed": settings.seed},
+            "run": {"device": settings.device, "seed": settings.seed},
             "model": {"path": model_path(settings, folder), "dtype": settings.dtype},
             "problems": {
                 "source": str(folder),

@@ -66,9 +66,9 @@ def test_missing_empty_and_broken_files_are_one_line(tmp_path: Path) -> None:
 def test_overrides_apply_from_left_to_right(tmp_path: Path) -> None:
     path = write(tmp_path, "[training]\nsteps = 7\n")
     recipe = load_recipe(
-        path, ["training.steps=8", "training.steps = 9", "optimizer.schedule=cosine", "rollout.top_p=0.9"]
+        path, ["training.steps=8", "training.steps = 9", "optimizer.schedule=cosine", "rollout.sampling.top_p=0.9"]
     )
-    assert (recipe.training.steps, recipe.optimizer.schedule, recipe.rollout.top_p) == (9, "cosine", 0.9)
+    assert (recipe.training.steps, recipe.optimizer.schedule, recipe.rollout.sampling) == (9, "cosine", {"top_p": 0.9})
 
 
 def test_text_fields_take_bare_words_whatever_they_look_like(tmp_path: Path) -> None:
@@ -132,6 +132,28 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
         ),
         ("training=3", "training=3: wrong type; allowed: a table"),
         (
+            "rollout.sampling.top_p=2.0",
+            "rollout.sampling.top_p=2.0: out of range; allowed: a number above 0 and at most 1",
+        ),
+        ("rollout.sampling.top_k=1.5", "rollout.sampling.top_k=1.5: out of range; allowed: a whole number at least 0"),
+        ("rollout.sampling.top_p=all", 'rollout.sampling.top_p="all": wrong type; allowed: a number'),
+        (
+            "rollout.sampling.topk=4",
+            'rollout.sampling.topk=4.0: no such field; did you mean "top_k"? allowed: top_p, top_k, min_p',
+        ),
+        (
+            "problems.columns.questions=q",
+            'problems.columns.questions: no such column; did you mean "question"? allowed: question, answer, solution',
+        ),
+        (
+            "problems.source=generated:x",
+            'problems.source="generated:x": no such draw; use a whole number, as in "generated:18"',
+        ),
+        (
+            "optimizer.betas=[0.9, 1.0]",
+            "optimizer.betas.1=1.0: out of range; allowed: a list, each entry a number at least 0 and below 1",
+        ),
+        (
             "problems.train_size=2",
             "problems.train_size=2: fewer than rollout.prompts_per_step=16; a step never takes a problem "
             "twice, so raise the one or lower the other",
@@ -160,7 +182,7 @@ def test_an_unknown_key_gets_the_nearest_name_and_all_names(tmp_path: Path) -> N
         ("steps=5", 'steps=5: no such field; did you mean "training.steps"? allowed: run, model'),
         ("training.learning_rate=1e-5", 'no such field; did you mean "optimizer.learning_rate"? allowed: steps'),
         ("rollout.num_generations=8", 'no such field; did you mean "rollout.group_size"? allowed: engine'),
-        ("grpo.temperature=0.9", 'did you mean "rollout.temperature" or "evaluation.temperature"?'),
+        ("grpo.temperature=0.9", 'did you mean "rollout.temperature"?'),
         ("lora.r=4", 'lora: no such section; did you mean "model.lora"?'),
         ("reward_settings.cosine=3", "reward_settings.cosine=3: wrong type; allowed: a table"),
     ],

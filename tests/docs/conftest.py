@@ -12,7 +12,7 @@ from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import train
 
 SMALL = (
-    "run.device=cpu", "run.roofline=true", "problems.train_size=100", "problems.heldout_size=6", "evaluation.samples=1",
+    "run.device=cpu", "problems.train_size=100", "problems.heldout_size=6", "evaluation.samples=1",
     "rollout.prompts_per_step=2", "rollout.group_size=4", "rollout.max_new_tokens=24", "grpo.beta=0.01",
     "training.steps=2", "training.checkpoint_every=1", "training.evaluate_every=1", "optimizer.warmup_ratio=0.0",
 )  # fmt: skip

@@ -114,7 +114,7 @@ def test_no_other_format_shows_the_solution_or_the_answer() -> None:
 def test_a_leaky_format_without_a_solution_is_one_clear_line() -> None:
     fmt = get_format("think_leaky")
     with pytest.raises(
-        UserError, match=r'format\.name="think_leaky": .* has none; name problems\.solution_column'
+        UserError, match=r'format\.name="think_leaky": .* has none; name problems\.columns\.solution'
     ) as caught:
         encode_prompt(tiny_tokenizer(), Problem(QUESTION, "4"), fmt)
     assert "\n" not in str(caught.value)

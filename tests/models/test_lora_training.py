@@ -266,11 +266,9 @@ def test_written_out_matrices_decode_as_the_4bit_layers_do(folder: Path) -> None
 
 
 @needs_bitsandbytes
-@pytest.mark.parametrize("double", [True, False])
-def test_double_quantization_is_a_setting(folder: Path, double: bool) -> None:
-    section = ModelSection(path=str(folder / "model"), quantization="nf4", double_quantization=double)
-    policy = load_policy(section, "cpu", train=False)
-    assert {layer.weight.quant_state.nested for layer in linear4bit_layers(policy.model)} == {double}
+def test_the_scales_are_quantised_too(folder: Path) -> None:
+    policy = load_policy(ModelSection(path=str(folder / "model"), quantization="nf4"), "cpu", train=False)
+    assert all(layer.weight.quant_state.nested for layer in linear4bit_layers(policy.model))
 
 
 def test_4bit_weights_need_an_adapter_before_anything_is_read(folder: Path) -> None:

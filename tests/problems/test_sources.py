@@ -79,7 +79,7 @@ def test_every_file_kind_gives_the_same_problems(tmp_path: Path, suffix: str) ->
 def test_a_folder_is_read_by_split_name(tmp_path: Path, suffix: str) -> None:
     WRITERS[suffix](tmp_path / f"train.{suffix}", ROWS[:8])
     WRITERS[suffix](tmp_path / f"validation.{suffix}", ROWS[7:])
-    sets = load_problem_sets(section(tmp_path, heldout_split="validation", heldout_size=9))
+    sets = load_problem_sets(section(tmp_path, splits=("train", "validation"), heldout_size=9))
     assert (len(sets.train), len(sets.heldout)) == (7, 5)
     assert sets.notes == ("train: 1 of 8 problems dropped, they are in the held-out split",)
 
@@ -88,7 +88,7 @@ def test_columns_go_where_the_recipe_says(tmp_path: Path) -> None:
     work = "{0} = <<{0}={0}>>{0}"
     rows = [{"Problem": f" {n}? ", "Gold": n, "Work": work.format(n), "answer": "hidden", "tag": "t"} for n in range(4)]
     path = write_jsonl(tmp_path / "x.jsonl", rows)
-    names = {"question_column": "Problem", "answer_column": "Gold", "solution_column": "Work"}
+    names = {"columns": {"question": "Problem", "answer": "Gold", "solution": "Work"}}
     problem = load_heldout(section(path, **names)).heldout[2]
     assert (problem.question, problem.answer, problem.solution, problem.columns) == ("2?", "2", "2 = 2", {"tag": "t"})
 
@@ -119,17 +119,17 @@ def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_dataset_in_hub_layout(hub_folder: Path) -> None:
-    sets = load_problem_sets(section(hub_folder, subset="main", heldout_size=100))
+    sets = load_problem_sets(section(f"{hub_folder}:main", heldout_size=100))
     assert (len(sets.train), len(sets.heldout)) == (5, 7)
     assert {p.question for p in sets.train} == {row["question"] for row in ROWS[:5]}
-    assert len(load_problem_sets(section(hub_folder, subset="other")).heldout) == 1
-    one_split = load_problem_sets(section(hub_folder, subset="main", heldout_split="train", heldout_size=2))
+    assert len(load_problem_sets(section(f"{hub_folder}:other")).heldout) == 1
+    one_split = load_problem_sets(section(f"{hub_folder}:main", splits=("train",), heldout_size=2))
     assert (len(one_split.train), len(one_split.heldout)) == (3, 2)
 
 
 def test_hub_subset_and_split_are_named_when_wrong(hub_folder: Path) -> None:
-    assert "problems.subset" in error_of(section(hub_folder)) and "main" in error_of(section(hub_folder))
-    assert 'no split "dev"' in error_of(section(hub_folder, subset="main", heldout_split="dev"))
+    assert "behind a colon" in error_of(section(hub_folder)) and "main" in error_of(section(hub_folder))
+    assert 'no split "dev"' in error_of(section(f"{hub_folder}:main", splits=("train", "dev")))
 
 
 @pytest.fixture
@@ -174,13 +174,13 @@ def test_problems_do_not_import_heavy_libraries() -> None:
         (b'{"question": "a?", "answer": "1"}\n{"question": "a?", "answer": "\xff"}', ("line 2 is not UTF-8",)),
         (b'{"question": "\\ud83d?", "answer": "1"}', ("line 1 has a broken Unicode character", '"question"')),
         (b'{"question": "a?", "answer": "1"}\n{"question": " ", "answer": "1"}', ('line 2 has an empty "question"',)),
-        (b'{"question": "a?", "answer": null}', ('line 1 has an empty "answer"', "problems.answer_column")),
+        (b'{"question": "a?", "answer": null}', ('line 1 has an empty "answer"', "problems.columns.answer")),
         (b'{"question": "a?", "answer": NaN}', ('line 1 has an empty "answer"',)),
         (b'{"question": ["a?"], "answer": "1"}', ('line 1 has a list in "question"',)),
         (b'{"question": "a?", "answer": true}', ('line 1 has a bool in "answer"',)),
         (
             b'{"question": "a?", "answer": "1"}\n{"Question": "a?", "answer": "1", "x": 2}',
-            ('problems.question_column="question": line 2', "there: Question, answer, x", 'did you mean "Question"?'),
+            ('problems.columns.question="question": line 2', "there: Question, answer, x", 'did you mean "Question"?'),
         ),
         (b"{}", ("columns there: none",)),
     ],
@@ -225,7 +225,7 @@ def test_folders_without_the_split(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "tests.jsonl", ROWS)
     message = error_of(section(tmp_path))
-    assert 'problems.heldout_split="test"' in message and 'did you mean "tests"?' in message
+    assert 'problems.splits=["train", "test"]: no such file as "test"' in message and 'did you mean "tests"?' in message
     write_csv(tmp_path / "train.csv", ROWS)
     assert "has train.csv, train.jsonl; keep one of them" in error_of(section(tmp_path))
 

@@ -20,7 +20,7 @@ REWARDS = {
     "multi": ("format_exactly", "format_approximately", "answer_correctness", "numbers_extraction"),
 }
 CLIPPED_COSINE = {
-    "optimizer.learning_rate": 5e-6, "optimizer.beta1": 0.9, "optimizer.beta2": 0.99, "optimizer.weight_decay": 0.1,
+    "optimizer.learning_rate": 5e-6, "optimizer.betas": (0.9, 0.99), "optimizer.weight_decay": 0.1,
     "optimizer.schedule": "cosine", "optimizer.warmup_ratio": 0.1, "optimizer.max_grad_norm": 0.1,
 }  # fmt: skip
 SYSTEM_1 = CLIPPED_COSINE | {
@@ -37,13 +37,12 @@ VALUES: dict[str, dict[str, Any]] = {
     ONE: SYSTEM_1,
     f"{ONE}-2gpu": SYSTEM_1,
     "qwen2.5-3b-qlora": {
-        "model.path": "Qwen/Qwen2.5-3B-Instruct", "model.quantization": "nf4", "model.double_quantization": True,
+        "model.path": "Qwen/Qwen2.5-3B-Instruct", "model.quantization": "nf4",
         "model.lora.r": 16, "model.lora.alpha": 32, "model.lora.dropout": 0.1,
         "model.lora.target_modules": ("q_proj", "v_proj"), "format.name": "working_out",
         "rewards": {f"multi_{name}": 1.0 for name in REWARDS["multi"]}, "rollout.group_size": 8,
         "rollout.max_prompt_tokens": 1024, "rollout.max_new_tokens": 1024, "optimizer.learning_rate": 5e-6,
         "optimizer.max_grad_norm": 0.1, "optimizer.schedule": "linear", "training.trackers": ("trackio",),
-        "training.tracker_project": "GRPO-Mathematical-Reasoning",
     },
     "gpt2-step-verified": SYSTEM_3 | {"format.name": "think", "rewards": {"correct": 0.4, "verified_steps": 0.6}},
     "gpt2-step-verified-faithful": SYSTEM_3

@@ -44,7 +44,7 @@ def path_of(name: str) -> str:
 
 def tiny_run_of(name: str, folder: Path, *sets: str) -> Path:
     """Train a recipe with --tiny below a folder and return its run folder."""
-    overrides = [f"run.output_dir={folder}", "run.name=run", "run.roofline=false", *sets]
+    overrides = [f"run.output_dir={folder}", "run.name=run", *sets]
     run = run_training(tiny_recipe(path_of(name), overrides), f"{name}-tiny")
     assert run == folder / "run"
     return run
@@ -67,7 +67,7 @@ def require_whole(run: Path, recipe: Recipe) -> list[dict[str, Any]]:
     )
     assert all(getattr(kept, section) == getattr(recipe, section) for section in KEPT)
     changed = [line for line in info["notes"] if line.startswith("--tiny: ")]
-    assert changed == list(kept.run.notes) and any("training.steps = 4 (recipe: " in line for line in changed)
+    assert changed == list(kept.notes) and any("training.steps = 4 (recipe: " in line for line in changed)
     metrics = rows_of(run / "metrics.jsonl")
     rates = [learning_rate_at(step, 4, recipe.optimizer) for step in range(4)]
     assert [row["learning_rate"] for row in metrics] == pytest.approx(rates)
@@ -171,7 +171,7 @@ def test_the_vllm_recipe_runs_without_vllm_and_ends_as_a_zip_a_card_and_a_trace(
 ) -> None:
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     run = tiny_run_of(VLLM, tmp_path, "training.trackers=[]")
-    (line,) = [line for line in resumed_recipe(run, []).run.notes if "rollout.engine" in line]
+    (line,) = [line for line in resumed_recipe(run, []).notes if "rollout.engine" in line]
     assert line.startswith("--tiny: rollout.engine = auto (recipe: vllm); no Python with vLLM is named")
     called("export", run, "--format", "zip", "--check", 2, "--to", tmp_path / "zip")
     with zipfile.ZipFile(tmp_path / "zip" / "run.zip") as archive:
@@ -193,7 +193,7 @@ def called(*arguments: object) -> None:
 
 def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `mathgrpo train ... --tiny` as a user does."""
-    sets = [f"run.output_dir={tmp_path}", "run.name=run", "run.roofline=false"]
+    sets = [f"run.output_dir={tmp_path}", "run.name=run"]
     return subprocess.run(
         [sys.executable, "-m", "mathgrpo", "train", *arguments, *(word for one in sets for word in ("--set", one))],
         capture_output=True, text=True, timeout=500, check=False,
@@ -237,7 +237,7 @@ def test_what_is_set_on_the_command_line_stands(tmp_path: Path) -> None:
     recipe = tiny_recipe(path_of("qwen2.5-0.5b-xml"), ["training.steps=9", "optimizer.learning_rate=1e-3"])
     assert recipe.training.steps == 9 and recipe.optimizer.learning_rate == 1e-3
     assert recipe.rollout.max_new_tokens == MOST["rollout"]["max_new_tokens"]
-    said = "\n".join(recipe.run.notes)
+    said = "\n".join(recipe.notes)
     assert "training.steps" not in said and "--tiny: rollout.max_new_tokens = 48 (recipe: 512)" in said
 
 
@@ -250,7 +250,7 @@ def test_what_is_not_installed_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in hidden else real(name, *rest))
     recipe = tiny_recipe(path_of("qwen2.5-3b-qlora"), [])
     assert recipe.model.quantization == "none" and recipe.training.trackers == () and recipe.model.lora is not None
-    said = "\n".join(recipe.run.notes)
+    said = "\n".join(recipe.notes)
     assert "model.quantization = none (recipe: nf4); 4 bits need bitsandbytes: pip install 'mathgrpo[qlora]'" in said
     assert "training.trackers = none (recipe: trackio); not installed: pip install 'mathgrpo[trackio]'" in said
 

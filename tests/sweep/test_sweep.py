@@ -35,7 +35,7 @@ def recipe(tmp_path: Path) -> Recipe:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return validated(Recipe, {
-        "run": {"output_dir": str(tmp_path / "runs"), "roofline": False},
+        "run": {"output_dir": str(tmp_path / "runs")},
         "model": {"path": str(tmp_path / "model")},
         "problems": {"source": str(tmp_path / "data")},
         "rollout": {"prompts_per_step": 2, "group_size": 2, "max_new_tokens": 6},

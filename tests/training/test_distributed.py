@@ -81,8 +81,6 @@ class Runs:
                 "name": name,
                 "seed": 3,
                 "device": "cpu",
-                "roofline": False,
-                "peer_timeout_s": 40.0,
             },
             "model": {"path": str(self.folder / "model"), "dtype": "float32"},
             "problems": {"source": str(self.folder / "problems.jsonl"), "heldout_size": 5},
@@ -115,7 +113,7 @@ class Runs:
         shared = dict(os.environ) | {
             "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
             "TORCHELASTIC_USE_AGENT_STORE": "True", "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{TESTS}",
-            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+            "MATHGRPO_PEER_TIMEOUT_S": "40", "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         }  # fmt: skip
         command = [sys.executable, str(TESTS / "distributed_worker.py"), str(path)]
         workers = [
@@ -167,7 +165,7 @@ def weights(run: Path, step: int = STEPS) -> torch.Tensor:
 def metrics(run: Path) -> list[dict[str, float]]:
     """Return a run's metrics but for speed, and for the rounding that the sampling difference is."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    left_out = ("time/", "tokens_per_s", "memory/", "rows_per_decode", "sampling/")
+    left_out = ("time/", "tokens_per_s", "memory/", "rows_per_decode", "sampling/", "mfu/", "roofline/")
     return [{name: value for name, value in row.items() if not name.startswith(left_out)} for row in rows]
 
 

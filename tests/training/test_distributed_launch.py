@@ -30,7 +30,7 @@ class Command:
         rows = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(1, 21)]
         (folder / "problems.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
         (folder / "recipe.toml").write_text(
-            f'[run]\noutput_dir = "{folder}"\nname = "{self.name}"\ndevice = "cpu"\nroofline = false\n'
+            f'[run]\noutput_dir = "{folder}"\nname = "{self.name}"\ndevice = "cpu"\n'
             f'[model]\npath = "{folder}/model"\ndtype = "float32"\n'
             f'[problems]\nsource = "{folder}/problems.jsonl"\nheldout_size = 4\n[format]\nname = "boxed"\n'
             "[rollout]\nprompts_per_step = 2\ngroup_size = 2\nmax_new_tokens = 4\n[training]\nsteps = 1000000\n"

@@ -251,7 +251,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_older_on
 
 
 def test_only_the_last_checkpoints_are_kept(material: dict[str, Any]) -> None:
-    recipe = recipe_of(material, training={"checkpoint_every": 1, "keep_checkpoints": 2, "evaluate_every": 0})
+    recipe = recipe_of(material, training={"checkpoint_every": 1, "evaluate_every": 0})
     run = train(recipe, recipe_name="tiny", progress=Quiet())
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-3", "step-4"]
 
@@ -293,7 +293,7 @@ def test_weights_that_are_no_numbers_stop_the_run_with_the_batch_on_disk(materia
         ({"rollout": {"max_new_tokens": 2000}}, r"more than the model's context of 1024; use at most"),
         ({"rollout": {"prompts_per_step": 18}}, r"only 16 training problems"),
         ({"problems": {"source": "none.jsonl"}}, r"no such file"),
-        ({"problems": {"answer_column": "gold"}}, r'"gold"'),
+        ({"problems": {"columns": {"answer": "gold"}}}, r'"gold"'),
         ({"model": {"path": "./none"}}, r"no such folder"),
         ({"rewards": {"corect": 1.0}}, r'did you mean "correct"'),
     ],
@@ -339,7 +339,8 @@ def test_the_best_checkpoint_stays_and_is_named(material: dict[str, Any], monkey
             if total and not done:
                 current[0] = next(accuracies)
 
-    recipe = recipe_of(material, training={"evaluate_every": 1, "checkpoint_every": 2, "keep_checkpoints": 1})
+    monkeypatch.setenv("MATHGRPO_KEEP_CHECKPOINTS", "1")
+    recipe = recipe_of(material, training={"evaluate_every": 1, "checkpoint_every": 2})
     run = train(recipe, recipe_name="tiny", progress=Next())
     best = json.loads((run / "run.json").read_text())["best"]
     assert best == {"checkpoint": "checkpoints/step-1", "accuracy": 0.75}

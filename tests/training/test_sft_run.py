@@ -20,7 +20,7 @@ def recipe(folder: Path, rows: list[dict[str, str]], **sections: object) -> SftR
         json.dumps(
             {
                 "run": {"name": "sft", "output_dir": str(folder / "runs")},
-                "problems": {"source": str(data), "solution_column": "solution", "heldout_size": 4},
+                "problems": {"source": str(data), "columns": {"solution": "solution"}, "heldout_size": 4},
                 "model": {
                     "new": {
                         "vocab_size": 400,

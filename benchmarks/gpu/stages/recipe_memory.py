@@ -214,10 +214,10 @@ def quantize(model: Any, section: ModelSection, dtype: torch.dtype) -> None:
         layer = model.get_submodule(name)
         packed = kinds.Linear4bit(
             layer.in_features, layer.out_features, bias=False, compute_dtype=dtype,
-            compress_statistics=section.double_quantization, quant_type="nf4", device="meta",
+            compress_statistics=True, quant_type="nf4", device="meta",
         )  # fmt: skip
         weight = kinds.Params4bit(
-            layer.weight.data, requires_grad=False, compress_statistics=section.double_quantization,
+            layer.weight.data, requires_grad=False, compress_statistics=True,
             quant_type="nf4", module=packed,
         )  # fmt: skip
         packed.weight, packed.bias = weight.to(layer.weight.device), layer.bias

@@ -33,9 +33,9 @@ def check_data_command(
     from mathgrpo.formats import get_format
     from mathgrpo.problems.origin import all_rows, read_split
 
-    columns = {"question_column": question_column, "answer_column": answer_column}
-    chosen = {"heldout_split": split} if split else {}
-    section = validated(Recipe, {"problems": {"source": path, **columns, **chosen}}).problems
+    columns = {"question": question_column, "answer": answer_column}
+    chosen = {"splits": ("train", split)} if split else {}
+    section = validated(Recipe, {"problems": {"source": path, "columns": columns, **chosen}}).problems
     splits = {split: read_split(section, split)} if split else all_rows(section)
     failures = []
     for name, rows in splits.items():

@@ -78,8 +78,8 @@ def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit:
     section: dict[str, Any] = (
         own.problems.model_dump() if problems in ("", own.problems.source) else {"source": problems}
     )
-    generated = section["source"] == "generated"
-    section |= {"heldout_split": split} if split else {}
+    generated = section["source"].partition(":")[0] == "generated"
+    section |= {"splits": (own.problems.train_split, split)} if split else {}
     if limit or problems:
         section["heldout_size"] = limit or (GENERATED_LIMIT if generated else 1_000_000_000)
     rollout = own.rollout.model_dump() | ({"max_new_tokens": max_new_tokens} if max_new_tokens else {})

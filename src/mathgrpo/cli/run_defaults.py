@@ -19,7 +19,7 @@ def run_recipe(model: str) -> Recipe:
     an evaluation is to measure reasoning.
     """
     from mathgrpo.config import Recipe
-    from mathgrpo.config.load_recipe import read_toml, validated
+    from mathgrpo.config.load_recipe import kept_toml, validated
     from mathgrpo.files import read_json_object
     from mathgrpo.models.locate import run_of
 
@@ -32,7 +32,7 @@ def run_recipe(model: str) -> Recipe:
     run = run_of(folder)
     if run is None:
         return Recipe()
-    data = read_toml(run / "config.toml")
+    data, _ = kept_toml(Recipe, run / "config.toml")
     # A supervised run has other sections; what both kinds have in common is all that is wanted here.
     wanted: dict[str, Any] = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
     return _asking(validated(Recipe, wanted))

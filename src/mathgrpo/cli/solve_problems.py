@@ -119,7 +119,7 @@ def problems_to_solve(request: TraceRequest, recipe: Recipe) -> Sequence[Problem
     from mathgrpo.problems import load_heldout, load_problem_sets
 
     section = recipe.problems if request.problems == recipe.problems.source else ProblemsSection()
-    section = section.model_copy(update={"source": request.problems, "heldout_split": request.split})
+    section = section.model_copy(update={"source": request.problems, "splits": (section.train_split, request.split)})
     if request.problems == "generated":
         if request.split != "train":
             raise UserError(f"--split {request.split}: generated problems are solved from train only")

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mathgrpo.config.recipe import Recipe
+from mathgrpo.config.recipe_fields import shown
+from mathgrpo.errors import did_you_mean
+
+SAMPLING: dict[str, tuple[Callable[[float], bool], str]] = {
+    "top_p": (lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
+    "top_k": (lambda value: value >= 0 and value == int(value), "a whole number at least 0"),
+    "min_p": (lambda value: 0 <= value < 1, "a number at least 0 and below 1"),
+}
+"""Name in rollout.sampling -> whether it may have a value, and what it takes."""
+COLUMNS = ("question", "answer", "solution")
 
 
 def impossible(recipe: Recipe) -> list[str]:
     """Return one line for each combination of a recipe that cannot run; [] when all is well."""
-    return [*_names(recipe), *_rewards(recipe), *_sizes(recipe)]
+    return [*_names(recipe), *_tables(recipe), *_rewards(recipe), *_sizes(recipe)]
 
 
 def _names(recipe: Recipe) -> list[str]:
@@ -17,7 +29,10 @@ def _names(recipe: Recipe) -> list[str]:
         lines.append(f'run.name="{name}": must be one folder name; say where it goes with run.output_dir')
     if not recipe.run.output_dir.strip():
         lines.append('run.output_dir="": nothing given; name a folder, such as runs')
-    if not recipe.problems.source.strip():
+    problems = recipe.problems
+    if problems.place == "generated" and not (problems.subset or "0").isdecimal():
+        lines.append(f'problems.source="{problems.source}": no such draw; use a whole number, as in "generated:18"')
+    if not problems.source.strip():
         lines.append('problems.source="": nothing given; use "generated", a file, a folder or a hub id')
     if not recipe.model.path.strip():
         lines.append('model.path="": nothing given; use "starter", a model folder, a run folder or a hub id')
@@ -28,6 +43,21 @@ def _names(recipe: Recipe) -> list[str]:
             f"model.quantization={recipe.model.quantization}: 4-bit weights cannot train; give the adapter that does, "
             "as in --set model.lora.r=16, or use model.quantization=none"
         )
+    return lines
+
+
+def _tables(recipe: Recipe) -> list[str]:
+    """Return what is wrong in the tables with free names."""
+    lines = []
+    for name in set(recipe.problems.columns) - set(COLUMNS):
+        near = did_you_mean(name, COLUMNS)
+        lines.append(f"problems.columns.{name}: no such column{near or ';'} allowed: {', '.join(COLUMNS)}")
+    for name, value in recipe.rollout.sampling.items():
+        if name not in SAMPLING:
+            allowed = f"{did_you_mean(name, list(SAMPLING)) or ';'} allowed: {', '.join(SAMPLING)}"
+            lines.append(f"rollout.sampling.{name}={shown(value)}: no such field{allowed}")
+        elif not SAMPLING[name][0](value):
+            lines.append(f"rollout.sampling.{name}={shown(value)}: out of range; allowed: {SAMPLING[name][1]}")
     return lines
 
 

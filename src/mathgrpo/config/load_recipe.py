@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mathgrpo.config.check import impossible
+from mathgrpo.config.gone_settings import in_todays_words
 from mathgrpo.config.messages import validation_lines
 from mathgrpo.config.overrides import overridden
 from mathgrpo.config.recipe import Recipe, Section
@@ -36,12 +37,20 @@ def load_model(model: type[S], name_or_path: str, overrides: Sequence[str] = ())
 
     Raises: UserError with one line for every unknown key and wrong value.
     """
-    return validated(model, overridden(model, read_toml(find_recipe(name_or_path)), overrides))
+    path = find_recipe(name_or_path)
+    if path.name == "config.toml" and (path.parent / "run.json").is_file():
+        return recipe_from_toml(model, path, overrides)
+    return validated(model, overridden(model, read_toml(path), overrides))
 
 
 def recipe_from_toml(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     """Return the recipe a run folder keeps in its config.toml, changed by the overrides."""
-    return validated(model, overridden(model, read_toml(path), overrides))
+    return validated(model, overridden(model, kept_toml(model, path)[0], overrides))
+
+
+def kept_toml(model: type[Section], path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a run folder's config.toml, whenever it was written, as a recipe of today; and what it has no word for."""
+    return in_todays_words(model, read_toml(path))
 
 
 def require_possible(recipe: Recipe) -> Recipe:

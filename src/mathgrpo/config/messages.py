@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mathgrpo.config.recipe_fields import allowed, field_at, paths_of, plain_name, section_at
+from mathgrpo.config.gone_settings import refusal
+from mathgrpo.config.recipe_fields import allowed, field_at, paths_of, plain_name, section_at, shown
 from mathgrpo.errors import did_you_mean
 
 BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}
@@ -17,8 +17,6 @@ BECAUSE = {"rollout.group_size": "every advantage would be 0; use 2 or more"}
 _GRPO_ONLY = ("rollout", "grpo", "rewards", "reward_settings")
 ELSEWHERE = {"stages": "mathgrpo sft"} | dict.fromkeys(_GRPO_ONLY, "mathgrpo train")
 """Section -> the command whose recipes have it."""
-
-SHOWN_CHARS = 60
 
 
 def validation_lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -33,22 +31,6 @@ def validation_lines(error: ValidationError, model: type[BaseModel]) -> list[str
 
 def _is_elsewhere(path: tuple[Any, ...], model: type[BaseModel]) -> bool:
     return len(path) == 1 and path[0] in ELSEWHERE and path[0] not in model.model_fields
-
-
-def shown(value: object) -> str:
-    """Return a value as the user wrote it, cut when long.
-
-    Example:
-        >>> shown("fast"), shown(True), shown({"a": 1})
-        ('"fast"', 'true', 'a table')
-    """
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, (list, tuple)):
-        text = "[" + ", ".join(shown(item) for item in value) + "]"
-    else:
-        text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
 
 
 def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
@@ -67,6 +49,9 @@ def _line(problem: dict[str, Any], model: type[BaseModel]) -> str:
 
 def _unknown(path: tuple[Any, ...], value: object, model: type[BaseModel]) -> str:
     """Return the line for a key that does not exist, with the nearest one that does and all there are."""
+    gone = refusal(plain_name(path), value)
+    if gone:
+        return gone
     *parents, key = path
     section = section_at(model, parents)
     names = list(section.model_fields) if section is not None else []

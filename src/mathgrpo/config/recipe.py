@@ -5,9 +5,17 @@ Field names follow TRL's GRPOConfig where the thing is the same; the docstring u
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+FIRST_DRAW = 17
+"""Seed of the generated problems, independent of run.seed so that every run meets the same held-out problems."""
+
+
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
@@ -27,16 +35,6 @@ class RunSection(Section):
     """Seeds problem order, sampling noise and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA when there is a device, else CPU."""
-    threads: int = Field(0, ge=0)
-    """CPU threads for torch; 0: as many as there are physical cores."""
-    reuse_memory: bool = True
-    """Freed memory stays with the process for its next tensors (glibc, CPU), instead of going back page by page."""
-    peer_timeout_s: float = Field(1800.0, gt=0.0)
-    """With several processes: seconds one waits for another before the run ends with an error."""
-    roofline: bool = True
-    """Measure the machine (0.4 s in its first three runs, then kept): a run then says what share of it a step uses."""
-    notes: tuple[str, ...] = ()
-    """Lines that are shown with the plan and stay with the run; --tiny writes here what it changed."""
 
 
 class LoraSection(Section):
@@ -62,31 +60,59 @@ class ModelSection(Section):
     """Train an adapter instead of all weights."""
     quantization: Literal["none", "nf4"] = "none"
     """nf4: keep the layers' matrices in 4 bits (bitsandbytes) under an adapter, as QLoRA does; needs model.lora."""
-    double_quantization: bool = True
-    """With nf4: quantise the blocks' scales too, which saves another 0.4 bits a weight."""
 
 
 class ProblemsSection(Section):
     source: str = "generated"
-    """"generated", a path (JSONL, CSV, Parquet, a folder with train and test files), or a hub id like openai/gsm8k."""
-    subset: str = ""
-    """Hub configuration name ("main" for openai/gsm8k)."""
-    train_split: str = "train"
-    """Split, or file stem in a folder, that training reads."""
-    heldout_split: str = "test"
-    """Split, or file stem in a folder, that evaluation reads; training never does."""
-    question_column: str = "question"
-    answer_column: str = "answer"
-    solution_column: str = ""
-    """Column with a worked solution; empty: none (GSM8K's is cut from its answer column by itself)."""
+    """"generated", a path (JSONL, CSV, Parquet, a folder with train and test files), or a hub id like openai/gsm8k.
+    A hub configuration follows a colon (openai/gsm8k:main), as does another draw of generated ones (generated:18)."""
+    splits: tuple[str, ...] = Field(("train", "test"), min_length=1, max_length=2)
+    """Splits, or file stems in a folder: the one that training reads, and the one that evaluation reads and training
+    never does. One alone: a part of it is held out."""
+    columns: dict[str, str] = {}
+    """Columns of other names, as {question = "Problem", answer = "Gold", solution = "Work"}. solution: a worked one;
+    without it none is read (GSM8K's is cut from its answer column by itself)."""
     train_size: int = Field(4000, ge=1)
     """Problems to train on, at most."""
     heldout_size: int = Field(500, ge=1)
     """Problems to evaluate on, at most."""
     max_value: int = Field(100, ge=10)
     """Largest number in the worked solution of a generated problem: how hard the arithmetic is."""
-    seed: int = Field(17, ge=0)
-    """Seed of the generator, independent of run.seed so that every run meets the same held-out problems."""
+
+    @property
+    def place(self) -> str:
+        """The source without what follows its colon: "generated", a path, a hub id."""
+        return self._place_and_part()[0]
+
+    @property
+    def subset(self) -> str:
+        """Hub configuration, or number of the draw of generated problems; "" when none is named."""
+        return self._place_and_part()[1]
+
+    @property
+    def train_split(self) -> str:
+        """Split that training reads."""
+        return self.splits[0]
+
+    @property
+    def heldout_split(self) -> str:
+        """Split that evaluation reads."""
+        return self.splits[-1]
+
+    @property
+    def draw(self) -> int:
+        """Which draw of generated problems: all runs without a number meet the same held-out ones."""
+        return int(self.subset or FIRST_DRAW)
+
+    def column(self, of: Literal["question", "answer", "solution"]) -> str:
+        """Return the name of a column; "" for a solution that is not read."""
+        return self.columns.get(of, "" if of == "solution" else of)
+
+    def _place_and_part(self) -> tuple[str, str]:
+        place, colon, part = self.source.rpartition(":")
+        if not colon or "/" in part or Path(self.source).exists():
+            return self.source, ""
+        return place, part
 
 
 class FormatSection(Section):
@@ -136,9 +162,9 @@ class RolloutSection(Section):
     max_new_tokens: int = Field(256, ge=1)
     """Tokens sampled at most (TRL: max_completion_length)."""
     temperature: float = Field(1.0, gt=0.0, le=5.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    top_k: int = Field(0, ge=0)
-    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    sampling: dict[str, float] = {}
+    """What leaves unlikely tokens out: top_p (smallest set with this probability), top_k (so many likeliest), min_p
+    (drops what is less likely than this share of the likeliest). Without any, the policy itself is sampled."""
     max_rows: int = Field(0, ge=0)
     """Rows decoded at once; 0: all of a step."""
     compiled: bool = True
@@ -190,8 +216,8 @@ class GrpoSection(Section):
 
 class OptimizerSection(Section):
     learning_rate: float = Field(1e-6, gt=0.0, lt=1.0)
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(0.99, ge=0.0, lt=1.0)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    """Memory of the gradient's mean and of its square."""
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: float = Field(1.0, gt=0.0)
     """The gradient is scaled down to this L2 norm when it is longer."""
@@ -213,24 +239,16 @@ class TrainingSection(Section):
     """Steps between evaluations in the run; 0: only before and after."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between checkpoints; 0: only the last."""
-    keep_checkpoints: int = Field(2, ge=1)
-    """Older ones are removed."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Keep only the layers' inputs for the backward pass and compute the layers again there: a third more arithmetic,
     a fraction of the memory. auto: only where the memory plan finds no room without."""
-    log_groups: int = Field(4, ge=0)
-    """Groups of completions written to rollouts.jsonl each step."""
     trackers: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
     """Experiment trackers that take metrics and completions beside the run folder; each needs its extra."""
-    tracker_project: str = Field("mathgrpo", min_length=1)
-    """Project under which trackio and wandb file the run."""
 
 
 class EvaluationSection(Section):
     samples: int = Field(0, ge=0)
     """Sampled completions a problem beside the greedy one; 0: greedy only."""
-    temperature: float = Field(1.0, gt=0.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
     max_new_tokens: int = Field(0, ge=0)
     """0: rollout.max_new_tokens."""
 
@@ -251,3 +269,15 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How this recipe came about, a line each: shown with the plan and kept in run.json. No setting."""
+        return self._notes
+
+    def with_notes(self, lines: Iterable[str]) -> Recipe:
+        """Return the same recipe with these notes."""
+        noted = self.model_copy()
+        noted._notes = tuple(lines)
+        return noted

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Annotation = Any
+SHOWN_CHARS = 60
 
 
 def plain_name(path: Sequence[object]) -> str:
     """Return a path as the user writes it: ("stages", 0, "tokens") is "stages.0.tokens"."""
     return ".".join(str(part) for part in path)
+
+
+def shown(value: object) -> str:
+    """Return a value as the user wrote it, cut when long.
+
+    Example:
+        >>> shown("fast"), shown(True), shown({"a": 1})
+        ('"fast"', 'true', 'a table')
+    """
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        text = "[" + ", ".join(shown(item) for item in value) + "]"
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
 
 
 def field_at(model: type[BaseModel], path: Sequence[object]) -> FieldInfo | None:
@@ -90,9 +108,7 @@ def allowed(field: FieldInfo) -> str:
         >>> allowed(RolloutSection.model_fields["temperature"])
         'a number above 0 and at most 5'
     """
-    words = _kind(field.annotation)
-    bounds = " and ".join(_bound(metadata) for metadata in field.metadata if _bound(metadata))
-    return f"{words} {bounds}" if bounds else words
+    return f"{_kind(field.annotation)} {_bounds(field.metadata)}".strip()
 
 
 def _kind(annotation: Annotation) -> str:
@@ -101,6 +117,8 @@ def _kind(annotation: Annotation) -> str:
         return names[annotation]
     origin: Any = get_origin(annotation)
     arguments = get_args(annotation)
+    if origin is Annotated:
+        return f"{_kind(arguments[0])} {_bounds(arguments[1].metadata)}"
     if origin is Literal:
         return ", ".join(f'"{value}"' for value in arguments)
     if origin is tuple and section_of(annotation) is None:
@@ -108,6 +126,10 @@ def _kind(annotation: Annotation) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(inner) for inner in arguments if inner is not type(None))
     return "a list of tables" if origin is tuple else "a table"
+
+
+def _bounds(metadata: Sequence[object]) -> str:
+    return " and ".join(filter(None, map(_bound, metadata)))
 
 
 def _bound(metadata: object) -> str:

@@ -14,6 +14,8 @@ MOST: dict[str, dict[str, int]] = {
 }
 """Section -> setting -> what it is at most. 0 stays 0, which means "off" or "as elsewhere" in all of them."""
 TRAIN_SIZE, HELDOUT_SIZE = 8, 8
+MARK = "--tiny: "
+"""How a note of the recipe begins that says what differs."""
 
 
 def smaller(recipe: Recipe) -> Recipe:
@@ -27,7 +29,8 @@ def smaller(recipe: Recipe) -> Recipe:
     for name, most in MOST.items():
         section = getattr(recipe, name)
         update[name] = section.model_copy(update={key: min(getattr(section, key), top) for key, top in most.items()})
-    update["problems"] = ProblemsSection(train_size=TRAIN_SIZE, heldout_size=HELDOUT_SIZE, seed=recipe.problems.seed)
+    source = recipe.problems.source if recipe.problems.place == "generated" else "generated"
+    update["problems"] = ProblemsSection(source=source, train_size=TRAIN_SIZE, heldout_size=HELDOUT_SIZE)
     update["run"] = recipe.run.model_copy(update={"device": "cpu"})
     return recipe.model_copy(update=update)
 

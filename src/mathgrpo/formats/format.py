@@ -87,7 +87,7 @@ class Format:
         if not problem.solution:
             raise UserError(
                 f'format.name="{self.name}": it shows each worked solution in the prompt, and the problem '
-                f'{problem.question[:60]!r} has none; name problems.solution_column, or use format.name="think"'
+                f'{problem.question[:60]!r} has none; name problems.columns.solution, or use format.name="think"'
             )
         return self.user_turn(problem.question) + "\n\n" + self.write(problem.solution, problem.answer)
 

@@ -30,7 +30,7 @@ def quantization_config(section: ModelSection, dtype: torch.dtype) -> Any:
 
     kind: Any = transformers.BitsAndBytesConfig
     return kind(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=section.double_quantization,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )  # fmt: skip
 

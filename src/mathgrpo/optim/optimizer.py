@@ -35,7 +35,7 @@ def build_optimizer(
     others = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    betas = (section.beta1, section.beta2)
+    betas = section.betas
     use_kernel = _wants_kernel(section, with_copies, trainable[0].device)
     if not copies and not use_kernel:
         return torch.optim.AdamW(groups, lr=section.learning_rate, betas=betas, fused=True)

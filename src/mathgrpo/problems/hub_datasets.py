@@ -37,8 +37,7 @@ def hub_rows(source: str, subset: str, split: str) -> list[Row]:
         raise UserError(_message(source, subset, split, error)) from error
     if not rows:
         raise UserError(
-            f"problems.source={shown(source)}: split {shown(split)} has no rows; "
-            "set problems.train_split or problems.heldout_split"
+            f"problems.source={shown(source)}: split {shown(split)} has no rows; name another in problems.splits"
         )
     return rows
 
@@ -48,13 +47,13 @@ def _message(source: str, subset: str, split: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if "split" in reason.lower() and isinstance(error, ValueError):
         return (
-            f"problems.source={shown(source)}: no split {shown(split)} ({reason}); set problems.train_split and "
-            "problems.heldout_split, the same name for both to hold out a part of one split"
+            f"problems.source={shown(source)}: no split {shown(split)} ({reason}); name those of training and "
+            "evaluation in problems.splits, or one of them to hold out a part of it"
         )
     if "config" in reason.lower() and isinstance(error, ValueError):
         return (
-            f"problems.subset={shown(subset)}: {shown(source)} cannot be loaded with it ({reason}); "
-            "name one of its subsets"
+            f"problems.source={shown(f'{source}:{subset}' if subset else source)}: cannot be loaded so ({reason}); "
+            "name one of its configurations behind a colon"
         )
     return (
         f"problems.source={shown(source)}: cannot be loaded ({reason}); allowed: {ALLOWED}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,10 +31,10 @@ def load_problem_sets(section: ProblemsSection) -> ProblemSets:
     Raises:
         UserError: the source cannot be read, or a row is not a problem.
     """
-    if section.source == GENERATED:
+    if section.place == GENERATED:
         from mathgrpo.problems.generated import generate_problem_sets
 
-        return generate_problem_sets(section.train_size, section.heldout_size, section.seed, section.max_value)
+        return generate_problem_sets(section.train_size, section.heldout_size, section.draw, section.max_value)
     sizes = {"train_size": section.train_size, "heldout_size": section.heldout_size}
     train = _problems(read_split(section, section.train_split), section)
     if has_one_split(section):
@@ -47,10 +48,10 @@ def load_heldout(section: ProblemsSection) -> ProblemSets:
 
     For evaluation without training. Train is empty, and need not exist in the source.
     """
-    if section.source == GENERATED:
+    if section.place == GENERATED:
         from mathgrpo.problems.generated import generate_heldout
 
-        return ProblemSets((), *generate_heldout(section.heldout_size, section.seed, section.max_value))
+        return ProblemSets((), *generate_heldout(section.heldout_size, section.draw, section.max_value))
     unique, num_repeats, _ = distinct(_problems(read_split(section, section.heldout_split), section))
     chosen = choose(unique, section.heldout_size)
     notes = [f"held-out: {num_repeats} repeated problems dropped"] if num_repeats else []
@@ -61,7 +62,7 @@ def load_heldout(section: ProblemsSection) -> ProblemSets:
 
 def has_one_split(section: ProblemsSection) -> bool:
     """Return whether training and evaluation must share one split of the source."""
-    return _kind(Path(section.source).expanduser()) == "file" or section.train_split == section.heldout_split
+    return _kind(Path(section.place).expanduser()) == "file" or section.train_split == section.heldout_split
 
 
 def read_split(section: ProblemsSection, split: str) -> list[Row]:
@@ -70,7 +71,7 @@ def read_split(section: ProblemsSection, split: str) -> list[Row]:
     Raises:
         UserError: there is no such source or split, or it cannot be read.
     """
-    source, path = section.source, Path(section.source).expanduser()
+    source, path = section.place, Path(section.place).expanduser()
     kind = _kind(path)
     if kind == "folder":
         files = table_files(path)
@@ -86,7 +87,7 @@ def read_split(section: ProblemsSection, split: str) -> list[Row]:
 
 def all_rows(section: ProblemsSection) -> dict[str, list[Row]]:
     """Return every split of a file, folder or hub dataset by name, to be checked row by row."""
-    path = Path(section.source).expanduser()
+    path = Path(section.place).expanduser()
     if _kind(path) == "folder" and (files := table_files(path)):
         return {file.name: read_table(file) for file in files}
     splits = [path.name] if _kind(path) == "file" else dict.fromkeys((section.train_split, section.heldout_split))
@@ -107,13 +108,13 @@ def _split_file(files: list[Path], split: str, section: ProblemsSection) -> Path
     found = [file for file in files if file.stem == split]
     if len(found) == 1:
         return found[0]
-    field = "train_split" if split == section.train_split else "heldout_split"
+    field = f"problems.splits={json.dumps(section.splits)}"
     if found:
         names = listed([file.name for file in found])
-        raise UserError(f"problems.{field}={shown(split)}: {shown(section.source)} has {names}; keep one of them")
+        raise UserError(f"{field}: {shown(section.source)} has {names}; keep one of them")
     stems = [file.stem for file in files]
     raise UserError(
-        f"problems.{field}={shown(split)}: no such file in {shown(section.source)}; files there: "
+        f"{field}: no such file as {shown(split)} in {shown(section.source)}; files there: "
         f"{listed([file.name for file in files])}{did_you_mean(split, stems)}; "
         "name the file itself as problems.source to hold out a part of it"
     )

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.problems import gsm8k
@@ -14,6 +14,10 @@ from mathgrpo.types import Problem
 
 if TYPE_CHECKING:
     from mathgrpo.config.recipe import ProblemsSection
+
+
+Column = Literal["question", "answer", "solution"]
+COLUMNS: tuple[Column, ...] = ("question", "answer", "solution")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +59,36 @@ def problem_from_row(row: Row, section: ProblemsSection) -> Problem:
     Raises:
         UserError: a column is missing, question or answer is empty, or a cell is no text.
     """
-    question = _filled(row, "question_column", section)
-    answer = _filled(row, "answer_column", section)
+    question, answer = _filled(row, "question", section), _filled(row, "answer", section)
     gold, solution = gsm8k.split_answer(answer) or (answer, None)
-    if section.solution_column:
-        written = _text(row, "solution_column", section)
+    if section.column("solution"):
+        written = _text(row, "solution", section)
         cut = gsm8k.split_answer(written)
         solution = cut[1] if cut else gsm8k.clean_solution(written) or None
-    used = {section.question_column, section.answer_column, section.solution_column, "question", "answer"}
+    used = {*map(section.column, COLUMNS), "question", "answer"}
     columns = {name: value for name, value in row.values.items() if name not in used}
     return Problem(question=question, answer=gold, solution=solution, columns=columns)
 
 
-def _filled(row: Row, field: str, section: ProblemsSection) -> str:
+def _filled(row: Row, field: Column, section: ProblemsSection) -> str:
     """Return the text of a cell that must not be empty."""
     text = _text(row, field, section)
     if not text:
-        column = getattr(section, field)
+        column = section.column(field)
         raise UserError(
             f"problems.source={shown(section.source)}: {row.place} has an empty {shown(column)}; "
-            f"fill it in, remove the row, or set problems.{field}"
+            f"fill it in, remove the row, or set problems.columns.{field}"
         )
     return text
 
 
-def _text(row: Row, field: str, section: ProblemsSection) -> str:
+def _text(row: Row, field: Column, section: ProblemsSection) -> str:
     """Return a cell as stripped text; "" for a missing value."""
-    column = getattr(section, field)
+    column = section.column(field)
     if column not in row.values:
         names = [str(name) for name in row.values]
         raise UserError(
-            f"problems.{field}={shown(column)}: {row.place} of {shown(section.source)} has no such column; "
+            f"problems.columns.{field}={shown(column)}: {row.place} of {shown(section.source)} has no such column; "
             f"columns there: {listed(names) or 'none'}{did_you_mean(column, names)}"
         )
     value = row.values[column]
@@ -93,7 +96,7 @@ def _text(row: Row, field: str, section: ProblemsSection) -> str:
     if problem:
         raise UserError(
             f"problems.source={shown(section.source)}: {row.place} has {problem} in {shown(column)}; "
-            f"write text or a number there, or set problems.{field}"
+            f"write text or a number there, or set problems.columns.{field}"
         )
     return "" if _is_missing(value) else str(value).strip()
 

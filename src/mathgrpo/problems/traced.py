@@ -33,12 +33,12 @@ def load_worked_sets(section: ProblemsSection) -> ProblemSets:
     Raises:
         UserError: the source cannot be read, or no trace in it is correct.
     """
-    if section.source == GENERATED:
+    if section.place == GENERATED:
         return load_problem_sets(section)
     rows = read_split(section, section.train_split)
     if not are_traces(rows):
         return load_problem_sets(section)
-    section = section.model_copy(update={"solution_column": section.solution_column or "reasoning"})
+    section = section.model_copy(update={"columns": {"solution": "reasoning"} | section.columns})
     worked, notes = _correct(rows, section)
     questions, _, _ = distinct(worked)
     if has_one_split(section):
@@ -64,7 +64,7 @@ def _correct(rows: Sequence[Row], section: ProblemsSection) -> tuple[list[Proble
     """Return the problems of the rows to learn from, each (question, solution) once, and a note on what was left."""
     unique: dict[tuple[str, str], Problem] = {}
     for row in rows:
-        if row.values.get("verdict") == "correct" and row.values.get(section.solution_column):
+        if row.values.get("verdict") == "correct" and row.values.get(section.column("solution")):
             problem = problem_from_row(row, section)
             if problem.solution:
                 unique.setdefault((problem.id, problem.solution), problem)

@@ -42,7 +42,7 @@ def run_card(
     adapter, fmt, verdicts = kind == "adapter", get_format(recipe.format.name), run_verdicts(run)
     known = ((name, run.evaluations.get(f"after{SUFFIXES[problem_set]}")) for problem_set, name in SET_NAMES.items())
     metadata = _metadata(
-        (source.base or "", recipe.model.path), recipe.problems.source, adapter,
+        (source.base or "", recipe.model.path), recipe.problems.place, adapter,
         ["sft" if source.supervised else "grpo", "math", "reasoning", "mathgrpo"],
         language="en", license=claimed or None, model_name=source.name,
         eval_results=[_result(recipe, verdict) for verdict in verdicts] or None,
@@ -101,7 +101,7 @@ def _result(recipe: Recipe, verdict: SetVerdict) -> Any:
     compared, problems = verdict.comparison, recipe.problems
     return EvalResult(
         task_type="text-generation", task_name="Solving math word problems",
-        dataset_type=problems.source if hub_id(problems.source) else "mathgrpo-problems",
+        dataset_type=problems.place if hub_id(problems.place) else "mathgrpo-problems",
         dataset_name=f"{data_name(recipe)}, {verdict.problem_set}", dataset_config=problems.subset or None,
         dataset_split=problems.heldout_split, dataset_args={"problems": compared.problems}, metric_type="accuracy",
         metric_name=f"accuracy, {compared.metric}, in %, with 95 % interval of the gain in points",
@@ -186,9 +186,9 @@ def data_name(recipe: Recipe) -> str:
         'problems made by mathgrpo (largest number 100)'
     """
     problems = recipe.problems
-    if problems.source == "generated":
+    if problems.place == "generated":
         return f"problems made by mathgrpo (largest number {problems.max_value})"
-    return problems.source if hub_id(problems.source) else Path(problems.source).name
+    return problems.place if hub_id(problems.place) else Path(problems.source).name
 
 
 def public_recipe(recipe: Section) -> str:
@@ -196,7 +196,7 @@ def public_recipe(recipe: Section) -> str:
     text = recipe_to_toml(recipe)
     blocks = [block for block in text.split("\n\n") if not block.startswith(("[run]", "[rollout.vllm]"))]
     seed = getattr(getattr(recipe, "run", None), "seed", None)
-    kept = "\n\n".join(([] if seed is None else [f"[run]\nseed = {seed}"]) + blocks)
+    kept = "\n\n".join(blocks + ([] if seed is None else [f"[run]\nseed = {seed}"]))
     return re.sub(r'"([^"\n]*)"', lambda found: f'"{without_folders(found[1])}"', kept)
 
 

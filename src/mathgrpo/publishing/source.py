@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.load_recipe import read_toml, validated
+from mathgrpo.config.load_recipe import kept_toml, recipe_from_toml, validated
 from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.evaluation import evaluation_names, read_evaluation
 from mathgrpo.evaluation.records import Evaluation
@@ -76,7 +76,7 @@ def recipe_of_run(run: Path) -> Recipe:
     """
     supervised = supervised_recipe(run)
     if supervised is None:
-        return validated(Recipe, read_toml(run / CONFIG))
+        return recipe_from_toml(Recipe, run / CONFIG)
     data = supervised.model_dump(mode="json", exclude_none=True)
     common: dict[str, Any] = {name: data[name] for name in COMMON}
     common["rollout"] = {"max_new_tokens": supervised.training.max_new_tokens}
@@ -89,7 +89,7 @@ def supervised_recipe(run: Path) -> SftRecipe | None:
 
     Raises: UserError when it cannot be read.
     """
-    data = read_toml(run / CONFIG)
+    data, _ = kept_toml(SftRecipe, run / CONFIG)
     return validated(SftRecipe, data) if "stages" in data else None
 
 

@@ -14,6 +14,8 @@ FEW_ROWS = 0.4
 BUSY = 1.05
 """A share of the machine above this means that the machine was measured while it was busy."""
 PARTS = ("rollout", "reward", "update")
+_UNMEASURED = "What limits it is not known: the run did not log its share of the machine."
+_LARGER = "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
 
 
 def speed_summary(run: RunData) -> str:
@@ -36,7 +38,7 @@ def speed_summary(run: RunData) -> str:
 def _rollout_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     reached, memory = _mean(rows, "roofline/rollout", "rollout"), _mean(rows, "roofline/rollout_memory", "rollout")
     if reached is None:
-        return _unmeasured(run)
+        return _UNMEASURED
     if reached >= EXPLAINED and memory is not None:
         if memory >= 0.5:
             return (
@@ -54,49 +56,32 @@ def _overhead_remedy(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     """Return what brings a rollout nearer to its roofline: the native engine, more rows, or rows of like length."""
     rollout, together = run.section("rollout"), _mean(rows, "rows_per_decode_step", "rollout")
     if run.info.get("engine") == "generate":
-        return "The generate engine is the slow fallback: the notes below say why rollout.engine is not native."
+        return "The generate engine is the slow fallback: the notes below say why."
     completions = (rollout.get("prompts_per_step") or 0) * (rollout.get("group_size") or 0)
-    most = rollout.get("max_rows") or 0
-    if 0 < most < completions:
-        return f"rollout.max_rows={most} decodes fewer completions together than a step has; raise it, or set it to 0."
     if together is not None and completions and together < FEW_ROWS * completions:
         return (
             f"Of {completions:,} completions only {together:.0f} are decoded together on average, the others wait for "
             "the longest: raise rollout.prompts_per_step, or lower rollout.max_new_tokens."
         )
-    return "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
+    return _LARGER
 
 
 def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     reached = _mean(rows, "mfu/update", "update")
     if reached is None:
-        return _unmeasured(run)
+        return _UNMEASURED
     if reached >= EXPLAINED:
         return (
             f"It is limited by arithmetic ({whole(reached)} MFU against the peak measured here): only less of it "
-            "helps, such as grpo.skip_zero_advantage, fewer grpo.updates_per_rollout or a cheaper model.dtype."
+            "helps, such as fewer grpo.updates_per_rollout or a cheaper model.dtype."
         )
-    grpo, tokens = run.section("grpo"), _mean(rows, "tokens_per_s/update", "update")
-    of_step = (tokens or 0.0) * sum(row.get("time/update", 0.0) for row in rows) / len(rows)
-    if grpo.get("shared_prompt") is False:
-        remedy = "grpo.shared_prompt=false computes every prompt once per completion; switch it on."
-    elif 0 < (grpo.get("token_budget") or 0) < of_step:
-        remedy = "Larger matrix products spread it: raise grpo.token_budget while memory allows."
-    else:  # the step is one micro-batch already
-        remedy = "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
-    return f"It is limited by overhead: {whole(reached)} MFU against the peak measured here. {remedy}"
+    return f"It is limited by overhead: {whole(reached)} MFU against the peak measured here. {_LARGER}"
 
 
 def _reward_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
     del rows
     names = run.section("rewards")
     return f"The machine's arithmetic waits for the reward functions ({', '.join(map(str, names))}): make them faster."
-
-
-def _unmeasured(run: RunData) -> str:
-    if run.section("run").get("roofline") is False:
-        return "What limits it is not known: the machine was not measured (run.roofline=false)."
-    return "What limits it is not known: the run did not log its share of the machine."
 
 
 def _doubt(rows: Sequence[Mapping[str, float]]) -> str:

@@ -181,7 +181,7 @@ def _updated_lengths(groups: Sequence[RolloutGroup], section: GrpoSection) -> li
 
 def _line(roofline: Roofline | None, obstacle: str) -> str:
     if roofline is None:
-        return "machine     not measured (run.roofline=false): no MFU, no share of the roofline"
+        return "machine     not measured: no MFU, no share of the roofline"
     cached = f", {roofline.bandwidths[0][1] / 1e9:,.0f} GB/s in cache"
     uncounted = f"; no MFU for this model: {obstacle}" if obstacle else ""
     return (

@@ -44,8 +44,6 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     fmt, device = get_format(recipe.format.name), resolve_device(recipe.run.device)
     sets = load_worked_sets(recipe.problems)
     _require_solutions(sets.train, recipe)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)
     policy = _policy(recipe, sets.train, fmt, device)
     prompt_tokens, new_tokens = RolloutSection().max_prompt_tokens, recipe.training.max_new_tokens
@@ -102,7 +100,7 @@ def _require_solutions(train: tuple[Problem, ...], recipe: SftRecipe) -> None:
     if not any(problem.solution for problem in train):
         raise UserError(
             f"problems.source={recipe.problems.source}: no row has a worked solution; "
-            "name the column that has it with problems.solution_column"
+            "name the column that has it with problems.columns.solution"
         )
 
 

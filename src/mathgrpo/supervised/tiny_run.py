@@ -2,7 +2,7 @@
 
 Format, rewards, adapter, quantisation, schedule, optimizer, loss and trackers are the recipe's. The model is the
 starter or a freshly built one of the same architecture, the problems are generated, and there are few of everything.
-What differs is written into `run.notes`, a line each, so that it is shown and stays with the run.
+What differs goes into the recipe's notes, a line each, so that it is shown and stays with the run.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ import importlib.util
 from typing import Any
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.tiny_recipe import differences, smaller
+from mathgrpo.config.tiny_recipe import MARK, differences, smaller
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import find_python
 from mathgrpo.supervised.tiny_model import architecture_of, tiny_model
 
-MARK = "--tiny: "
-
 
 def tiny_run(recipe: Recipe) -> Recipe:
-    """Return the recipe to run instead, with what is different in `run.notes`.
+    """Return the recipe to run instead, with what is different in its notes.
 
     No model gets better in four steps: such a run shows that everything works, not that it helps.
     """
@@ -30,8 +28,7 @@ def tiny_run(recipe: Recipe) -> Recipe:
     for change in (_own_model, _without_bitsandbytes, _without_vllm, _without_trackers):
         small = change(small, reasons)
     lines = [MARK + line + reasons.get(line.partition(" = ")[0], "") for line in differences(recipe, small)]
-    run = small.run.model_copy(update={"notes": (*recipe.run.notes, *lines)})
-    return small.model_copy(update={"run": run})
+    return small.with_notes(lines)
 
 
 def _own_model(recipe: Recipe, reasons: dict[str, str]) -> Recipe:

@@ -42,8 +42,8 @@ def trial_problems(section: ProblemsSection, folder: Path) -> ProblemsSection:
     """Return the [problems] section of a trial: the two files."""
     sizes = {name: _count(folder / FOLDER / f"{name}.jsonl") for name in (TRAIN, VALIDATION)}
     return ProblemsSection(
-        source=str(folder / FOLDER), train_split=TRAIN, heldout_split=VALIDATION, solution_column="solution",
-        train_size=sizes[TRAIN], heldout_size=sizes[VALIDATION], max_value=section.max_value, seed=section.seed,
+        source=str(folder / FOLDER), splits=(TRAIN, VALIDATION), columns={"solution": "solution"},
+        train_size=sizes[TRAIN], heldout_size=sizes[VALIDATION], max_value=section.max_value,
     )  # fmt: skip
 
 

@@ -69,8 +69,7 @@ class Evaluations(Hook):
                 on_progress(0, everything)
                 made = evaluate(
                     ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
-                    samples=section.samples, temperature=section.temperature, top_p=section.top_p,
-                    seed=ready.recipe.run.seed, on_progress=on_progress,
+                    samples=section.samples, seed=ready.recipe.run.seed, on_progress=on_progress,
                 )  # fmt: skip
         run.stop.check()
         found = run.world.gather(made)

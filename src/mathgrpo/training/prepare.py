@@ -63,7 +63,7 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run should know about how it was set up, one line each."""
         more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision)
-        given = (*self.recipe.run.notes, *self.problems.notes)
+        given = (*self.recipe.notes, *self.problems.notes)
         return (*given, *filter(None, more), f"rollout engine {self.engine.name}: {self.engine.reason}")
 
     @property
@@ -88,13 +88,11 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGL
     require_enough(problems.train, recipe.rollout)
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
     require_golds(every, fmt, recipe.problems.source)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
     torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
     recipe = settle_importance(recipe)
     bound_kernel_caches()
     recipe, precision = world.from_main(lambda: settle_precision(recipe, device))  # a measurement may differ
-    if recipe.run.reuse_memory and device == "cpu":
+    if device == "cpu":
         keep_freed_memory()
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.config import Recipe, recipe_to_toml
+from mathgrpo.config.load_recipe import kept_toml
+from mathgrpo.config.tiny_recipe import MARK
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names
 from mathgrpo.evaluation.evaluation_files import EVALUATION_FOLDER
@@ -16,8 +18,7 @@ from mathgrpo.files import write_atomically
 from mathgrpo.runs.run_folder import CONFIG, METRICS, ROLLOUTS, forget_after, open_run_folder, read_info, write_info
 
 MAY_CHANGE = (
-    "training.", "run.threads", "run.device", "run.roofline", "run.peer_timeout_s", "grpo.token_budget",
-    "rollout.max_rows",
+    "training.", "run.device", "grpo.token_budget", "rollout.max_rows",
 )  # fmt: skip
 """What can be set on a resumed run: nothing that would make its first half another run than its second."""
 
@@ -34,7 +35,9 @@ def resumed_recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
                 f"--set {override}: a resumed run keeps its recipe; only {names} can be set; "
                 "start a new run to change more"
             )
-    return open_run_folder(folder, overrides)
+    recipe = open_run_folder(folder, overrides)
+    kept = [note for note in read_info(folder).get("notes", []) if note.startswith(MARK)]
+    return recipe.with_notes((*kept, *kept_toml(Recipe, folder / CONFIG)[1]))
 
 
 def require_same(given: Recipe, kept: Recipe, folder: Path) -> None:

@@ -33,8 +33,9 @@ def sampling_of_step(recipe: Recipe, step: int) -> Sampling:
     """Return how a step's completions are drawn. The noise of a problem met again in a later epoch is new."""
     rollout = recipe.rollout
     return Sampling(
-        max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature, top_p=rollout.top_p,
-        top_k=rollout.top_k, min_p=rollout.min_p, seed=counted_seed(recipe.run.seed, "rollout", step),
+        max_new_tokens=rollout.max_new_tokens, temperature=rollout.temperature,
+        top_p=rollout.sampling.get("top_p", 1.0), top_k=int(rollout.sampling.get("top_k", 0)),
+        min_p=rollout.sampling.get("min_p", 0.0), seed=counted_seed(recipe.run.seed, "rollout", step),
     )  # fmt: skip
 
 

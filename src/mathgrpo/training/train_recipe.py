@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.config import Recipe
+from mathgrpo.config.variables import kept_checkpoints, logged_groups, peer_timeout_s, tracker_project
 from mathgrpo.distributed import join_world
 from mathgrpo.errors import UserError
 from mathgrpo.models import resolve_device
@@ -48,7 +49,7 @@ def train(
     Raises: UserError for whatever is wrong, mostly before step 0; Interrupted after Ctrl-C or SIGTERM, when the run
     can be resumed.
     """
-    with join_world(resolve_device(recipe.run.device), recipe.run.peer_timeout_s) as world:
+    with join_world(resolve_device(recipe.run.device), peer_timeout_s()) as world:
         shown = (progress or make_progress()) if world.is_main else SilentProgress()
         now = datetime.now().astimezone()
         folder = resume or world.from_main(lambda: choose_run_folder(recipe.run, recipe_name, now))
@@ -73,8 +74,8 @@ def train(
 
 def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests) -> Run:
     """Return the run as it begins or goes on, its machine measured."""
-    plan, world, recipe = make_plan(ready), ready.world, ready.recipe
-    meter = world.from_main(lambda: build_speedometer(ready.policy, roofline=recipe.run.roofline))
+    plan, world = make_plan(ready), ready.world
+    meter = world.from_main(lambda: build_speedometer(ready.policy))
     return Run(
         RecipeTask(ready), ready.policy, ready.engine, ready.reference, ready.optimizer, meter, stop, world,
         resume_with=f"mathgrpo train --resume {folder}", step=state.step,
@@ -101,17 +102,15 @@ def _run_with_hooks(
         else:
             create_run_folder(folder, recipe, info)
         keep_log(ready.engine, folder)
-        record = Record(folder, info, training.log_groups)
-        tracked = TrackedRun(
-            training.tracker_project, folder, info["start_time"], recipe.model_dump(mode="json"), run.step
-        )
+        record = Record(folder, info, logged_groups())
+        tracked = TrackedRun(tracker_project(), folder, info["start_time"], recipe.model_dump(mode="json"), run.step)
         try:
-            trackers = open_trackers(training.trackers, tracked, shown.say, training.log_groups)
+            trackers = open_trackers(training.trackers, tracked, shown.say, logged_groups())
         except UserError:
             record.end_with("failed", run.step)
             raise
         saving = Checkpoints(
-            record, every=training.checkpoint_every, keep=training.keep_checkpoints, best=training.evaluate_every > 0
+            record, every=training.checkpoint_every, keep=kept_checkpoints(), best=training.evaluate_every > 0
         )
         writing = [record, trackers, Display(shown, training.evaluate_every), saving]
     run.hooks = (*writing, Evaluations(ready, folder), *more)

@@ -28,7 +28,7 @@ def make_optimizer(
             group.pop("initial_lr", None)
         optimizer: torch.optim.Optimizer = last
     else:
-        section = OptimizerSection(beta1=args.adam_beta1, beta2=args.adam_beta2, weight_decay=args.weight_decay)
+        section = OptimizerSection(betas=(args.adam_beta1, args.adam_beta2), weight_decay=args.weight_decay)
         optimizer = build_optimizer(policy.model, section, policy.compute_dtype)
     for group in optimizer.param_groups:
         group["eps"] = args.adam_epsilon

@@ -1,0 +1,132 @@
+"""Settings that recipes no longer have: what a recipe that names one is told, and what an old run folder's means."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from mathgrpo.config.recipe import FIRST_DRAW
+from mathgrpo.config.recipe_fields import field_at, shown
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A setting of recipes of before.
+
+    Attributes:
+        default: what it was when nothing was said.
+        instead: what to do today, in the imperative; {value} is the value.
+        keep: puts the value of an old run folder's recipe where it is today; None: nothing has it any more.
+    """
+
+    default: Any
+    instead: str
+    keep: Callable[[Table, Any], None] | None = None
+
+
+def _at(section: str, table: str, key: str) -> Callable[[Table, Any], None]:
+    """Keep a value as an entry of a table with free names."""
+
+    def keep(data: Table, value: Any) -> None:
+        data.setdefault(section, {}).setdefault(table, {})[key] = value
+
+    return keep
+
+
+def _entry(section: str, name: str, index: int, both: tuple[Any, Any]) -> Callable[[Table, Any], None]:
+    """Keep a value as one of the two entries of a list."""
+
+    def keep(data: Table, value: Any) -> None:
+        pair = data.setdefault(section, {}).setdefault(name, list(both))
+        pair[index] = value
+
+    return keep
+
+
+def _part_of_source(data: Table, value: Any) -> None:
+    data["problems"]["source"] += f":{value}"
+
+
+def _draw(data: Table, value: Any) -> None:
+    if data["problems"].get("source", "generated") == "generated":
+        data["problems"]["source"] = f"generated:{value}"
+
+
+_ALWAYS = "it is always on; leave it out"
+
+GONE: dict[str, Gone] = {
+    "run.threads": Gone(0, "set the environment variable OMP_NUM_THREADS={value}"),
+    "run.reuse_memory": Gone(True, _ALWAYS),
+    "run.roofline": Gone(True, _ALWAYS),
+    "run.peer_timeout_s": Gone(1800.0, "set the environment variable MATHGRPO_PEER_TIMEOUT_S={value}"),
+    "run.notes": Gone((), "write it as a comment", lambda data, value: None),  # run.json has them
+    "model.double_quantization": Gone(True, _ALWAYS),
+    "problems.subset": Gone("", 'write it behind the source, as in problems.source="openai/gsm8k:{value}"',
+                            _part_of_source),
+    "problems.seed": Gone(FIRST_DRAW, 'write it behind the source: problems.source="generated:{value}"', _draw),
+    "problems.train_split": Gone("train", 'write problems.splits=["{value}", "test"]',
+                                 _entry("problems", "splits", 0, ("train", "test"))),
+    "problems.heldout_split": Gone("test", 'write problems.splits=["train", "{value}"]',
+                                   _entry("problems", "splits", 1, ("train", "test"))),
+    "problems.question_column": Gone("question", 'write problems.columns.question="{value}"',
+                                     _at("problems", "columns", "question")),
+    "problems.answer_column": Gone("answer", 'write problems.columns.answer="{value}"',
+                                   _at("problems", "columns", "answer")),
+    "problems.solution_column": Gone("", 'write problems.columns.solution="{value}"',
+                                     _at("problems", "columns", "solution")),
+    "rollout.top_p": Gone(1.0, "write rollout.sampling.top_p={value}", _at("rollout", "sampling", "top_p")),
+    "rollout.top_k": Gone(0, "write rollout.sampling.top_k={value}", _at("rollout", "sampling", "top_k")),
+    "rollout.min_p": Gone(0.0, "write rollout.sampling.min_p={value}", _at("rollout", "sampling", "min_p")),
+    "optimizer.beta1": Gone(0.9, "write optimizer.betas=[{value}, 0.99]",
+                            _entry("optimizer", "betas", 0, (0.9, 0.99))),
+    "optimizer.beta2": Gone(0.99, "write optimizer.betas=[0.9, {value}]",
+                            _entry("optimizer", "betas", 1, (0.9, 0.99))),
+    "training.keep_checkpoints": Gone(2, "set the environment variable MATHGRPO_KEEP_CHECKPOINTS={value}"),
+    "training.log_groups": Gone(4, "set the environment variable MATHGRPO_LOG_GROUPS={value}"),
+    "training.tracker_project": Gone("mathgrpo", "set the environment variable MATHGRPO_PROJECT={value}"),
+    "evaluation.temperature": Gone(1.0, "leave it out (1.0 it is in a run); mathgrpo eval RUN takes --temperature"),
+    "evaluation.top_p": Gone(1.0, "leave it out (1.0 it is in a run); mathgrpo eval RUN takes --top-p"),
+}  # fmt: skip
+"""Setting -> what became of it. A value that `keep` has no place for is told, unless it is the default."""
+
+
+def refusal(name: str, value: object) -> str:
+    """Return the line for a recipe that sets a setting which is gone, "" for any other name.
+
+    Example:
+        >>> refusal("optimizer.beta2", 0.999)
+        'optimizer.beta2=0.999: went; write optimizer.betas=[0.9, 0.999]'
+    """
+    if name not in GONE:
+        return ""
+    plain = value if isinstance(value, str) else shown(value)
+    return f"{name}={shown(value)}: went; {GONE[name].instead.format(value=plain)}"
+
+
+def in_todays_words(model: type[BaseModel], data: Table) -> tuple[Table, tuple[str, ...]]:
+    """Return the recipe an old run folder keeps as one of today, and a line for each choice that has no word today.
+
+    What was at its default, or is kept elsewhere in the recipe, is no loss.
+    """
+    result, lost = copy.deepcopy(data), []
+    for name, gone in GONE.items():
+        *sections, key = name.split(".")
+        table: Any = result
+        for section in sections:
+            table = table.get(section) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or key not in table or field_at(model, name.split(".")) is not None:
+            continue
+        value = table.pop(key)
+        if value == (list(gone.default) if isinstance(gone.default, tuple) else gone.default):
+            continue
+        if gone.keep is not None:
+            gone.keep(result, value)
+        else:
+            lost.append(f"the run's old {refusal(name, value)}")
+    return result, tuple(lost)
