@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from mathgrpo.runs.live import live_view
-from mathgrpo.runs.progress import LINE_WIDTH, LiveProgress, Pace, TextProgress, step_line
+from mathgrpo.runs.live import LiveProgress
+from mathgrpo.runs.progress import LINE_WIDTH, Pace, TextProgress, step_line
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.text import printable
 
@@ -18,9 +18,14 @@ FULL = ROW | {"format_rate": 1.0, "completions/mean_length": 250.0, "entropy": 0
               "mfu/step": 0.124, "mfu/update": 0.2, "roofline/rollout": 0.31, "memory/peak_gb": 0.74}  # fmt: skip
 
 
-def picture(*arguments: object, width: int = LINE_WIDTH) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(live_view(*arguments))  # type: ignore[arg-type]
+def picture(
+    rows: list[dict[str, float]], steps: int, left: float | None, doing: tuple[str, int, int], width: int = LINE_WIDTH
+) -> str:
+    progress, console = LiveProgress(), Console(file=io.StringIO(), width=width)
+    for row in rows:
+        progress.step(row, steps, left)
+    progress.doing(*doing)
+    console.print(progress.picture())
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -35,15 +40,15 @@ def test_time_left_is_the_mean_step_and_the_evaluations_to_come() -> None:
 
 
 def test_the_picture_before_the_first_step_and_after() -> None:
-    assert "evaluation before" in picture([], 0, "", ("evaluation before", 10, 500))
-    shown = picture([ROW], 60, "5 min left", ("rollout", 0, 0))
-    for words in ("step 3 of 60", "5 min left", "25.0 %", "1,234", "rollout 75 %", "reward 5 %", "update 20 %"):
+    assert "evaluation before" in picture([], 0, None, ("evaluation before", 10, 500))
+    shown = picture([ROW], 60, 300.0, ("rollout", 0, 0))
+    for words in ("step 3 of 60", "5 min 00 s left", "25.0 %", "1,234", "rollout 75 %", "reward 5 %", "update 20 %"):
         assert words in shown
 
 
 def test_markup_and_control_characters_are_only_characters(capsys: pytest.CaptureFixture[str]) -> None:
     assert printable("[red]\x1b[31m\u202e🙂\n") == "[red]\\x1b[31m\\u202e🙂\n"
-    assert "[bold]" in picture([ROW], 60, "", ("[bold]", 0, 0))
+    assert "[bold]" in picture([ROW], 60, None, ("[bold]", 0, 0))
     with LiveProgress() as progress:
         progress.say("[bold]x[/bold] [/nothing] \x1b[31m")
         progress.step(ROW, 60, 12.0)
@@ -91,10 +96,10 @@ def test_nothing_shown_is_wider_than_a_terminal_of_80_columns(steps: int, left: 
         line = step_line(row, steps, left)
         assert len(line) <= LINE_WIDTH and "MFU 12 %" in line and "tok/s" in line
         assert len(speed_line([row])) <= LINE_WIDTH
-        shown = picture([row], steps, "12 min 20 s left", ("rollout", 0, 0))
+        shown = picture([row], steps, 740.0, ("rollout", 0, 0))
         assert max(map(len, shown.splitlines())) <= LINE_WIDTH
     # Nothing is cut or wrapped at 80 columns: a wider terminal shows the same.
-    rows, arguments = [FULL] * 8, (60, "12 min 20 s left", ("rollout", 0, 0))
+    rows, arguments = [FULL] * 8, (60, 740.0, ("rollout", 0, 0))
     at_80, at_200 = (picture(rows, *arguments, width=width) for width in (LINE_WIDTH, 200))
     assert [line.rstrip() for line in at_80.splitlines()] == [line.rstrip() for line in at_200.splitlines()]
     assert "reach rollout 31 % of roofline, update 20 % MFU, 0.7 GB" in " ".join(at_80.split())

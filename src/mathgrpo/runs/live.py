@@ -1,12 +1,20 @@
-"""The live display as a picture of a run's numbers."""
+"""The display that stays in place at the bottom of a terminal: bars, the last steps' numbers, where the time goes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from mathgrpo.runs.progress import Progress
+from mathgrpo.text import duration, printable
 
 SHOWN_STEPS = 6
 COLUMNS = {
@@ -22,9 +30,8 @@ COLUMNS = {
     "time/step": ("s", "{:.1f}", 1.0),
 }
 """Metric -> column title, format and factor; together at most 80 columns wide."""
-
 SPLIT = {"time/rollout": ("rollout", "cyan"), "time/reward": ("reward", "yellow"), "time/update": ("update", "magenta")}
-SPLIT_WIDTH = 30
+BAR_WIDTH = 30
 MACHINE = {
     "roofline/rollout": ("rollout {:.0f} % of roofline", 100.0),
     "mfu/update": ("update {:.0f} % MFU", 100.0),
@@ -34,80 +41,79 @@ MACHINE = {
 """Metric -> its words in the line below the time split, and a factor."""
 
 
-def live_view(
-    rows: Sequence[Mapping[str, float]], steps: int, time_left: str, doing: tuple[str, int, int]
-) -> RenderableType:
-    """Return the display: a bar over the steps, the last steps' numbers, the time split, and what is going on now."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
+class LiveProgress(Progress):
+    """A display that stays in place at the bottom of a terminal."""
 
-    what, done, total = doing
-    parts: list[RenderableType] = []
-    if rows:
-        head = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=steps, completed=rows[-1]["step"], width=SPLIT_WIDTH)
-        head.add_row(Text(f"step {rows[-1]['step']:.0f} of {steps}", style="bold"), bar, Text(time_left))
-        parts += [head, _table(rows[-SHOWN_STEPS:]), _split(rows[-SHOWN_STEPS:]), _machine(rows[-SHOWN_STEPS:])]
-    if total:
-        now = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=total, completed=done, width=SPLIT_WIDTH)
-        now.add_row(Text(what), bar, Text(f"{done:,} of {total:,}"))
-        parts.append(now)
-    else:
-        parts.append(Text(what, style="dim"))
-    return Group(*parts)
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, markup=False)
+        words = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[beside]}", markup=False)
+        self._bars = Bars(words[0], BarColumn(BAR_WIDTH), words[1], console=self._console)
+        self._steps, self._now = (self._bars.add_task("", visible=False, total=1, beside="") for _ in range(2))
+        self._rows: list[Mapping[str, float]] = []
+        self._live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=4, transient=True)
 
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
 
-def time_shares(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the shares of rollout, reward and update in the time of some steps; they sum to 1.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
 
-    Example:
-        >>> time_shares([{"time/rollout": 3.0, "time/reward": 0.0, "time/update": 1.0}])
-        {'rollout': 0.75, 'reward': 0.0, 'update': 0.25}
-    """
-    sums = {title: sum(row.get(metric, 0.0) for row in rows) for metric, (title, _) in SPLIT.items()}
-    whole = sum(sums.values())
-    return {title: seconds / whole if whole else 0.0 for title, seconds in sums.items()}
+    def say(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(printable(text), soft_wrap=True)
 
+    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Show what is going on now; a bar where it is known how far."""
+        beside = f"{done:,} of {total:,}" if total else ""
+        self._bars.update(
+            self._now, description=what, completed=done, total=total or None, beside=beside, visible=bool(what)
+        )
 
-def _table(rows: Sequence[Mapping[str, float]]) -> RenderableType:
-    from rich.table import Table
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        """Add the step to the table."""
+        self._rows = [*self._rows, dict(metrics)][-SHOWN_STEPS:]
+        left = "" if seconds_left is None else f"{duration(seconds_left)} left"
+        done = metrics["step"]
+        self._bars.update(
+            self._steps, description=f"step {done:.0f} of {steps}", completed=done, total=steps, beside=left,
+            visible=True,
+        )  # fmt: skip
 
-    shown = {metric: column for metric, column in COLUMNS.items() if any(metric in row for row in rows)}
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for title, _, _ in shown.values():
-        table.add_column(title, justify="right")
-    for row in rows:
-        table.add_row(
-            *(
+    def picture(self) -> Group:
+        """Return the display as it is now."""
+        return Group(self._bars, *([self._table(), self._split(), self._machine()] if self._rows else []))
+
+    def _table(self) -> Table:
+        shown = {metric: column for metric, column in COLUMNS.items() if any(metric in row for row in self._rows)}
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for title, _, _ in shown.values():
+            table.add_column(title, justify="right")
+        for row in self._rows:
+            table.add_row(*(
                 pattern.format(factor * row[metric]) if metric in row else ""
                 for metric, (_, pattern, factor) in shown.items()
-            )
-        )
-    return table
+            ))  # fmt: skip
+        return table
 
+    def _split(self) -> Text:
+        """Return the shares of rollout, reward and update in the time of the steps shown."""
+        seconds = {part: sum(row.get(metric, 0.0) for row in self._rows) for metric, part in SPLIT.items()}
+        whole = sum(seconds.values()) or 1.0
+        text = Text("time  ", style="dim")
+        for (_, colour), part in seconds.items():
+            text.append("█" * round(BAR_WIDTH * part / whole), style=colour)
+        for (title, colour), part in seconds.items():
+            text.append(f"  {title} {100 * part / whole:.0f} %", style=colour)
+        return text
 
-def _split(rows: Sequence[Mapping[str, float]]) -> RenderableType:
-    from rich.text import Text
-
-    text = Text("time  ", style="dim")
-    shares = time_shares(rows)
-    for title, colour in SPLIT.values():
-        text.append("█" * round(SPLIT_WIDTH * shares[title]), style=colour)
-    for title, colour in SPLIT.values():
-        text.append(f"  {title} {100 * shares[title]:.0f} %", style=colour)
-    return text
-
-
-def _machine(rows: Sequence[Mapping[str, float]]) -> RenderableType:
-    """Return which shares of the machine the rollout and the update reach, and the memory they take."""
-    from rich.text import Text
-
-    shown = [
-        pattern.format(factor * sum(reached) / len(reached))
-        for metric, (pattern, factor) in MACHINE.items()
-        if (reached := [row[metric] for row in rows if metric in row])
-    ]
-    return Text(("reach " + ", ".join(shown)) if shown else "", style="dim")
+    def _machine(self) -> Text:
+        """Return which shares of the machine the rollout and the update reach, and the memory they take."""
+        shown = [
+            pattern.format(factor * sum(reached) / len(reached))
+            for metric, (pattern, factor) in MACHINE.items()
+            if (reached := [row[metric] for row in self._rows if metric in row])
+        ]
+        return Text(("reach " + ", ".join(shown)) if shown else "", style="dim")

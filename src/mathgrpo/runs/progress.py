@@ -6,9 +6,8 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from mathgrpo.runs.live import live_view
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.text import duration, printable
 
@@ -52,30 +51,8 @@ class Pace:
         return steps_left * sum(self._durations) / len(self._durations) + evaluations_left * self._evaluation_s
 
 
-class Progress(Protocol):
-    """Where a run tells how it goes. Entered for the time of the run."""
-
-    def __enter__(self) -> Progress: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def say(self, text: str) -> None:
-        """Show a line that stays."""
-        ...
-
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Show what is going on now, and how far it is."""
-        ...
-
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Show a step that is done."""
-        ...
-
-
-class SilentProgress:
-    """Nothing at all: what every process but the main one shows."""
+class Progress:
+    """Where a run tells how it goes, entered for the time of the run. This one shows nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -86,16 +63,20 @@ class SilentProgress:
         return None
 
     def say(self, text: str) -> None:
-        """Show nothing."""
+        """Show a line that stays."""
 
     def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Show nothing."""
+        """Show what is going on now, and how far it is."""
 
     def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Show nothing."""
+        """Show a step that is done."""
 
 
-class TextProgress(SilentProgress):
+class SilentProgress(Progress):
+    """Nothing at all: what every process but the main one shows."""
+
+
+class TextProgress(Progress):
     """Plain lines, for files and pipes."""
 
     def __init__(self) -> None:
@@ -123,51 +104,13 @@ class TextProgress(SilentProgress):
                 self.say(line)
 
 
-class LiveProgress:
-    """A display that stays in place at the bottom of a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = Console(highlight=False, markup=False)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-        self._rows: list[Mapping[str, float]] = []
-        self._steps, self._seconds_left = 0, None  # type: tuple[int, float | None]
-        self._doing: tuple[str, int, int] = ("", 0, 0)
-
-    def __enter__(self) -> LiveProgress:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
-
-    def say(self, text: str) -> None:
-        """Print a line above the display."""
-        self._console.print(printable(text), soft_wrap=True)
-
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Show what is going on now."""
-        self._doing = (what, done, total)
-        self._update()
-
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Add the step to the table."""
-        self._rows.append(dict(metrics))
-        self._steps, self._seconds_left = steps, seconds_left
-        self._update()
-
-    def _update(self) -> None:
-        left = "" if self._seconds_left is None else f"{duration(self._seconds_left)} left"
-        self._live.update(live_view(self._rows, self._steps, left, self._doing))
-
-
 def make_progress() -> Progress:
     """Return a live display when standard output is a terminal, plain lines otherwise."""
-    return LiveProgress() if sys.stdout.isatty() else TextProgress()
+    if not sys.stdout.isatty():
+        return TextProgress()
+    from mathgrpo.runs.live import LiveProgress
+
+    return LiveProgress()
 
 
 def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> str:
@@ -178,13 +121,9 @@ def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | No
         ...            "mfu/step": 0.124}, 10, 14.0)
         'step 3/10  reward 0.500  correct 25 %  1,234 tok/s  MFU 12 %  2.0 s  14 s left'
     """
-    shown = {
-        "step": f"step {metrics['step']:.0f}/{steps}",
-        **{
-            name: pattern.format(factor * metrics[name]) for name, (pattern, factor) in PARTS.items() if name in metrics
-        },
-        **({"left": f"{duration(seconds_left)} left"} if seconds_left is not None else {}),
-    }
+    shown = {"step": f"step {metrics['step']:.0f}/{steps}"}
+    shown |= {name: words.format(factor * metrics[name]) for name, (words, factor) in PARTS.items() if name in metrics}
+    shown |= {"left": f"{duration(seconds_left)} left"} if seconds_left is not None else {}
     for name in LEAST_TELLING:
         if len("  ".join(shown.values())) > LINE_WIDTH:
             shown.pop(name, None)
