@@ -84,7 +84,7 @@ class LiveProgress(Progress):
 
     def picture(self) -> Group:
         """Return the display as it is now."""
-        return Group(self._bars, *([self._table(), self._split(), self._machine()] if self._rows else []))
+        return Group(self._bars, self._table(), self._split(), self._machine()) if self._rows else Group(self._bars)
 
     def _table(self) -> Table:
         shown = {metric: column for metric, column in COLUMNS.items() if any(metric in row for row in self._rows)}

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import torch
 
@@ -26,14 +27,14 @@ class Pruned(Exception):
     """A trial that was stopped because others were better at the same step; its run can be resumed."""
 
 
-class WatchedProgress:
+class WatchedProgress(Progress):
     """A run's progress that asks after each evaluation between steps whether to go on. Plans are not shown again."""
 
     def __init__(self, inner: Progress, folder: Path, on_evaluation: OnEvaluation) -> None:
         self._inner, self._folder, self._on_evaluation = inner, folder, on_evaluation
         self._seen: set[int] = set()
 
-    def __enter__(self) -> WatchedProgress:
+    def __enter__(self) -> Self:
         self._inner.__enter__()
         return self
 
