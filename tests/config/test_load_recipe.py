@@ -123,7 +123,18 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
         ("optimizer.weight_decay=nan", "optimizer.weight_decay=NaN: out of range; allowed: a number at least 0"),
         ("grpo.mask_truncated=1", "grpo.mask_truncated=1: wrong type; allowed: true or false"),
         ("training.steps=true", "training.steps=true: wrong type; allowed: a whole number at least 1"),
-        ("grpo.loss=ppo", 'grpo.loss="ppo": not one of the names; allowed: "grpo", "dr_grpo", "dapo", "bnpo"'),
+        (
+            "grpo.loss=ppo",
+            'grpo.loss="ppo": not one of the names; allowed: "grpo", "dr_grpo", "dapo", "bnpo", "gspo", "cispo", '
+            '"sapo"',
+        ),
+        (
+            "grpo.loss_settings.detla=4",
+            'grpo.loss_settings.detla=4: grpo.loss="dapo" has no such setting; did you mean "delta"? leave it out, or '
+            "use delta (two-sided clip: largest ratio of a negative advantage too, more than 1 + epsilon_high); "
+            "entropy_coef (weight of the policy's mean entropy, a bonus); sequence_ratio (1: a completion has one "
+            "ratio, as in gspo)",
+        ),
         ("rewards.correct=much", 'rewards.correct="much": wrong type; allowed: a number'),
         ("rewards.correct=inf", "rewards.correct=Infinity: out of range; allowed: a number"),
         (

@@ -181,8 +181,8 @@ def test_a_config_file_with_what_no_argument_takes(run: Run, tmp_path: Path) -> 
         run("command_line.py", "--config", "config.yaml")
     with pytest.raises(UserError, match=r"^--config missing.yaml: cannot be read"):
         run("command_line.py", "--config", "missing.yaml")
-    with pytest.raises(UserError, match="loss_type='cispo'"):
-        run("command_line.py", "--loss_type", "cispo")
+    with pytest.raises(UserError, match="loss_type='vespo'"):
+        run("command_line.py", "--loss_type", "vespo")
 
 
 def test_a_run_that_breaks_off_and_goes_on(run: Run, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import torch
 
 from mathgrpo import GRPOConfig, GRPOTrainer
 from mathgrpo.errors import UserError
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.trl_api.vllm_arguments import direct_importance, look_ahead_importance, vllm_section
-from mathgrpo.update.old_logprobs import Importance
+from mathgrpo.trl_api.vllm_arguments import importance_of, vllm_section
 from rollout.test_vllm_engine import saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
 from trl_api.trainer_cases import length_reward, logs_of, trainer
@@ -128,20 +128,17 @@ def test_importance_fields_mean_what_they_mean_in_trl() -> None:
     def config(**fields: Any) -> GRPOConfig:
         return GRPOConfig(use_vllm=True, **fields)
 
-    assert look_ahead_importance(config()) == Importance(None, 3.0, mask=True)
-    assert direct_importance(config()) == {"importance": "off"}
+    assert importance_of(config()) == Importance(None, 3.0, mask=True)
     truncated = config(vllm_importance_sampling_mode="token_truncate", vllm_importance_sampling_cap=2.0)
-    assert direct_importance(truncated) == {"importance": "on", "importance_cap": 2.0}
-    assert look_ahead_importance(truncated) is None
+    assert importance_of(truncated) == Importance(None, 2.0, mask=False, whole=False)
     bounded = config(vllm_importance_sampling_mode="sequence_truncate", vllm_importance_sampling_clip_min=0.5)
-    assert look_ahead_importance(bounded) == Importance(0.5, 3.0, mask=False)
+    assert importance_of(bounded) == Importance(0.5, 3.0, mask=False)
     masked = config(vllm_importance_sampling_mode="token_mask", vllm_importance_sampling_clip_min=0.5)
-    assert look_ahead_importance(masked) == Importance(0.5, 3.0, mask=True, whole=False)
-    assert direct_importance(masked) == {"importance": "off"}
+    assert importance_of(masked) == Importance(0.5, 3.0, mask=True, whole=False)
     both = config(vllm_importance_sampling_mode="token_truncate", vllm_importance_sampling_clip_min=0.5)
-    assert look_ahead_importance(both) == Importance(0.5, 3.0, mask=False, whole=False)
-    assert look_ahead_importance(config(vllm_importance_sampling_correction=False)) is None
-    assert look_ahead_importance(GRPOConfig()) is None
+    assert importance_of(both) == Importance(0.5, 3.0, mask=False, whole=False)
+    assert importance_of(config(vllm_importance_sampling_correction=False)) is None
+    assert importance_of(GRPOConfig()) is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from fakes import tiny_model
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo import with_advantages
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update import UpdateStats, policy_update
 
@@ -70,13 +71,14 @@ def make_groups(
 
 def update(
     model: Any, groups: list[RolloutGroup], *, lr: float = 0.0, reference: Any = None, temperature: float = 1.0,
-    max_grad_norm: float = 1e9, **section: Any,
+    max_grad_norm: float = 1e9, importance_weights: Importance | None = None, **section: Any,
 ) -> tuple[UpdateStats, list[dict[str, torch.Tensor]]]:  # fmt: skip
     """Run policy_update with plain SGD; return its stats and the gradients of each optimizer step."""
     optimizer = RecordingSGD(model, lr)
     stats = policy_update(
         TinyPolicy(model), optimizer, groups, GrpoSection(**section), temperature=temperature,
         max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=max_grad_norm, reference=reference,
+        importance=importance_weights,
     )  # fmt: skip
     return stats, optimizer.gradients
 

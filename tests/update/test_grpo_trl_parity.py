@@ -42,13 +42,42 @@ class Oracle:
         batch: dict[str, Any] = trainer._generate_and_score_completions(examples)
         return batch
 
-    def gradient(self, batch: dict[str, Any], loss_type: str) -> tuple[float, dict[str, torch.Tensor]]:
+    def gradient(
+        self, batch: dict[str, Any], loss_type: str, *, level: str = "token", high: float = 0.28, **args: float
+    ) -> tuple[float, dict[str, torch.Tensor]]:
+        """Return loss and gradient by TRL. args: fields of its GRPOConfig, put back afterwards."""
         trainer = self.trainer
-        trainer.loss_type = loss_type
+        trainer.loss_type, trainer.importance_sampling_level, trainer.epsilon_high = loss_type, level, high
+        trainer.entropy_coef = args.pop("entropy_coef", 0.0)
+        trainer._entropy_bonus_enabled = trainer.entropy_coef != 0.0
+        before = {name: getattr(trainer.args, name) for name in args}
+        vars(trainer.args).update(args)
         trainer.model.zero_grad()
         loss = trainer._compute_loss(trainer.model, batch)
         loss.backward()
+        vars(trainer.args).update(before)
         return loss.item(), {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+
+    def two_steps(
+        self, batch: dict[str, Any], loss_type: str, lr: float, **settings: Any
+    ) -> tuple[list[float], list[dict[str, torch.Tensor]]]:
+        """Return the losses and gradients of two steps of plain SGD on one rollout, the ratios to the first policy."""
+        trainer = self.trainer
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+        with torch.no_grad():
+            length = batch["completion_ids"].shape[1]
+            old, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, length)
+        batch = batch | {"old_per_token_logps": old}
+        losses, gradients = [], []
+        for _ in range(2):
+            value, gradient = self.gradient(batch, loss_type, **settings)
+            with torch.no_grad():
+                for name, parameter in trainer.model.named_parameters():
+                    parameter -= lr * gradient[name]
+            losses.append(value)
+            gradients.append(gradient)
+        return losses, gradients
 
 
 @pytest.fixture(scope="module")
@@ -109,23 +138,8 @@ def test_second_update_on_the_same_rollouts_equals_trl(oracle: Oracle, loss: str
     """The learning rate is so large that the second update meets both clip bounds."""
     groups, lr = make_groups(seed=3), 0.05
     batch = oracle.inputs(groups, beta=beta, scale="group", mask_truncated=False)
-    trainer = oracle.trainer
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    with torch.no_grad():
-        old, _, _ = trainer._get_per_token_logps_and_entropies(
-            trainer.model, ids, mask, batch["completion_ids"].shape[1]
-        )
-    batch["old_per_token_logps"] = old
-    losses, expected = [], []
-    for _ in range(2):
-        value, gradient = oracle.gradient(batch, loss)
-        with torch.no_grad():
-            for name, parameter in trainer.model.named_parameters():
-                parameter -= lr * gradient[name]
-        losses.append(value)
-        expected.append(gradient)
-    low, high = (trainer._metrics["train"][f"clip_ratio/{side}_mean"][-1] for side in ("low", "high"))
+    losses, expected = oracle.two_steps(batch, loss, lr)
+    low, high = (oracle.trainer._metrics["train"][f"clip_ratio/{side}_mean"][-1] for side in ("low", "high"))
     assert low > 0 and high > 0, "the case must reach both bounds"
     reference = build_reference(TinyPolicy(tiny_model(seed=1)), beta)
     stats, gradients = update(
@@ -138,6 +152,50 @@ def test_second_update_on_the_same_rollouts_equals_trl(oracle: Oracle, loss: str
     assert stats.metrics["clip_ratio/high"] == pytest.approx(high / 2, abs=1e-6)
     assert largest_difference(gradients[0], expected[0]) < 1e-5
     assert largest_difference(gradients[1], expected[1]) < 1e-4
+
+
+# name in a recipe, its settings, how TRL is told the same
+OTHERS: list[tuple[str, dict[str, float], dict[str, Any]]] = [
+    ("gspo", {}, {"loss_type": "grpo", "level": "sequence"}),
+    ("dapo", {"sequence_ratio": 1.0}, {"loss_type": "dapo", "level": "sequence"}),
+    ("dr_grpo", {"sequence_ratio": 1.0}, {"loss_type": "dr_grpo", "level": "sequence"}),
+    ("cispo", {"epsilon_max": 1.3}, {"loss_type": "cispo", "high": 1.3}),
+    ("cispo", {"sequence_ratio": 1.0}, {"loss_type": "cispo", "high": 5.0, "level": "sequence"}),
+    ("sapo", {}, {"loss_type": "sapo"}),
+    ("sapo", {"sapo_temperature_pos": 2.0, "sapo_temperature_neg": 3.0, "sequence_ratio": 1.0},
+     {"loss_type": "sapo", "level": "sequence", "sapo_temperature_pos": 2.0, "sapo_temperature_neg": 3.0}),
+    ("dapo", {"delta": 1.1}, {"loss_type": "dapo", "delta": 1.1}),
+    ("grpo", {"delta": 1.1}, {"loss_type": "grpo", "delta": 1.1}),
+    ("dapo", {"entropy_coef": 0.3}, {"loss_type": "dapo", "entropy_coef": 0.3}),
+    ("grpo", {"entropy_coef": -0.2}, {"loss_type": "grpo", "entropy_coef": -0.2}),
+    ("gspo", {"entropy_coef": 0.3}, {"loss_type": "grpo", "level": "sequence", "entropy_coef": 0.3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("beta", "masked"), [(0.0, False), (BETA, True)])
+@pytest.mark.parametrize(("name", "settings", "told"), OTHERS, ids=lambda value: str(value))
+def test_every_other_objective_equals_trl_in_both_steps(
+    oracle: Oracle, name: str, settings: dict[str, float], told: dict[str, Any], beta: float, masked: bool
+) -> None:
+    """The second step of one rollout, with ratios well away from 1; a sequence's ratio has a gradient in the first."""
+    groups, lr, told = make_groups(seed=3, same_rewards=(1,)), 0.05, dict(told)
+    batch = oracle.inputs(groups, beta=beta, scale="group", mask_truncated=masked)
+    losses, expected = oracle.two_steps(batch, told.pop("loss_type"), lr, **told)
+    reference = build_reference(TinyPolicy(tiny_model(seed=1)), beta)
+    stats, gradients = update(
+        tiny_model(seed=0), groups, lr=lr, loss=name, loss_settings=settings, beta=beta, mask_truncated=masked,
+        epsilon_high=0.28, temperature=0.8, reference=reference, updates_per_rollout=2, token_budget=20,
+    )  # fmt: skip
+    assert stats.micro_batches > 1
+    assert stats.metrics["loss"] == pytest.approx(sum(losses) / 2, abs=1e-5)
+    assert largest_difference(gradients[0], expected[0]) < 1e-5
+    assert largest_difference(gradients[1], expected[1]) < 1e-4
+    metrics = oracle.trainer._metrics["train"]
+    ours = {"cispo": "cispo_clip_ratio", "sapo": "sapo"}.get(name, "clip_ratio/high")
+    assert (ours in stats.metrics) == (name != "sapo")
+    if name != "sapo" and not masked:  # the first step holds nothing back
+        theirs = metrics[ours.replace("/high", "/high_mean")][-1]
+        assert stats.metrics[ours] == pytest.approx(theirs / 2, abs=1e-6)
 
 
 def test_parity_would_notice_a_wrong_sign_mask_or_normaliser(oracle: Oracle) -> None:

@@ -10,9 +10,9 @@ import torch
 
 from fakes import tiny_model
 from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import UpdateStats, build_reference, policy_update
-from mathgrpo.update.old_logprobs import Importance
 from mathgrpo.update.pack import Piece
 from update.grpo_cases import MAX_NEW_TOKENS, RecordingSGD, TinyPolicy, largest_difference, lora_model, make_groups
 from update.test_importance import with_sampler
@@ -27,7 +27,7 @@ def update(
     optimizer = RecordingSGD(model, lr)
     stats = policy_update(
         TinyPolicy(model), optimizer, groups, GrpoSection(**section), temperature=1.0, max_new_tokens=MAX_NEW_TOKENS,
-        max_grad_norm=1e9, reference=reference, parts=parts, look_ahead=importance,
+        max_grad_norm=1e9, reference=reference, parts=parts, importance=importance,
     )  # fmt: skip
     return stats, optimizer.gradients
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mathgrpo.config.recipe import Recipe
 from mathgrpo.config.recipe_fields import shown
 from mathgrpo.errors import did_you_mean
+from mathgrpo.grpo.objectives import objective_errors
 
 SAMPLING: dict[str, tuple[Callable[[float], bool], str]] = {
     "top_p": (lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
@@ -19,7 +20,8 @@ COLUMNS = ("question", "answer", "solution")
 
 def impossible(recipe: Recipe) -> list[str]:
     """Return one line for each combination of a recipe that cannot run; [] when all is well."""
-    return [*_names(recipe), *_tables(recipe), *_rewards(recipe), *_sizes(recipe)]
+    loss = objective_errors(recipe.grpo.loss, recipe.grpo.loss_settings)
+    return [*_names(recipe), *_tables(recipe), *_rewards(recipe), *loss, *_sizes(recipe)]
 
 
 def _names(recipe: Recipe) -> list[str]:

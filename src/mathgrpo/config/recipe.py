@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from mathgrpo.grpo.objectives import OBJECTIVES
 
 FIRST_DRAW = 17
 """Seed of the generated problems, independent of run.seed so that every run meets the same held-out problems."""
 
 
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+if TYPE_CHECKING:
+    LossName = str
+else:
+    LossName = Literal[tuple(OBJECTIVES)]
 
 
 class Section(BaseModel):
@@ -181,10 +188,13 @@ class RolloutSection(Section):
 
 
 class GrpoSection(Section):
-    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
-    """Where the token losses are averaged (TRL: loss_type)."""
-    advantage_scale: Literal["group", "none", "batch"] = "group"
-    """Divide (reward - group mean) by the deviation of group or batch, or by nothing (TRL: scale_rewards)."""
+    loss: LossName = "dapo"
+    """What a step minimises, and where its token losses are averaged (TRL: loss_type); see docs/algorithm.md."""
+    loss_settings: dict[str, float] = Field(default_factory=dict)
+    """Further settings of the loss, such as delta or entropy_coef; docs/algorithm.md has all."""
+    advantage_scale: Literal["group", "none", "batch", "decoupled"] = "group"
+    """Divide (reward - group mean) by the deviation of group or batch, or by nothing (TRL: scale_rewards). decoupled:
+    each reward by its own, before they are summed (TRL: multi_objective_aggregation="normalize_then_sum")."""
     epsilon_low: float = Field(0.2, gt=0.0, lt=1.0)
     epsilon_high: float = Field(0.2, gt=0.0)
     beta: float = Field(0.0, ge=0.0)
@@ -199,7 +209,7 @@ class GrpoSection(Section):
     mask_truncated: bool = False
     """Completions cut at max_new_tokens add no loss (TRL: mask_truncated_completions)."""
     skip_zero_advantage: bool = True
-    """Groups without spread skip the update where that is exact (beta 0); the denominator counts them still."""
+    """Groups without spread skip the update where that is exact (no KL, no entropy); the denominator counts them."""
     shared_prompt: bool = True
     """Compute each prompt once per group in the update; off: once per completion (the plain computation)."""
     fused_forward: Literal["auto", "on", "off"] = "auto"

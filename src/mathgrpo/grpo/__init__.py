@@ -1,4 +1,4 @@
-"""The paper: advantages and losses as pure functions that know no model and no recipe's run."""
+"""The paper: advantages, objectives and normalisers as pure functions that know no model and no recipe."""
 
 from mathgrpo.grpo.advantages import group_advantages, with_advantages
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
-
-import torch
-from torch import Tensor
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from mathgrpo.errors import UserError
 from mathgrpo.types import RolloutGroup
 
-# Shape legend: B groups, G completions of each.
+if TYPE_CHECKING:
+    from torch import Tensor
 
-AdvantageScale = Literal["group", "none", "batch"]
+# Shape legend: K rewards, B groups, G completions of each.
+
+AdvantageScale = Literal["group", "none", "batch", "decoupled"]
 STD_FLOOR = 1e-4
 """Added to the standard deviation, as TRL does, so that a tiny spread does not become a huge advantage."""
 
 
-def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Tensor:
+def group_advantages(rewards_BG: Tensor, scale: Literal["group", "none", "batch"] = "group") -> Tensor:
     """Return each completion's advantage: its reward minus its group's mean, in units of `scale`.
 
     "group" divides by the group's standard deviation, "batch" by that of all rewards of the step, "none" by nothing
@@ -31,13 +32,14 @@ def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Ten
     Departs: TRL rounds the mean of equal rewards, so 0.1 three times gives it about 1e-8 instead of 0.
 
     Example:
+        >>> import torch
         >>> group_advantages(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), "none").tolist()
         [[0.5, -0.5], [0.0, 0.0]]
     """
     rewards = rewards_BG.double()
     none_BG = rewards.isnan()
-    most_B1 = rewards.masked_fill(none_BG, -torch.inf).amax(dim=1, keepdim=True)
-    least_B1 = rewards.masked_fill(none_BG, torch.inf).amin(dim=1, keepdim=True)
+    most_B1 = rewards.masked_fill(none_BG, -math.inf).amax(dim=1, keepdim=True)
+    least_B1 = rewards.masked_fill(none_BG, math.inf).amin(dim=1, keepdim=True)
     centred = (rewards - rewards.nanmean(dim=1, keepdim=True)).masked_fill(none_BG | (most_B1 == least_B1), 0.0)
     if scale == "group":
         centred = centred / (_sample_std(rewards, dim=1) + STD_FLOOR)
@@ -46,11 +48,36 @@ def group_advantages(rewards_BG: Tensor, scale: AdvantageScale = "group") -> Ten
     return centred.float()
 
 
-def with_advantages(groups: Sequence[RolloutGroup], scale: AdvantageScale) -> list[RolloutGroup]:
+def decoupled_advantages(parts_KBG: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return advantages from rewards that are each normalised in their group, then summed by weight and normalised.
+
+    So a reward whose values are close together counts as much as one whose values are far apart. A part that is NaN
+    did not apply and adds nothing; a completion to which none applied gets 0 and counts in no mean.
+
+    Shapes: parts_KBG [K, B, G], weights K numbers -> [B, G], float32.
+    Source: GDPO, arXiv 2601.05242; TRL 1.16, multi_objective_aggregation="normalize_then_sum".
+
+    Example:
+        >>> import torch
+        >>> advantages = decoupled_advantages(torch.tensor([[[1.0, 0.0]], [[0.0, 0.1]]]), [1.0, 0.5])
+        >>> [round(value, 2) for value in advantages[0].tolist()]
+        [0.71, -0.71]
+    """
+    parts = [weight * group_advantages(part_BG).double() for part_BG, weight in zip(parts_KBG, weights, strict=True)]
+    total_BG = sum(parts[1:], parts[0]).masked_fill(parts_KBG.isnan().all(dim=0), math.nan)
+    return group_advantages(total_BG.view(1, -1)).view_as(total_BG)
+
+
+def with_advantages(
+    groups: Sequence[RolloutGroup], scale: AdvantageScale, weights: Mapping[str, float] | None = None
+) -> list[RolloutGroup]:
     """Return the groups with their advantages filled in from their rewards.
 
+    weights: of each reward by name, for "decoupled".
     Raises: UserError when groups differ in size or a reward is missing or infinite.
     """
+    import torch
+
     if not groups:
         return []
     sizes = {len(group.rewards) for group in groups}
@@ -59,8 +86,15 @@ def with_advantages(groups: Sequence[RolloutGroup], scale: AdvantageScale) -> li
     rewards_BG = torch.tensor([group.rewards for group in groups], dtype=torch.float64)
     if torch.isinf(rewards_BG).any():
         raise UserError("rewards: a total reward is infinite; use smaller weights or rewards")
-    advantages = group_advantages(rewards_BG, scale).tolist()
-    return [dataclasses.replace(group, advantages=tuple(row)) for group, row in zip(groups, advantages, strict=True)]
+    if scale == "decoupled":
+        paid = dict(weights or {})
+        parts_KBG = [[[math.nan if v is None else v for v in g.reward_parts[name]] for g in groups] for name in paid]
+        parts = torch.tensor(parts_KBG, dtype=torch.float64)
+        advantages_BG = decoupled_advantages(parts, list(paid.values()))
+    else:
+        advantages_BG = group_advantages(rewards_BG, scale)
+    rows = zip(groups, advantages_BG.tolist(), strict=True)
+    return [dataclasses.replace(group, advantages=tuple(row)) for group, row in rows]
 
 
 def _sample_std(values: Tensor, dim: int) -> Tensor:

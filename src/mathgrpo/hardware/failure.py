@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from mathgrpo.errors import UserError, first_line
 
 _NO_MEMORY = ("can't allocate memory", "status_alloc_failed", "out of memory")
@@ -17,6 +19,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     told = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
     return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def release_memory() -> None:
+    """Give unused memory back to the device, so that a smaller attempt finds it unfragmented."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_device_lost(error: BaseException | str) -> bool:

@@ -12,13 +12,13 @@ import torch
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
 from mathgrpo.runs.interrupt import StopRequests
 from mathgrpo.runs.speedometer import Speedometer
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import Reference
-from mathgrpo.update.old_logprobs import Importance
 from mathgrpo.update.pack import Piece
 
 Metrics = dict[str, float | None]
@@ -33,8 +33,7 @@ class Lesson:
     max_new_tokens: int
     max_grad_norm: float
     parts: Sequence[Sequence[Piece]] = ()
-    look_ahead: Importance | None = None
-    by_sequence: bool = False
+    importance: Importance | None = None
 
 
 class Task(Protocol):

@@ -44,7 +44,7 @@ class RecipeTask:
 
     def advantages(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         """Return the groups with advantages."""
-        return with_advantages(groups, self._recipe.grpo.advantage_scale)
+        return with_advantages(groups, self._recipe.grpo.advantage_scale, self._ready.suite.weights)
 
     def metrics(self, groups: Sequence[RolloutGroup]) -> Metrics:
         """Return rewards, accuracy, form and length."""

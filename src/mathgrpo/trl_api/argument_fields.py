@@ -89,8 +89,6 @@ NO_EFFECT: dict[str, Any] = {
     "resume_from_checkpoint": None,
     "hub_always_push": False,
     "max_tool_calling_iterations": None,
-    "sapo_temperature_neg": 1.05,
-    "sapo_temperature_pos": 1.0,
     "vespo_k_pos": 2.0,
     "vespo_lambda_pos": 3.0,
     "vespo_k_neg": 3.0,
@@ -103,19 +101,16 @@ NO_EFFECT: dict[str, Any] = {
     "entropy_target": 0.2,
 }
 
-_ENTROPY = "leave it out; mask_truncated_completions and epsilon_high=0.28 keep entropy up too"
 _SEVERAL_DEVICES = "this trainer is one process on one device; leave it out"
 
 NOT_SERVED: dict[str, tuple[Any, str]] = {
     "vllm_structured_outputs_regex": (None, "leave it out and pay for the format in a reward function"),
     "vllm_guided_decoding_regex": (None, "leave it out and pay for the format in a reward function"),
     "repetition_penalty": (1.0, "leave it out: its samples are not the policy's; penalise repetition in a reward"),
-    "delta": (None, "use epsilon and epsilon_high"),
     "off_policy_mask_threshold": (None, "leave it out: completions are never older than num_iterations updates"),
     "use_bias_correction_kl": (True, "leave it out: the KL term is always the corrected one, TRL's default"),
     "top_entropy_quantile": (1.0, "leave it out: every completion token counts"),
-    "entropy_coef": (0.0, _ENTROPY),
-    "use_adaptive_entropy": (False, _ENTROPY),
+    "use_adaptive_entropy": (False, "use entropy_coef, which stays the same; epsilon_high=0.28 keeps entropy up too"),
     "sync_ref_model": (False, "leave it out: the reference stays the model before training; lower beta instead"),
     "router_aux_loss_coef": (None, "leave it out: mixture-of-experts models get no balancing loss here"),
     "cast_lm_head_to_fp32": (False, "use bf16=False to compute everything in float32"),

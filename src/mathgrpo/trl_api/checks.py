@@ -6,11 +6,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError
+from mathgrpo.grpo.objectives import OBJECTIVES, SETTINGS
 
 if TYPE_CHECKING:
     from mathgrpo.trl_api.grpo_config import GRPOConfig
 
-LOSSES = ("dapo", "grpo", "dr_grpo", "bnpo")
+LOSSES = tuple(name for name in OBJECTIVES if name != "gspo")
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit",
     "paged_adamw_32bit", "paged_adamw",
@@ -23,7 +24,7 @@ TRACKERS = ("trackio", "wandb", "tensorboard", "all")
 IMPORTANCE_MODES = ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate")
 
 _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
-    "loss_type": (LOSSES, "of these, dapo is TRL's default"),
+    "loss_type": (LOSSES, "GSPO is grpo with importance_sampling_level='sequence'"),
     "optim": (OPTIMIZERS, "for another one pass optimizers=(optimizer, None) to the trainer"),
     "lr_scheduler_type": (SCHEDULES, "for another one pass optimizers=(optimizer, scheduler) to the trainer"),
     "importance_sampling_level": (("token", "sequence"), "as in TRL"),
@@ -73,11 +74,10 @@ def check_config(config: GRPOConfig) -> None:
         _check_vllm(config)
     if not (math.isfinite(config.epsilon) and config.epsilon > 0.0):
         raise UserError(f"epsilon={config.epsilon}: must be above 0; TRL's default is 0.2")
-    if config.importance_sampling_level == "sequence" and config.beta > 0:
-        raise UserError(
-            f'importance_sampling_level="sequence", beta={config.beta:g}: one ratio for each completion has no KL '
-            'term here, as GSPO is published; set beta=0, or use "token"'
-        )
+    for name in ("delta", "sapo_temperature_pos", "sapo_temperature_neg", "entropy_coef"):
+        value = getattr(config, name)
+        if value is not None and not SETTINGS[name].fits(value):
+            raise UserError(f"{name}={value}: must be {SETTINGS[name].allowed} ({SETTINGS[name].meaning})")
     unknown = [name for name in config.report_to or [] if name not in TRACKERS]
     if unknown:
         raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(TRACKERS)}, or none")

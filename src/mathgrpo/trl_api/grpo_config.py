@@ -120,10 +120,17 @@ class GRPOConfig(RunFacts):
     epsilon: float = 0.2
     """From 1 on there is no lower bound, as a ratio is never below 0."""
     epsilon_high: float | None = None
+    """For cispo the largest ratio itself; 5 in ScaleRL."""
+    delta: float | None = None
+    """Two-sided clip: the largest ratio of a negative advantage."""
     importance_sampling_level: str = "token"
-    """token, or sequence (GSPO: one ratio for each completion; without a KL term)."""
+    """token, or sequence (with loss_type grpo this is GSPO: one ratio for each completion)."""
     loss_type: str = "dapo"
-    """dapo, grpo, dr_grpo or bnpo."""
+    """dapo, grpo, dr_grpo, bnpo, cispo or sapo."""
+    sapo_temperature_neg: float = 1.05
+    sapo_temperature_pos: float = 1.0
+    entropy_coef: float = 0.0
+    """Weight of the policy's mean entropy, a bonus."""
     scale_rewards: str = "group"
     """group (True), none (False) or batch."""
     reward_weights: list[float] | None = None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from mathgrpo.grpo.advantages import group_advantages
+from mathgrpo.grpo.advantages import with_advantages
 from mathgrpo.trl_api.dataset import Row, columns_of, is_conversational
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.reward_functions import RewardFunctions, RewardNotes
@@ -81,13 +78,15 @@ def score(
         )
         start = rows_of_group.stop
     per_generation = args.prompts_per_generation
-    advantages = [
-        row
+    scale: Any = "decoupled" if args.multi_objective_aggregation == "normalize_then_sum" else args.scale_rewards
+    scored = [
+        group
         for first in range(0, len(groups), per_generation)
-        for row in _advantages(groups[first : first + per_generation], rewards.weights, args)
+        for group in with_advantages(
+            groups[first : first + per_generation], scale, dict(zip(parts, rewards.weights, strict=True))
+        )
     ]
-    scored = tuple(replace(group, advantages=tuple(row)) for group, row in zip(groups, advantages, strict=True))
-    return Scored(scored, given, completions, notes)
+    return Scored(tuple(scored), given, completions, notes)
 
 
 def joined(parts: Sequence[Scored]) -> Scored:
@@ -104,41 +103,3 @@ def joined(parts: Sequence[Scored]) -> Scored:
         [completion for part in parts for completion in part.completions],
         notes,
     )
-
-
-def _advantages(groups: Sequence[RolloutGroup], weights: Sequence[float], args: GRPOConfig) -> list[list[float]]:
-    if args.multi_objective_aggregation == "normalize_then_sum":
-        return decoupled_advantages(groups, weights)
-    return advantages_of([group.rewards for group in groups], str(args.scale_rewards))
-
-
-def advantages_of(rewards: Sequence[Sequence[float]], scale: str) -> list[list[float]]:
-    """Return the advantages of groups in which some rewards may be NaN: those get 0 and do not count for the others.
-
-    Source: TRL 1.16 `GRPOTrainer._generate_and_score_completions`, sum_then_normalize.
-
-    Example:
-        >>> advantages_of([[1.0, 0.0, math.nan]], "none")
-        [[0.5, -0.5, 0.0]]
-    """
-    checked: Any = scale
-    values: list[list[float]] = group_advantages(torch.tensor(rewards, dtype=torch.float64), checked).tolist()
-    return values
-
-
-def decoupled_advantages(groups: Sequence[RolloutGroup], weights: Sequence[float]) -> list[list[float]]:
-    """Return advantages from rewards that are normalised one by one in their group, then summed and normalised.
-
-    Source: GDPO; TRL 1.16, multi_objective_aggregation="normalize_then_sum".
-    """
-    sums = [[0.0] * len(group.rewards) for group in groups]
-    for name, weight in zip(groups[0].reward_parts, weights, strict=True):
-        columns = [[math.nan if v is None else v for v in group.reward_parts[name]] for group in groups]
-        for row, column in zip(sums, advantages_of(columns, "group"), strict=True):
-            row[:] = [total + weight * value for total, value in zip(row, column, strict=True)]
-    flat = [
-        value if not math.isnan(reward) else math.nan
-        for group, row in zip(groups, sums, strict=True) for reward, value in zip(group.rewards, row, strict=True)
-    ]  # fmt: skip
-    following = iter(advantages_of([flat], "group")[0])
-    return [[next(following) for _ in row] for row in sums]

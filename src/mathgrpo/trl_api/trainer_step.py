@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.grpo.objectives import COMMON, OBJECTIVES
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.outside import engine_metrics, make_room
@@ -22,7 +23,7 @@ from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.reward_functions import RewardFunctions
 from mathgrpo.trl_api.scoring import Scored, score
 from mathgrpo.trl_api.trl_metrics import Metrics, rollout_metrics, update_metrics
-from mathgrpo.trl_api.vllm_arguments import direct_importance, look_ahead_importance
+from mathgrpo.trl_api.vllm_arguments import importance_of
 from mathgrpo.types import RolloutGroup, Sampling
 from mathgrpo.update import Reference, UpdateStats, policy_update
 from mathgrpo.update.modes import recomputed_layers
@@ -86,7 +87,7 @@ class Machinery:
                 self.policy, optimizer, scored.groups, grpo_section(args, updates), temperature=args.temperature,
                 max_new_tokens=args.max_completion_length, max_grad_norm=args.max_grad_norm or float("inf"),
                 reference=self.reference, token_budget=token_budget, parts=parts,
-                look_ahead=look_ahead_importance(args), by_sequence=args.importance_sampling_level == "sequence",
+                importance=importance_of(args),
             )  # fmt: skip
 
     @contextmanager
@@ -107,14 +108,26 @@ def grpo_section(args: GRPOConfig, updates: int) -> GrpoSection:
     """Return the loss settings of an update; advantages are computed before it."""
     section = GrpoSection.model_validate(
         {
-            "loss": args.loss_type, "beta": float(args.beta),
+            "loss": args.loss_type, "loss_settings": loss_settings(args), "beta": float(args.beta),
             "epsilon_high": float(args.epsilon if args.epsilon_high is None else args.epsilon_high),
             "updates_per_rollout": updates, "mask_truncated": bool(args.mask_truncated_completions),
-            **direct_importance(args),
+            "importance": "off",
         }
     )  # fmt: skip
     # Past the recipe's own bound of 1: DeepSeek-R1 trains with 10, which never binds from below.
     return section.model_copy(update={"epsilon_low": float(args.epsilon)})
+
+
+def loss_settings(args: GRPOConfig) -> dict[str, float]:
+    """Return those of a script's settings that its loss takes; TRL passes over the rest too."""
+    high = args.epsilon if args.epsilon_high is None else args.epsilon_high
+    given = {
+        "delta": args.delta, "epsilon_max": high, "sapo_temperature_pos": args.sapo_temperature_pos,
+        "sapo_temperature_neg": args.sapo_temperature_neg, "entropy_coef": args.entropy_coef,
+        "sequence_ratio": args.importance_sampling_level == "sequence",
+    }  # fmt: skip
+    takes = (*OBJECTIVES[args.loss_type].settings, *COMMON)
+    return {name: float(value) for name, value in given.items() if name in takes and value is not None}
 
 
 def completion_order(groups: Sequence[RolloutGroup], seed: int) -> list[int]:

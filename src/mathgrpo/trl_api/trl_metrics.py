@@ -52,8 +52,9 @@ def rollout_metrics(scored: Scored, weights: Sequence[float], scale: str) -> Met
 def update_metrics(stats: UpdateStats) -> Metrics:
     """Return what an update measured. entropy and kl are means over the completions that were computed."""
     metrics: Metrics = {_RENAMED.get(name, name): value for name, value in stats.metrics.items()}
-    low, high = stats.metrics.get("clip_ratio/low", 0.0), stats.metrics.get("clip_ratio/high", 0.0)
-    return metrics | {"clip_ratio/region_mean": low + high}
+    if "clip_ratio/low" in stats.metrics:
+        metrics["clip_ratio/region_mean"] = stats.metrics["clip_ratio/low"] + stats.metrics["clip_ratio/high"]
+    return metrics
 
 
 def mean_metrics(history: Sequence[Metrics]) -> Metrics:

@@ -6,16 +6,15 @@ import importlib.util
 import os
 import sys
 import time
-from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE, tested_text
 from mathgrpo.trl_api.grpo_config import GRPOConfig
-from mathgrpo.update.old_logprobs import Importance
 
 _OWN_ENVIRONMENT = f"name the python of an environment of its own in {PYTHON_VARIABLE}"
 _NAMES = {
@@ -78,31 +77,15 @@ def vllm_section(args: GRPOConfig, device: str) -> VllmSection:
     )  # fmt: skip
 
 
-def direct_importance(args: GRPOConfig) -> dict[str, Any]:
-    """Return the update's settings of importance weights that it computes on the way: of tokens, with one bound."""
-    if _corrected(args) and _on_the_way(args):
-        return {"importance": "on", "importance_cap": float(args.vllm_importance_sampling_clip_max or 0.0)}
-    return {"importance": "off"}
-
-
-def look_ahead_importance(args: GRPOConfig) -> Importance | None:
-    """Return the importance weights that take a forward pass of their own: of whole completions, masked ones."""
-    if not _corrected(args) or _on_the_way(args):
+def importance_of(args: GRPOConfig) -> Importance | None:
+    """Return the importance weights of the policy loss, None without a correction."""
+    if not (args.use_vllm and args.vllm_importance_sampling_correction):
         return None
     level, how = args.vllm_importance_sampling_mode.split("_")
     return Importance(
         args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max, mask=how == "mask",
         whole=level == "sequence",
     )  # fmt: skip
-
-
-def _on_the_way(args: GRPOConfig) -> bool:
-    one_bound = args.vllm_importance_sampling_clip_min is None and args.vllm_importance_sampling_clip_max is not None
-    return args.vllm_importance_sampling_mode == "token_truncate" and one_bound
-
-
-def _corrected(args: GRPOConfig) -> bool:
-    return args.use_vllm and args.vllm_importance_sampling_correction
 
 
 def _wait_for(url: str, timeout_s: float) -> None:

@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.grpo.loss import clip_flags, clipped_policy_loss, importance_weights, k3_kl
-from mathgrpo.hardware.failure import is_out_of_memory
-from mathgrpo.types import RolloutGroup
-from mathgrpo.update.attention.packed import AttentionKernel
-from mathgrpo.update.forward import Forward
-from mathgrpo.update.logprobs import chunk_rows, split_model, token_logprobs
-from mathgrpo.update.pack import MicroBatch, Piece, build_micro_batch, micro_batch_cost, plan_micro_batches
-from mathgrpo.update.reference_policy import Reference
-from mathgrpo.update.release import release_memory
-from mathgrpo.update.step_tokens import StepTokens
+from mathgrpo.grpo.objectives import Tokens
+from mathgrpo.hardware.failure import is_out_of_memory, release_memory
+from mathgrpo.models.policy import resting
+from mathgrpo.update.logprobs import chunk_rows, chunked_logprobs, split_model, token_logprobs
+from mathgrpo.update.pack import MicroBatch, micro_batch_cost
+from mathgrpo.update.step_setup import Step
+from mathgrpo.update.totals import Totals, merged, total
+
+# Shape legend: M completion tokens of the step, N of a micro-batch or of a chunk of it, F hidden size.
 
 
-@dataclass(slots=True)
-class Step:
-    """All that the micro-batches of one update share.
-
-    Attributes:
-        tokens, pieces: what there is to compute.
-        old_logprobs_M, ref_logprobs_M: fill in the update's first pass.
-        forward, reference_forward: how policy and reference compute.
-        attention: kernel of the modules' packed attention; None with the fused forward pass.
-        old_known: old_logprobs_M is filled before the first pass.
-    """
-
-    policy: Any
-    groups: Sequence[RolloutGroup]
-    section: GrpoSection
-    temperature: float
-    reference: Reference | None
-    tokens: StepTokens
-    pieces: list[Piece]
-    shared_prompt: bool
-    token_budget: int
-    old_logprobs_M: Tensor
-    ref_logprobs_M: Tensor
-    forward: Forward
-    reference_forward: Forward | None
-    attention: AttentionKernel | None = "sdpa"
-    old_known: bool = False
-
-
-def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Tensor, list[int]]:
+def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Totals, list[int]]:
     """Leave the gradient of the whole step in the parameters; return its totals and [micro-batches, tokens].
 
     Out of memory: the token budget is halved and the step begun again. Micro-batches do not change the gradient.
@@ -74,7 +41,7 @@ def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) 
 
 def _halve_budget(step: Step, failure: str) -> None:
     """Halve the largest micro-batch; end the run clearly when it can no longer be made smaller."""
-    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
+    plan = step.plan()
     if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
         raise UserError(
             f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
@@ -85,29 +52,25 @@ def _halve_budget(step: Step, failure: str) -> None:
     step.token_budget = max(1, min(step.token_budget, max(costs)) // 2)
 
 
-def _accumulate(step: Step, *, first: bool) -> tuple[Tensor, list[int]]:
-    """Run forward and backward over all micro-batches; return (totals [10], [micro-batches, tokens])."""
-    plan = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=step.shared_prompt)
-    sums = torch.zeros(8, dtype=torch.float64, device=step.policy.device)
-    largest = torch.zeros(2, dtype=torch.float64, device=step.policy.device)
-    num_tokens = 0
+def _accumulate(step: Step, *, first: bool) -> tuple[Totals, list[int]]:
+    """Run forward and backward over all micro-batches."""
+    plan, found, num_tokens = step.plan(), [], 0
     step.forward.refresh()
     for pieces in plan:
-        batch = micro_batch_of(step, pieces, step.attention)
-        batch_sums, batch_largest = _micro_batch_backward(step, batch, first=first)
-        sums += batch_sums
-        largest = torch.maximum(largest, batch_largest)
+        batch = step.micro_batch(pieces)
+        found.append(_micro_batch_backward(step, batch, first=first))
         num_tokens += batch.num_unique
     step.forward.finish()
-    return torch.cat([sums, largest]), [len(plan), num_tokens]
+    return merged(found), [len(plan), num_tokens]
 
 
-def _micro_batch_backward(step: Step, batch: MicroBatch, *, first: bool) -> tuple[Tensor, Tensor]:
-    """Run a micro-batch forward and backward; return its metric sums [8], and its largest sampling difference and
-    importance weight [2].
+def _micro_batch_backward(step: Step, batch: MicroBatch, *, first: bool) -> Totals:
+    """Run a micro-batch forward and backward; return its totals.
 
     The loss is a sum over tokens, so each chunk of logits has its backward pass at once, down to the hidden states,
     and is gone before the next; the transformer's own backward pass follows when all of them have their gradient.
+    Where a token's loss depends on its whole completion, the head runs over the kept hidden states once before, for
+    the log-probabilities alone, and each chunk's loss is the linear one with the slopes that the loss has there.
     """
     if first and step.reference is not None and step.reference_forward is not None:
         ref_logprobs_N = step.reference.ref_logprobs(step.reference_forward, batch, step.temperature)
@@ -116,57 +79,86 @@ def _micro_batch_backward(step: Step, batch: MicroBatch, *, first: bool) -> tupl
         hidden_NF = step.forward.hidden(batch)
     leaf_NF = hidden_NF.detach().requires_grad_()
     head, vocab_size = step.forward.head, split_model(step.policy.model)[0].config.get_text_config().vocab_size
-    chunks = []
+    slopes_N, found = None, []
+    if step.objective.needs_whole_completions:
+        slopes_N, totals = _slopes(step, batch, leaf_NF, first=first)
+        found.append(totals)
     for rows in chunk_rows(len(batch.token_index), vocab_size, leaf_NF.device):
         with step.forward.context():
             logits = head(leaf_NF[rows])
-        logprobs_N, entropy_N = token_logprobs(logits, batch.targets[rows], step.temperature)
+        logprobs_N, entropy_N = token_logprobs(
+            logits, batch.targets[rows], step.temperature, entropy_gradient=step.entropy_weight != 0.0
+        )
         del logits
-        loss, sums, largest = _token_loss(step, batch.token_index[rows], logprobs_N, entropy_N, first=first)
+        if slopes_N is None:
+            loss, totals = _token_loss(step, batch.token_index[rows], logprobs_N, entropy_N, first=first)
+            found.append(totals)
+        else:
+            loss = (slopes_N[rows] * logprobs_N).sum()
+        if step.entropy_weight:
+            loss = loss - step.entropy_weight * entropy_N.sum()
         torch.autograd.backward(loss)
-        chunks.append((sums, largest))
     torch.autograd.backward(hidden_NF, leaf_NF.grad)
-    largest = torch.stack([largest for _, largest in chunks]).amax(dim=0)
-    return torch.stack([sums for sums, _ in chunks]).sum(dim=0), largest
+    return merged(found)
+
+
+def _slopes(step: Step, batch: MicroBatch, leaf_NF: Tensor, *, first: bool) -> tuple[Tensor, Totals]:
+    """Return d loss / d log-probability of every token of a micro-batch, without the entropy bonus, and its totals.
+
+    A completion is never divided between micro-batches, so what it needs of its other tokens is here.
+    """
+    rows = slice(0, len(batch.token_index))
+    with torch.no_grad(), step.forward.context():
+        logprobs_N, entropy_N = chunked_logprobs(
+            leaf_NF[rows], batch.targets[rows], step.forward.head, step.temperature
+        )
+    logprobs_N.requires_grad_()
+    loss, totals = _token_loss(step, batch.token_index, logprobs_N, entropy_N, lengths=batch.lengths, first=first)
+    return torch.autograd.grad(loss, logprobs_N)[0], totals
 
 
 def _token_loss(
-    step: Step, index: Tensor, logprobs_N: Tensor, entropy_N: Tensor, *, first: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return these tokens' share of the loss, their metric sums [8] and largest [2], each in a fixed order."""
-    section, tokens = step.section, step.tokens
+    step: Step, index: Tensor, logprobs_N: Tensor, entropy_N: Tensor, *, lengths: tuple[int, ...] = (), first: bool
+) -> tuple[Tensor, Totals]:
+    """Return these tokens' share of the loss, without the entropy bonus, and their totals, which have it.
+
+    index: [N] positions of the tokens in the step's flat order. lengths: of whole completions, () for a chunk.
+    """
     if first and not step.old_known:
         step.old_logprobs_M.index_copy_(0, index, logprobs_N.detach())
-    advantages_N = tokens.advantages_M[index]
-    ratio_N = torch.exp(logprobs_N - step.old_logprobs_M[index])
-    losses_N = clipped_policy_loss(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
-    importance_N = torch.ones_like(ratio_N)
-    if section.importance == "on":
-        importance_N = importance_weights(
-            step.old_logprobs_M[index], tokens.sampling_logprobs_M[index], section.importance_cap
-        )
-        losses_N = losses_N * importance_N
-    kl_N = torch.zeros_like(losses_N)
-    if section.beta > 0.0:
-        kl_N = ratio_N * k3_kl(logprobs_N, step.ref_logprobs_M[index])
-        losses_N = losses_N + section.beta * kl_N
-    loss = (tokens.weights_M[index] * losses_N).sum()
+    sampling_N = step.tokens.sampling_logprobs_M[index]
+    old_N, ref_N, advantages_N = step.old_logprobs_M[index], step.ref_logprobs_M[index], step.tokens.advantages_M[index]
+    losses_N, named = step.objective.losses(Tokens(logprobs_N, old_N, ref_N, sampling_N, advantages_N, lengths))
+    loss = (step.tokens.weights_M[index] * losses_N).sum()
     with torch.no_grad():
-        low_N, high_N = clip_flags(ratio_N, advantages_N, section.epsilon_low, section.epsilon_high)
-        difference_N = (logprobs_N - tokens.sampling_logprobs_M[index]).abs()
-        capped_N = importance_N >= section.importance_cap
-        columns = (
-            loss, entropy_N.sum(), kl_N.sum(), low_N.sum(), high_N.sum(), difference_N.sum(),
-            importance_N.sum(), capped_N.sum(),
-        )  # fmt: skip
-        sums = torch.stack([column.double() for column in columns])
-        largest = torch.stack([difference_N.max(), importance_N.max()]).double()
-    return loss, sums, largest
+        difference_N = (logprobs_N - sampling_N).abs()
+        named |= {f"sampling/logprob_difference/{what}": difference_N for what in ("mean", "max")}
+        totals = {name: _of_completions(step, name, values_N, lengths) for name, values_N in named.items()}
+        totals |= {"loss": loss.double(), "entropy": total("entropy", entropy_N)}
+        if step.entropy_weight:
+            totals["loss"] = totals["loss"] - step.entropy_weight * totals["entropy"]
+    return loss, totals
 
 
-def micro_batch_of(step: Step, pieces: list[Piece], attention: AttentionKernel | None) -> MicroBatch:
-    """Return the tensors of some pieces of a step, laid out for an attention kernel."""
-    return build_micro_batch(
-        step.groups, step.tokens, pieces,
-        shared_prompt=step.shared_prompt, device=step.policy.device, attention=attention,
-    )  # fmt: skip
+def _of_completions(step: Step, name: str, values_N: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return the total of a metric, in which a completion counts once if it has one value for all its tokens."""
+    if not step.objective.counts_completions(name):
+        return total(name, values_N)
+    return total(name, torch.stack([part[0] for part in values_N.split(list(lengths))]))
+
+
+@torch.no_grad()
+def fill_old_logprobs(step: Step) -> None:
+    """Write the log-probabilities of all the step's pieces into old_logprobs_M: a forward pass of the policy as it is.
+
+    The model is in evaluation mode: adapter dropout would make it another policy than the one that sampled.
+    """
+    step.forward.refresh()
+    with resting(step.policy.model):
+        for pieces in step.plan():
+            batch = step.micro_batch(pieces)
+            with step.forward.context():
+                hidden_NF = step.forward.hidden(batch)
+                logprobs_N, _ = chunked_logprobs(hidden_NF, batch.targets, step.forward.head, step.temperature)
+            step.old_logprobs_M.index_copy_(0, batch.token_index, logprobs_N[: len(batch.token_index)])
+    step.old_known = True

@@ -52,3 +52,9 @@ def layers_of(model: Any) -> list[nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def drops_out(model: Any) -> bool:
+    """Return whether the model's forward pass in an update draws random numbers: adapter dropout that is on."""
+    named = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Dropout))
+    return any("lora_dropout" in name and module.p > 0.0 for name, module in named)

@@ -22,7 +22,7 @@ from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.hardware.upload import upload
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_layout
-from mathgrpo.update.step_tokens import StepTokens
+from mathgrpo.update.step_tokens import StepTokens, objective_of
 
 # Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
 
@@ -54,6 +54,7 @@ class MicroBatch:
         spans: the same as (prompts, completions), see `packed_layout`; None when plain.
         logit_rows, targets: row of the flattened hidden states, and the token it must predict; [N] padded to a bucket.
         token_index: [N] (not padded) position of each target in the step's flat order.
+        lengths: completion tokens of each completion, in the order of token_index.
         num_unique: input tokens computed, padding not counted.
     """
 
@@ -65,17 +66,18 @@ class MicroBatch:
     logit_rows: Tensor
     targets: Tensor
     token_index: Tensor
+    lengths: tuple[int, ...]
     num_unique: int
 
 
 def pieces_with_loss(groups: Sequence[RolloutGroup], section: GrpoSection) -> list[Piece]:
     """Return the completions whose loss term can have a gradient, group by group.
 
-    Left out, exactly: completions without tokens; truncated ones when they are masked; and, when there is no KL term
-    and skip_zero_advantage is on, those with advantage 0, for which -min(r * 0, clip(r) * 0) is 0 whatever the policy
-    does. A group of which nothing is left is not computed at all.
+    Left out, exactly: completions without tokens; truncated ones when they are masked; and, when the objective says
+    that its loss is then 0 whatever the policy does, and skip_zero_advantage is on, those with advantage 0. A group of
+    which nothing is left is not computed at all.
     """
-    skip_zero = section.skip_zero_advantage and section.beta == 0.0
+    skip_zero = section.skip_zero_advantage and objective_of(section).zero_without_advantage
     pieces = []
     for b, group in enumerate(groups):
         chosen = tuple(
@@ -194,6 +196,7 @@ def _shared_rows(
         logit_rows=_padded(logit_rows, device),
         targets=_padded(targets, device),
         token_index=upload(token_index, device),
+        lengths=_lengths(groups, pieces),
         num_unique=num_unique,
     )
 
@@ -228,8 +231,13 @@ def _plain_rows(
         logit_rows=_padded(logit_rows, device),
         targets=_padded(targets, device),
         token_index=upload(token_index, device),
+        lengths=_lengths(groups, pieces),
         num_unique=sum(map(sum, mask)),
     )
+
+
+def _lengths(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> tuple[int, ...]:
+    return tuple(len(groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions)
 
 
 def _padded(values: list[int], device: torch.device | str) -> Tensor:

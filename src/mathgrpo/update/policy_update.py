@@ -5,23 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update.gradient import Step, step_gradient
+from mathgrpo.update.forward import UpdatedPolicy
+from mathgrpo.update.gradient import fill_old_logprobs, step_gradient
 from mathgrpo.update.layout_trial import unshared_reason
-from mathgrpo.update.modes import update_mode
+from mathgrpo.update.modes import drops_out, update_mode
 from mathgrpo.update.movement import moved_fraction, weight_sample
-from mathgrpo.update.old_logprobs import Importance, SequenceRatios, fill_old_logprobs, weigh_advantages
 from mathgrpo.update.pack import Piece, pieces_with_loss
 from mathgrpo.update.reference_policy import Reference
-from mathgrpo.update.shares import divided, summed_step
-from mathgrpo.update.step_setup import attention_of, build_step, check_update, choose_step_attention
+from mathgrpo.update.shares import divided
+from mathgrpo.update.step_setup import Step, attention_of, build_step, check_update, choose_step_attention
+from mathgrpo.update.step_tokens import objective_of
+from mathgrpo.update.totals import Totals, of_all_processes
 
 DEFAULT_TOKEN_BUDGET = 8192
 
@@ -35,11 +37,11 @@ class UpdateStats:
     """What an update did.
 
     Attributes:
-        metrics: loss, grad_norm, entropy, kl (with beta > 0), clip_ratio/low and /high,
-            sampling/logprob_difference/mean and /max, weights_moved; with importance weights their mean and max, and
-            importance/capped, the share of tokens at the cap. Means over the update's optimizer steps; a metric
-            of which no token was computed is absent. entropy, kl and the sampling difference are means over the
-            completion tokens computed, clip ratios over all that are not masked.
+        metrics: loss, grad_norm, entropy, kl (with beta > 0), clip_ratio/low and /high (of losses that clip),
+            sampling/logprob_difference/mean and /max, weights_moved; with importance weights their mean, min and max,
+            and importance/capped, the share at a bound. Means over the update's optimizer steps; a metric of which no
+            token was computed is absent. entropy, kl, importance and the sampling difference are means over what was
+            computed, clip ratios over all that is not masked: tokens, or completions where these have one value.
         tokens: input tokens computed in one optimizer step, padding not counted.
         completion_tokens: completion tokens of the step, skipped ones included.
         micro_batches: of one optimizer step.
@@ -60,7 +62,7 @@ class UpdateStats:
 
 
 def policy_update(
-    policy: Any,
+    policy: UpdatedPolicy,
     optimizer: torch.optim.Optimizer,
     groups: Sequence[RolloutGroup],
     section: GrpoSection,
@@ -72,8 +74,7 @@ def policy_update(
     token_budget: int | None = None,
     world: World = SINGLE,
     parts: Sequence[Sequence[Piece]] = (),
-    look_ahead: Importance | None = None,
-    by_sequence: bool = False,
+    importance: Importance | None = None,
 ) -> UpdateStats:
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
@@ -81,7 +82,7 @@ def policy_update(
     sampled; with one step they are token_logprobs themselves without gradient, and no extra pass is made. The
     difference to the engine's own sampling log-probabilities is logged. Learning rates are the caller's to set before.
 
-    policy: its model, device and autocast() are used. The model is in evaluation mode here, except adapter dropout.
+    policy: its model is in evaluation mode here, except adapter dropout.
     token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving. With neither, it is
         DEFAULT_TOKEN_BUDGET.
     world: processes that take this step together, all with the same groups: each computes its part of them, the
@@ -89,30 +90,38 @@ def policy_update(
     parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
         whole does: its token weights are multiplied by the number of parts. The old log-probabilities are then those
         of one forward pass before the first step.
-    look_ahead: importance weights that take a forward pass before the first step, other than section.importance.
-    by_sequence: one ratio for each completion, not for each token; not with a KL term.
-    Raises: NonFiniteError before the weights change; UserError for groups without advantages or beta without reference.
+    importance: weights for the sampler's numerics, in place of section.importance.
+    Raises: NonFiniteError before the weights change; UserError for groups without advantages, beta without reference,
+        or a loss that does not exist.
     """
     check_update(groups, section, reference)
+    objective = objective_of(section, importance)
     reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
     pieces = pieces_with_loss(groups, section)
     turns = [_common(pieces, part) for part in parts] or [pieces]
-    shares = [_own(world, groups, turn, shared_prompt=not reason) for turn in turns]
+    shares = [divided(groups, turn, world.size, shared_prompt=not reason)[world.rank] for turn in turns]
     step = build_step(
-        policy, groups, section, shares, reference, temperature=temperature, max_new_tokens=max_new_tokens,
+        policy, groups, section, objective, shares, reference, temperature=temperature, max_new_tokens=max_new_tokens,
         token_budget=token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET, shared_prompt=not reason,
     )  # fmt: skip
-    notes = choose_step_attention(step)
-    before = weight_sample(_parameters(optimizer))
+    notes = choose_step_attention(step, section)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    before = weight_sample(parameters)
+    history, counts = [], [0, 0]
     with attention_of(step), update_mode(policy.model):
-        by_sequence = by_sequence and section.updates_per_rollout > 1  # else every ratio is 1
-        weighed = _look_ahead(step, len(turns) > 1 or by_sequence, look_ahead)
-        ratios = SequenceRatios.of(step) if by_sequence else None
-        history, counts = _take_steps(step, optimizer, turns, shares, max_grad_norm, world, ratios)
-    moved = moved_fraction(before, weight_sample(_parameters(optimizer)))
+        if len(turns) > 1 or (objective.importance is not None and drops_out(policy.model)):
+            fill_old_logprobs(step)
+        for index in range(section.updates_per_rollout):
+            turn = index % len(turns)
+            step.pieces = shares[turn]
+            metrics, counts = _optimizer_step(
+                step, optimizer, parameters, turns[turn], max_grad_norm, world, index, len(turns)
+            )
+            history.append(metrics)
+    moved = moved_fraction(before, weight_sample(parameters))
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
-        metrics=_mean_metrics(history) | weighed | {"weights_moved": moved},
+        metrics=_mean_metrics(history) | {"weights_moved": moved},
         tokens=counts[1],
         completion_tokens=step.tokens.num_tokens,
         micro_batches=counts[0],
@@ -123,38 +132,28 @@ def policy_update(
     )
 
 
-def _take_steps(
-    step: Step, optimizer: torch.optim.Optimizer, turns: Sequence[list[Piece]], shares: Sequence[list[Piece]],
-    max_grad_norm: float, world: World, ratios: SequenceRatios | None,
-) -> tuple[list[dict[str, float]], list[int]]:  # fmt: skip
-    """Take the optimizer steps; return the metrics of each, and the last one's [micro-batches, tokens].
+def _optimizer_step(
+    step: Step, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], pieces: Sequence[Piece],
+    max_grad_norm: float, world: World, index: int, num_parts: int,
+) -> tuple[dict[str, float], list[int]]:  # fmt: skip
+    """Take one optimizer step on step.pieces; return its metrics and [micro-batches, tokens].
 
-    turns: the pieces of each optimizer step, round and round; shares: what this process computes of them.
-    ratios: of whole completions, in place of tokens.
+    pieces: those of all processes. index: of the step in the update, whose completions are in num_parts parts.
     Raises: NonFiniteError before the weights change.
     """
-    parameters = _parameters(optimizer)
-    history: list[dict[str, float]] = []
-    counts: list[int] = [0, 0]
-    for index in range(step.section.updates_per_rollout):
-        turn, first = index % len(turns), index < len(turns)
-        step.pieces = shares[turn]
-        clipped = ratios.set_for(step) if ratios is not None else {}
-        totals, counts = step_gradient(step, optimizer, first=first)
-        world.sum_gradients(parameters)
-        totals, counts, step.token_budget = summed_step(world, totals, counts, step.token_budget)
-        norm = _fill_and_norm(parameters)
-        metrics = _metrics(step, turns[turn], totals, norm, first=first, parts=len(turns)) | clipped
-        _require_finite(metrics, optimizer, index)
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-        optimizer.step()
+    totals, counts = step_gradient(step, optimizer, first=index < num_parts)
+    world.sum_gradients(parameters)
+    totals, counts, step.token_budget = of_all_processes(world, totals, counts, step.token_budget, step.policy.device)
+    norm = _fill_and_norm(parameters)
+    metrics = _metrics(step, pieces, totals, norm, first=index < num_parts, num_parts=num_parts)
+    if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
         optimizer.zero_grad(set_to_none=True)
-        history.append(metrics)
-    return history, counts
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+        raise NonFiniteError(f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}")
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return metrics, counts
 
 
 def _common(pieces: Sequence[Piece], part: Sequence[Piece]) -> list[Piece]:
@@ -164,53 +163,29 @@ def _common(pieces: Sequence[Piece], part: Sequence[Piece]) -> list[Piece]:
     return [piece for piece in kept if piece.completions]
 
 
-def _own(world: World, groups: Sequence[RolloutGroup], pieces: list[Piece], *, shared_prompt: bool) -> list[Piece]:
-    """Return what this process computes of the pieces."""
-    if world.size == 1:
-        return pieces
-    return divided(groups, pieces, world.size, shared_prompt=shared_prompt)[world.rank]
-
-
-def _look_ahead(step: Step, needs_old: bool, importance: Importance | None) -> dict[str, float]:
-    """Compute old log-probabilities before the first step where it needs them all; return the weights' metrics."""
-    if not needs_old and importance is None:
-        return {}
-    fill_old_logprobs(step)
-    step.old_known = True
-    return weigh_advantages(step, importance) if importance is not None else {}
-
-
 def _metrics(
-    step: Step, pieces: Sequence[Piece], totals: Tensor, norm: Tensor, *, first: bool, parts: int
+    step: Step, pieces: Sequence[Piece], totals: Totals, norm: Tensor, *, first: bool, num_parts: int
 ) -> dict[str, float]:
     """Return the optimizer step's metrics. The one place where the host waits for the device.
 
     pieces: those of all processes.
     """
-    numbers: list[float] = torch.cat([totals, norm.double().view(1)]).tolist()
-    loss, entropy, kl, low, high, difference, importance, capped, largest, heaviest, grad_norm = numbers
-    counts = (len(step.groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions)
-    computed, kept = sum(counts), max(1.0, step.tokens.num_kept / parts)
-    metrics = {"loss": loss, "grad_norm": grad_norm, "clip_ratio/low": low / kept, "clip_ratio/high": high / kept}
-    if computed:
-        metrics["entropy"] = entropy / computed
-        if step.section.beta > 0.0:
-            metrics["kl"] = kl / computed
-        if first:
-            metrics["sampling/logprob_difference/mean"] = difference / computed
-            metrics["sampling/logprob_difference/max"] = largest
-        if step.section.importance == "on":
-            metrics["importance/mean"], metrics["importance/max"] = importance / computed, heaviest
-            metrics["importance/capped"] = capped / computed
+    names = ["grad_norm", *totals]
+    numbers = dict(zip(names, torch.stack([norm.double(), *totals.values()]).tolist(), strict=True))
+    lengths = [len(step.groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions]
+    kept = max(1.0, step.tokens.num_kept / num_parts), max(1.0, step.tokens.num_kept_completions / num_parts)
+    computed = sum(lengths), len(lengths)
+    flags = step.objective.kind.flags
+    metrics = {"loss": numbers.pop("loss", 0.0), "grad_norm": numbers.pop("grad_norm")} | dict.fromkeys(flags, 0.0)
+    for name, number in numbers.items():
+        if name.endswith(("/max", "/min")):
+            metrics[name] = number
+        else:
+            whole = step.objective.counts_completions(name)
+            metrics[name] = number / (kept if name in flags else computed)[whole]
+    if not first:
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("sampling/")}
     return metrics
-
-
-def _require_finite(metrics: dict[str, float], optimizer: torch.optim.Optimizer, index: int) -> None:
-    if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
-        return
-    optimizer.zero_grad(set_to_none=True)
-    facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-    raise NonFiniteError(f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}")
 
 
 def _fill_and_norm(parameters: Sequence[Tensor]) -> Tensor:

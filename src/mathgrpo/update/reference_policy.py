@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.update.forward import Forward
+from mathgrpo.update.forward import Forward, UpdatedPolicy
 from mathgrpo.update.logprobs import chunked_logprobs
 from mathgrpo.update.pack import MicroBatch
 
@@ -42,7 +42,7 @@ class Reference:
         return logprobs[: len(batch.token_index)]
 
 
-def build_reference(policy: Any, beta: float) -> Reference | None:
+def build_reference(policy: UpdatedPolicy, beta: float) -> Reference | None:
     """Return the reference for a KL weight: None for 0, the adapter switched off for LoRA, else a frozen copy.
 
     The copy is held in the policy's compute precision, so in bfloat16 it takes half the memory of the fp32 masters.
@@ -52,4 +52,4 @@ def build_reference(policy: Any, beta: float) -> Reference | None:
     if hasattr(policy.model, "disable_adapter") and hasattr(policy.model, "peft_config"):
         return Reference(policy.model, adapter_off=True)
     model = copy.deepcopy(policy.model).requires_grad_(False).eval()
-    return Reference(model.to(getattr(policy, "compute_dtype", None) or torch.float32), adapter_off=False)
+    return Reference(model.to(policy.compute_dtype), adapter_off=False)

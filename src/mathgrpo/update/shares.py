@@ -1,13 +1,9 @@
-"""Dividing a step's work between processes, and putting together what they found."""
+"""Dividing a step's work between processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from mathgrpo.distributed import World
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.pack import Piece, micro_batch_cost
 
@@ -42,21 +38,3 @@ def divided(
         piece = parts.pop(largest)
         half = len(piece.completions) // 2
         parts += [Piece(piece.group, piece.completions[:half]), Piece(piece.group, piece.completions[half:])]
-
-
-def summed_step(
-    world: World, totals: Tensor, counts: Sequence[int], token_budget: int
-) -> tuple[Tensor, list[int], int]:
-    """Return a step's totals over all processes: (totals, counts, token budget).
-
-    totals: sums, the last two maxima, as `step_gradient` gives them. counts: [micro-batches, tokens]. The token
-    budget is the smallest: one that ran out of memory in one process would do so again.
-    """
-    if world.size == 1:
-        return totals, list(counts), token_budget
-    sums = totals[:-2].clone()
-    world.sum_(sums)
-    found = world.gather((totals[-2:].tolist(), list(counts), token_budget))
-    largest = torch.tensor([values for values, _, _ in found], dtype=totals.dtype, device=totals.device).amax(dim=0)
-    all_counts = [sum(column) for column in zip(*(row for _, row, _ in found), strict=True)]
-    return torch.cat([sums, largest]), all_counts, min(budget for _, _, budget in found)

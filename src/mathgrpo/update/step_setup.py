@@ -1,26 +1,69 @@
-"""An update before its first forward pass: what it computes, by which forward pass, with which attention kernel."""
+"""An optimizer step before its first forward pass: what it computes, by which forward pass, with which attention."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
+from mathgrpo.grpo.objectives import Objective
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.attention.kernel_choice import choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_attention
-from mathgrpo.update.forward import Forward, ModuleForward, choose_forward
+from mathgrpo.update.forward import Forward, ModuleForward, UpdatedPolicy, choose_forward
 from mathgrpo.update.fused.fused_forward import FusedForward
-from mathgrpo.update.gradient import Step, micro_batch_of
 from mathgrpo.update.logprobs import split_model
-from mathgrpo.update.pack import Piece, plan_micro_batches
+from mathgrpo.update.pack import MicroBatch, Piece, build_micro_batch, plan_micro_batches
 from mathgrpo.update.reference_policy import Reference
-from mathgrpo.update.step_tokens import step_tokens
+from mathgrpo.update.step_tokens import StepTokens, step_tokens
+
+
+@dataclass(slots=True)
+class Step:
+    """All that the micro-batches of one update share.
+
+    Attributes:
+        objective: the loss, by which `tokens` are weighed.
+        tokens, pieces: what there is to compute.
+        entropy_weight: what the entropy bonus adds for every token, its normaliser included.
+        old_logprobs_M, ref_logprobs_M: fill in the update's first pass.
+        forward, reference_forward: how policy and reference compute.
+        attention: kernel of the modules' packed attention; None with the fused forward pass.
+        old_known: old_logprobs_M is filled before the first pass.
+    """
+
+    policy: UpdatedPolicy
+    groups: Sequence[RolloutGroup]
+    objective: Objective
+    temperature: float
+    reference: Reference | None
+    tokens: StepTokens
+    entropy_weight: float
+    pieces: list[Piece]
+    shared_prompt: bool
+    token_budget: int
+    old_logprobs_M: Tensor
+    ref_logprobs_M: Tensor
+    forward: Forward
+    reference_forward: Forward | None
+    attention: AttentionKernel | None = "sdpa"
+    old_known: bool = False
+
+    def plan(self) -> list[list[Piece]]:
+        """Return the pieces in micro-batches, as the token budget is now."""
+        return plan_micro_batches(self.groups, self.pieces, self.token_budget, shared_prompt=self.shared_prompt)
+
+    def micro_batch(self, pieces: Sequence[Piece]) -> MicroBatch:
+        """Return the tensors of some pieces, laid out for the attention kernel."""
+        return build_micro_batch(
+            self.groups, self.tokens, pieces,
+            shared_prompt=self.shared_prompt, device=self.policy.device, attention=self.attention,
+        )  # fmt: skip
 
 
 def check_update(groups: Sequence[RolloutGroup], section: GrpoSection, reference: Reference | None) -> None:
@@ -37,8 +80,9 @@ def check_update(groups: Sequence[RolloutGroup], section: GrpoSection, reference
 
 
 def build_step(
-    policy: Any, groups: Sequence[RolloutGroup], section: GrpoSection, shares: Sequence[list[Piece]],
-    reference: Reference | None, *, temperature: float, max_new_tokens: int, token_budget: int, shared_prompt: bool,
+    policy: UpdatedPolicy, groups: Sequence[RolloutGroup], section: GrpoSection, objective: Objective,
+    shares: Sequence[list[Piece]], reference: Reference | None, *, temperature: float, max_new_tokens: int,
+    token_budget: int, shared_prompt: bool,
 ) -> Step:  # fmt: skip
     """Return the step with everything that this process computes in it, its old log-probabilities not yet known.
 
@@ -48,14 +92,15 @@ def build_step(
     tokens = step_tokens(groups, section, max_new_tokens, policy.device)
     forward = choose_forward(policy, section, shared_prompt=shared_prompt)
     return Step(
-        policy, groups, section, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(shares)),
+        policy, groups, objective, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(shares)),
+        objective.entropy_coef * len(shares) / max(1, tokens.num_kept),
         [piece for share in shares for piece in share], shared_prompt, token_budget,
         torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
         forward, _forward_of_reference(policy, reference, forward),
     )  # fmt: skip
 
 
-def _forward_of_reference(policy: Any, reference: Reference | None, forward: Forward) -> Forward | None:
+def _forward_of_reference(policy: UpdatedPolicy, reference: Reference | None, forward: Forward) -> Forward | None:
     """Return the reference's forward pass, of the same kind as the policy's."""
     if reference is None:
         return None
@@ -64,20 +109,20 @@ def _forward_of_reference(policy: Any, reference: Reference | None, forward: For
     return FusedForward.of(reference.model, policy.compute_dtype)
 
 
-def choose_step_attention(step: Step) -> tuple[str, ...]:
+def choose_step_attention(step: Step, section: GrpoSection) -> tuple[str, ...]:
     """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
     if not isinstance(step.forward, ModuleForward):
         step.attention = None
     if step.attention is None or not step.shared_prompt or not step.pieces:
         return ()
-    pieces = plan_micro_batches(step.groups, step.pieces, step.token_budget, shared_prompt=True)[0]
+    pieces = step.plan()[0]
 
     def layout_of(kernel: AttentionKernel) -> tuple[PackedLayout, int]:
-        batch = micro_batch_of(step, pieces, kernel)
+        batch = replace(step, attention=kernel).micro_batch(pieces)
         assert batch.layout is not None
         return batch.layout, batch.num_unique
 
-    choice = choose_attention(step.policy, step.section, layout_of)
+    choice = choose_attention(step.policy, section, layout_of)
     step.attention = choice.kernel
     return (choice.reason,) if choice.reason else ()
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.grpo.loss import completion_weights
+from mathgrpo.grpo.importance import Importance
+from mathgrpo.grpo.normalisers import completion_weights
+from mathgrpo.grpo.objectives import OBJECTIVES, Objective, choose_objective
 from mathgrpo.hardware.upload import upload
 from mathgrpo.types import RolloutGroup
 
@@ -25,7 +27,7 @@ class StepTokens:
         advantages_M, sampling_logprobs_M: one value a token.
         weights_M: loss weight, normaliser included; 0 on masked completions.
         num_tokens: M.
-        num_kept: tokens that are not masked.
+        num_kept, num_kept_completions: tokens and completions that are not masked.
     """
 
     offsets: tuple[tuple[int, ...], ...]
@@ -34,6 +36,21 @@ class StepTokens:
     sampling_logprobs_M: Tensor
     num_tokens: int
     num_kept: int
+    num_kept_completions: int
+
+
+def objective_of(section: GrpoSection, importance: Importance | None = None) -> Objective:
+    """Return the objective of a recipe's settings.
+
+    importance: in place of the weights that the section asks for.
+    Raises: UserError for a loss or settings of it that do not exist.
+    """
+    if importance is None and section.importance == "on":
+        importance = Importance(high=section.importance_cap, mask=False, whole=False)
+    return choose_objective(
+        section.loss, section.loss_settings, epsilon_low=section.epsilon_low, epsilon_high=section.epsilon_high,
+        beta=section.beta, importance=importance,
+    )  # fmt: skip
 
 
 def step_tokens(
@@ -44,7 +61,8 @@ def step_tokens(
     lengths = [len(completion.ids) for completion in completions]
     kept = [not (section.mask_truncated and completion.finish_reason == "length") for completion in completions]
     lengths_R = torch.tensor(lengths)
-    weights_R = completion_weights(section.loss, lengths_R, torch.tensor(kept), max_new_tokens)
+    normaliser = OBJECTIVES[section.loss].normaliser
+    weights_R = completion_weights(normaliser, lengths_R, torch.tensor(kept), max_new_tokens)
     advantages_R = torch.tensor([value for group in groups for value in group.advantages], dtype=torch.float32)
     logprobs = [value for completion in completions for value in completion.logprobs]
     return StepTokens(
@@ -54,6 +72,7 @@ def step_tokens(
         sampling_logprobs_M=upload(torch.tensor(logprobs, dtype=torch.float32), device),
         num_tokens=sum(lengths),
         num_kept=sum(length for length, keep in zip(lengths, kept, strict=True) if keep),
+        num_kept_completions=sum(kept),
     )
 
 
