@@ -157,10 +157,10 @@ def of_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.models.outline import hollow_model, outline
-    from mathgrpo.models.qwen_view import why_not_fused
+    from mathgrpo.models.qwen_view import why_not_served
 
     quiet_libraries()
-    obstacle = why_not_fused(hollow_model(recipe.model))
+    obstacle = why_not_served(hollow_model(recipe.model))
     served = "every native engine that works here" if not obstacle else f"native, cached, or generate: {obstacle}"
     return {"model": shortened(recipe.model.path), **asdict(outline(recipe.model)), "served": served}
 

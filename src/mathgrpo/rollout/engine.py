@@ -11,7 +11,7 @@ from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
-from mathgrpo.models.qwen_view import why_not_fused
+from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.cuda.choice import build_graph_engine
 from mathgrpo.rollout.decoder import Decoder
@@ -117,7 +117,7 @@ def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | No
 
 def _compiled(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
     """Return the compiled decoder, or why a policy that it should serve goes without it."""
-    if policy.device != "cpu" or why_not_fused(policy.causal_lm):
+    if policy.device != "cpu" or why_not_served(policy.causal_lm):
         return None, ""
     obstacle = why_not_compiled(policy)
     if obstacle:
@@ -126,7 +126,7 @@ def _compiled(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, 
 
 
 def _fused(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
-    obstacle = why_not_fused(policy.causal_lm)
+    obstacle = why_not_served(policy.causal_lm)
     if obstacle:
         return None, f"no fused decoder: {obstacle}"
     return _proven(FusedDecoder(policy, frozen=frozen), policy)

@@ -109,7 +109,7 @@ def choose_forward(policy: UpdatedPolicy, section: GrpoSection, *, shared_prompt
         return modules
     reason = why_not_fused_forward(policy.model) if shared_prompt else "prompts are not shared"
     if not reason:
-        return FusedForward.of(policy.model, policy.compute_dtype)
+        return FusedForward(policy.model, policy.compute_dtype)
     if section.fused_forward == "on":
         raise UserError(f'grpo.fused_forward=on: does not serve this run, because {reason}; use "auto" or "off"')
     return modules

@@ -106,7 +106,9 @@ def _forward_of_reference(policy: UpdatedPolicy, reference: Reference | None, fo
         return None
     if reference.adapter_off or isinstance(forward, ModuleForward):
         return ModuleForward(reference.model, policy.autocast)
-    return FusedForward.of(reference.model, policy.compute_dtype)
+    frozen = FusedForward(reference.model, policy.compute_dtype)
+    frozen.refresh()
+    return frozen
 
 
 def choose_step_attention(step: Step, section: GrpoSection) -> tuple[str, ...]:

@@ -119,13 +119,13 @@ def test_weights_changed_in_place_are_seen_at_the_same_addresses(tied: bool) -> 
     policy = tiny_policy("qwen3", tie_word_embeddings=tied)
     engine, greedy = eager(policy), SAMPLINGS["greedy"]
     before = engine.generate(PROMPTS, 1, greedy)
-    fused = engine._weights.fused
+    fused = engine._view
     address = fused.layers[0].qkv[0].data_ptr()
     perturb(policy)
     after = engine.generate(PROMPTS, 1, greedy)
     assert_same(after, native(policy).generate(PROMPTS, 1, greedy))
     assert [g[0].ids for g in after] != [g[0].ids for g in before]
-    assert engine._weights.fused is fused and fused.layers[0].qkv[0].data_ptr() == address
+    assert engine._view is fused and fused.layers[0].qkv[0].data_ptr() == address
 
 
 def test_an_adapter_is_seen() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.models import policy_from
-from mathgrpo.rollout.cuda.gpu_weights import ComputeWeights
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import NEW, Places, PlaceTable, Row
@@ -83,10 +83,8 @@ def attention_of(kernels: Kernels, places: Places, heads: int, kv: int, dim: int
     generator = torch.Generator().manual_seed(heads + dim)
     q = torch.randn(len(places.tokens), heads, dim, generator=generator).to(DEVICE, dtype)
     keys, values = torch.randn(2, kv, 700, dim, generator=generator).to(DEVICE, dtype)
-    weights = ComputeWeights(
-        tiny_model(num_attention_heads=heads, num_key_value_heads=kv, head_dim=dim).to(DEVICE), dtype
-    )
-    plan = kernels.plan(weights.fused, places, Reach(128, 64))
+    model = tiny_model(num_attention_heads=heads, num_key_value_heads=kv, head_dim=dim).to(DEVICE)
+    plan = kernels.plan(QwenView(model, dtype, 1024, fixed=True), places, Reach(128, 64))
     return kernels.attend(q, keys, values, places, plan)
 
 
@@ -190,9 +188,8 @@ def test_small_operations_equal_their_torch_form(architecture: str, dtype: torch
         for layer in model.model.layers:
             layer.self_attn.q_norm.weight.data.uniform_(0.5, 2.0)
             layer.self_attn.k_norm.weight.data.uniform_(0.5, 2.0)
-    weights = ComputeWeights(model, dtype)
-    weights.refresh(model, 100)
-    fused, layer = weights.fused, weights.fused.layers[0]
+    fused = QwenView(model, dtype, 1024, fixed=True)
+    layer = fused.layers[0]
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(4, 24, generator=generator).to(DEVICE)
     delta = torch.randn(4, 24, generator=generator).to(DEVICE, dtype)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
-from mathgrpo.models.qwen_view import why_not_fused
+from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c import KernelError, Kernels, load_kernels
 from mathgrpo.rollout.c.c_weights import PackedModel
 from mathgrpo.rollout.decoder import frozen_positions
@@ -25,7 +25,7 @@ from mathgrpo.types import Sampling
 
 def why_not_compiled(policy: Policy) -> str:
     """Return why the compiled decoder does not serve a policy here, or "" when it does; compiles it when it must."""
-    obstacle = why_not_fused(policy.causal_lm)
+    obstacle = why_not_served(policy.causal_lm)
     if obstacle:
         return obstacle
     if policy.device != "cpu":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.models.qwen_view import effective_weight, rotary_tables
+from mathgrpo.models.qwen_view import Block, blocks_of, effective_weight, rotary_rows
 from mathgrpo.rollout.c import Kernels
 from mathgrpo.rollout.c.library import Layer, Matrix, Model
 
@@ -21,8 +21,9 @@ class PackedModel:
         self._alive: list[Any] = []
         config, body = causal_lm.config, causal_lm.model
         embedding = body.embed_tokens.weight
-        cos, sin = rotary_tables(body, num_positions, embedding)
-        layers = (Layer * len(body.layers))(*(self._layer(layer) for layer in body.layers))
+        cos, sin = rotary_rows(body, torch.arange(num_positions)[None], embedding)
+        blocks = blocks_of(causal_lm)
+        layers = (Layer * len(blocks))(*(self._layer(block) for block in blocks))
         self._alive.append(layers)
         self.vocab = int(causal_lm.lm_head.weight.shape[0])
         self._model = Model(
@@ -30,7 +31,7 @@ class PackedModel:
             hidden=embedding.shape[1],
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
-            head_dim=body.layers[0].self_attn.head_dim,
+            head_dim=blocks[0].head_dim,
             ffn=config.intermediate_size,
             vocab=self.vocab,
             eps=config.rms_norm_eps,
@@ -47,18 +48,17 @@ class PackedModel:
         """Address of the C structure; valid as long as this object lives."""
         return ctypes.addressof(self._model)
 
-    def _layer(self, layer: Any) -> Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+    def _layer(self, block: Block) -> Layer:
+        q_norm, k_norm = (self._floats(norm) for norm in block.head_norms) if block.head_norms else (None, None)
         return Layer(
-            input_norm=self._floats(layer.input_layernorm.weight),
-            mlp_norm=self._floats(layer.post_attention_layernorm.weight),
-            q_norm=None if q_norm is None else self._floats(q_norm.weight),
-            k_norm=None if k_norm is None else self._floats(k_norm.weight),
-            qkv=self._matrix(attention.q_proj, attention.k_proj, attention.v_proj),
-            out=self._matrix(attention.o_proj),
-            gate_up=self._gate_up(mlp.gate_proj, mlp.up_proj),
-            down=self._matrix(mlp.down_proj),
+            input_norm=self._floats(block.input_norm),
+            mlp_norm=self._floats(block.mlp_norm),
+            q_norm=q_norm,
+            k_norm=k_norm,
+            qkv=self._matrix(*block.qkv),
+            out=self._matrix(*block.output),
+            gate_up=self._gate_up(*block.gate_up),
+            down=self._matrix(*block.down),
         )
 
     def _floats(self, values: Tensor) -> int:

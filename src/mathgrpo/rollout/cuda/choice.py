@@ -10,7 +10,7 @@ import torch
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
-from mathgrpo.models.qwen_view import why_not_fused
+from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import Kernels, TorchKernels
 from mathgrpo.rollout.decoder_trial import is_rounding, plain_logits, trial_prompts
@@ -24,7 +24,7 @@ def build_graph_engine(
     policy: Policy, *, max_rows: int = 0, triton: bool = True, graphs: bool = True
 ) -> tuple[GraphEngine | None, str]:
     """Return the engine and "", or None and why not; with Triton kernels where they pass their trial, else torch's."""
-    obstacle = why_not_fused(policy.causal_lm)
+    obstacle = why_not_served(policy.causal_lm)
     if obstacle:
         return None, f"no CUDA graphs: {obstacle}"
     obstacles: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from mathgrpo.models.qwen_view import FusedModel
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach
 from mathgrpo.rollout.cuda.places import Places
 from mathgrpo.rollout.cuda.pool import TokenPool
@@ -12,7 +12,7 @@ from mathgrpo.types import Sampling
 
 
 def decode_step(
-    model: FusedModel, kernels: Kernels, pool: TokenPool, places: Places, reach: Reach, sampling: Sampling
+    model: QwenView, kernels: Kernels, pool: TokenPool, places: Places, reach: Reach, sampling: Sampling
 ) -> None:
     """Append each row's last token to its memory, and sample and note the next one.
 

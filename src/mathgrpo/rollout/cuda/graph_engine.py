@@ -13,10 +13,10 @@ from torch import Tensor
 from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.cuda.buckets import BUCKETS, reach_of
 from mathgrpo.rollout.cuda.decode_step import decode_step
-from mathgrpo.rollout.cuda.gpu_weights import ComputeWeights
 from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
 from mathgrpo.rollout.cuda.graphs import StepGraphs
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach
@@ -26,9 +26,11 @@ from mathgrpo.rollout.cuda.prefill import prefill
 from mathgrpo.rollout.noise import row_keys
 from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
 
+_FEWEST_POSITIONS = 1024
+
 
 class GraphEngine:
-    """An `Engine` for the models `why_not_fused` lets pass; memory and graphs live as long as the engine.
+    """An `Engine` for the models `why_not_served` lets pass; memory and graphs live as long as the engine.
 
     graphs=False runs the same steps eagerly, on any device.
     """
@@ -45,9 +47,9 @@ class GraphEngine:
             torch.cuda.device(device) if device.type == "cuda" else nullcontext()
         )
         with torch.inference_mode(), self._device_context:
-            self._weights = ComputeWeights(model, policy.compute_dtype)
-            fused = self._weights.fused
-            self._pool = TokenPool(len(fused.layers), fused.num_kv_heads, fused.head_dim, fused.dtype, device)
+            # A captured graph holds addresses: the view's stay, and are written anew before each rollout.
+            self._view = view = QwenView(model, policy.compute_dtype, _FEWEST_POSITIONS, fixed=True)
+            self._pool = TokenPool(len(view.layers), view.num_kv_heads, view.head_dim, view.dtype, device)
             self._table = PlaceTable(policy.eos_ids, device)
             self._graphs = StepGraphs(enabled=graphs)
 
@@ -69,7 +71,7 @@ class GraphEngine:
         unplanned = without_cudnn_attention(self._policy.device)
         with resting(self._policy.model), torch.inference_mode(), self._device_context, unplanned:
             job = self._prepare(prompts, group_size, sampling)
-            share = self._weights.fused.num_heads // self._weights.fused.num_kv_heads
+            share = self._view.num_heads // self._view.num_kv_heads
             tile_rows = self._kernels.tile_rows(share)
             Rollout(job, self._device(prompts, sampling), self._table, self._pool.ranges, tile_rows).run()
             completions = self._completions(len(job.keys), job.limit)
@@ -81,7 +83,7 @@ class GraphEngine:
         limit, num_rows = sampling.max_new_tokens, len(prompts) * group_size
         slots = min(self._max_rows or num_rows, num_rows, BUCKETS[-1])
         moved = (
-            self._weights.refresh(self._policy.causal_lm, max(lengths) + limit),
+            self._view.refresh(max(lengths) + limit),
             self._pool.reserve(slots * limit + sum(sorted(lengths)[-slots:]), at_least=max(lengths) + limit),
             self._table.reserve(num_rows * limit, limit),
         )
@@ -92,7 +94,7 @@ class GraphEngine:
         return Job(lengths, keys, group_size, limit, slots)
 
     def _device(self, prompts: Sequence[Prompt], sampling: Sampling) -> Device:
-        model, pool, kernels, table = self._weights.fused, self._pool, self._kernels, self._table
+        model, pool, kernels, table = self._view, self._pool, self._kernels, self._table
         shape_of_sampling = replace(sampling, seed=0, max_new_tokens=1)
         prompt_reach = reach_of(max(len(prompt.ids) for prompt in prompts))
 

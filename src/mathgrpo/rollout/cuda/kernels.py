@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mathgrpo.models.qwen_view import FusedModel
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.places import Places
 from mathgrpo.rollout.cuda.pool import DUMMY
 from mathgrpo.rollout.noise import uniforms
@@ -58,7 +58,7 @@ class Kernels(Protocol):
         ...
 
     def rotate(
-        self, qkv: Tensor, head_norm: Tensor | None, model: FusedModel, keys: Tensor, values: Tensor, places: Places
+        self, qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
     ) -> Tensor:
         """Return normalised, rotated queries [R, H, D]; write keys and values into the pool.
 
@@ -66,7 +66,7 @@ class Kernels(Protocol):
         """
         ...
 
-    def plan(self, model: FusedModel, places: Places, reach: Reach) -> Any:
+    def plan(self, model: QwenView, places: Places, reach: Reach) -> Any:
         """Return what all layers' attention shares in one step."""
         ...
 
@@ -120,7 +120,7 @@ class TorchKernels:
         return x, self.norm(x, weight, eps, dtype)
 
     def rotate(
-        self, qkv: Tensor, head_norm: Tensor | None, model: FusedModel, keys: Tensor, values: Tensor, places: Places
+        self, qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
     ) -> Tensor:
         """Return rotated queries; write rotated keys, and values, where each row's last token belongs."""
         positions = places.prompt_lengths + places.ages - 1
@@ -131,7 +131,7 @@ class TorchKernels:
         values[:, at] = v.transpose(0, 1)
         return q
 
-    def plan(self, model: FusedModel, places: Places, reach: Reach) -> _Columns:
+    def plan(self, model: QwenView, places: Places, reach: Reach) -> _Columns:
         """Return each row's columns: its prompt's, then its own; masked ones repeat the row's first own column."""
         index, visible = [], []
         for starts, lengths, width in (

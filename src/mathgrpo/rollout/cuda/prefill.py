@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathgrpo.hardware.upload import upload
-from mathgrpo.models.qwen_view import FusedModel
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.pool import TokenPool
 from mathgrpo.rollout.length_batches import batches_by_length, in_order
 from mathgrpo.rollout.torch_ops.torch_decoder import rotated
@@ -18,16 +18,14 @@ _PREFILL_TOKENS = 16384
 """Padded prompt tokens computed at once: bounds the memory of activations."""
 
 
-def prefill(model: FusedModel, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+def prefill(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
     """Write the prompts' keys and values at these starts; return their next-token logits, [n, V]."""
     batches = batches_by_length([len(prompt) for prompt in prompts], _PREFILL_TOKENS)
     parts = [_prefill_batch(model, pool, [prompts[i] for i in batch], [starts[i] for i in batch]) for batch in batches]
     return in_order(parts, batches)
 
 
-def _prefill_batch(
-    model: FusedModel, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]
-) -> Tensor:
+def _prefill_batch(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
     """Run right-padded prompts: under a causal mask, padding behind a prompt cannot be seen by it."""
     device, dtype, count = model.embedding.device, model.dtype, len(prompts)
     lengths = torch.tensor([len(prompt) for prompt in prompts])

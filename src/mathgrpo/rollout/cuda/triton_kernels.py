@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mathgrpo.models.qwen_view import FusedModel
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda import triton_attention, triton_layers, triton_sampling
 from mathgrpo.rollout.cuda.kernels import Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import Places
@@ -36,12 +36,12 @@ class TritonKernels:
         return x, triton_layers.norm(x, delta, weight, eps, dtype)
 
     def rotate(
-        self, qkv: Tensor, head_norm: Tensor | None, model: FusedModel, keys: Tensor, values: Tensor, places: Places
+        self, qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
     ) -> Tensor:
         """Return rotated queries; write keys and values into the pool."""
         return triton_layers.rotate(qkv, head_norm, model, keys, values, places)
 
-    def plan(self, model: FusedModel, places: Places, reach: Reach) -> triton_attention.Workspace:
+    def plan(self, model: QwenView, places: Places, reach: Reach) -> triton_attention.Workspace:
         """Return the attention's workspace; lengths are read on the device, so the reach is not needed."""
         device = model.embedding.device
         return triton_attention.workspace(

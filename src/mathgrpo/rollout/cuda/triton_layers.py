@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mathgrpo.models.qwen_view import FusedModel
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.places import Places
 
 _GATE_BLOCK = 1024
@@ -42,7 +42,7 @@ def gate(gate_up: Tensor) -> Tensor:
 
 
 def rotate(
-    qkv: Tensor, head_norm: Tensor | None, model: FusedModel, keys: Tensor, values: Tensor, places: Places
+    qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
 ) -> Tensor:
     """Return rotated queries [R, H, D]; write keys and values [KV, N, D] where each row's last token belongs."""
     num_rows, heads, kv, dim = len(qkv), model.num_heads, model.num_kv_heads, model.head_dim

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathgrpo.models import Policy
-from mathgrpo.models.qwen_view import FusedLayer, FusedModel, fuse
+from mathgrpo.models.qwen_view import QwenView, ViewLayer
 from mathgrpo.rollout.decoder import frozen_positions
 from mathgrpo.rollout.length_batches import batches_by_length, in_order
 from mathgrpo.rollout.torch_ops.torch_memory import RowMemory
@@ -29,7 +29,7 @@ _PREFILL_TOKENS = 8192
 
 
 class FusedDecoder:
-    """A `Decoder` for the models `why_not_fused` lets pass.
+    """A `Decoder` for the models `why_not_served` lets pass.
 
     frozen: the weights no longer change, so they are fused once, not anew for each session.
     """
@@ -38,7 +38,7 @@ class FusedDecoder:
 
     def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
         self._policy, self._frozen = policy, frozen
-        self._fused: FusedModel | None = None
+        self._view: QwenView | None = None
 
     def context(self) -> AbstractContextManager[Any]:
         """Return inference mode; precision is explicit in the fused weights."""
@@ -49,20 +49,20 @@ class FusedDecoder:
         longest = max(len(ids) for ids in prompts) + max_new_tokens
         return FusedSession(self._model(longest), prompts, max_new_tokens=max_new_tokens, max_rows=max_rows)
 
-    def _model(self, num_positions: int) -> FusedModel:
+    def _model(self, num_positions: int) -> QwenView:
         model, dtype = self._policy.causal_lm, self._policy.compute_dtype
         if not self._frozen:
-            return fuse(model, dtype, num_positions)
-        if self._fused is None or len(self._fused.cos) < num_positions:
-            self._fused = fuse(model, dtype, frozen_positions(num_positions))
-        return self._fused
+            return QwenView(model, dtype, num_positions)
+        if self._view is None or len(self._view.cos) < num_positions:
+            self._view = QwenView(model, dtype, frozen_positions(num_positions))
+        return self._view
 
 
 class FusedSession:
     """A `Session` of the fused decoder."""
 
     def __init__(
-        self, model: FusedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int
+        self, model: QwenView, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int
     ) -> None:
         self._model = model
         self._prompts = prompts
@@ -128,16 +128,14 @@ class FusedSession:
         self._memory.release(prompt)
 
 
-def _project(
-    model: FusedModel, layer: FusedLayer, x: Tensor, cos: Tensor, sin: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _project(model: QwenView, layer: ViewLayer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of N tokens."""
     h = F.rms_norm(x, x.shape[-1:], layer.input_norm, model.eps).to(model.dtype)
     return rotated(F.linear(h, *layer.qkv), layer.head_norm, model, cos, sin)
 
 
 def rotated(
-    qkv: Tensor, head_norm: Tensor | None, model: FusedModel, cos: Tensor, sin: Tensor
+    qkv: Tensor, head_norm: Tensor | None, model: QwenView, cos: Tensor, sin: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return rotated queries [N, H, D], rotated keys and values [N, KV, D] of a fused projection [N, (H + 2 KV) D]."""
     heads, kv_heads, dim = model.num_heads, model.num_kv_heads, model.head_dim
@@ -151,7 +149,7 @@ def rotated(
     return turned[:, :heads], turned[:, heads:], v
 
 
-def _finish(model: FusedModel, layer: FusedLayer, x: Tensor, attended: Tensor) -> Tensor:
+def _finish(model: QwenView, layer: ViewLayer, x: Tensor, attended: Tensor) -> Tensor:
     """Return the block's output from its input, which it may overwrite, and its attention output.
 
     The residual keeps the embedding's precision, as in the model under autocast.
@@ -171,6 +169,6 @@ def _add_linear(x: Tensor, inputs: Tensor, matrix: tuple[Tensor, Tensor | None])
     return x if bias is None else x.add_(bias)
 
 
-def _logits(model: FusedModel, x: Tensor) -> Tensor:
+def _logits(model: QwenView, x: Tensor) -> Tensor:
     h = F.rms_norm(x, x.shape[-1:], model.norm, model.eps).to(model.dtype)
     return F.linear(h, *model.head)

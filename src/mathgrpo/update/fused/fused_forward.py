@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,24 +18,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mathgrpo.models.qwen_view import rotary_rows, why_not_fused
+from mathgrpo.models.qwen_view import Block, blocks_of, matrices_of, rotary_rows, why_not_served
 from mathgrpo.update.fused.fused_attention import build_blocks, probability_elements
 from mathgrpo.update.fused.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
 from mathgrpo.update.pack import MicroBatch
-
-_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def why_not_fused_forward(model: Any) -> str:
     """Return why the update cannot use its own forward pass for a causal LM, or "" if it can."""
     if hasattr(model, "peft_config"):
         return "it trains an adapter"
-    reason = why_not_fused(model)
+    reason = why_not_served(model)
     if reason:
         return reason
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in (*_PARTS, "lm_head") and type(module) is not nn.Linear:
+    for name, module in matrices_of(model):
+        if type(module) is not nn.Linear:
             return f"{name} is a {type(module).__name__}"
+    for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             return f"{name or 'the model'} has hooks, which would not run"
     if any("forward" in vars(layer) for layer in model.model.layers):
@@ -58,35 +57,20 @@ class FusedForward:
 
     model: Any
     dtype: torch.dtype
-    _layers: list[Layer]
-    _head: Matrix
-
-    @classmethod
-    def of(cls, model: Any, dtype: torch.dtype) -> FusedForward:
-        """Return the forward pass on the weights as they are now."""
-        forward = cls(model, dtype, [], Matrix(torch.empty(0)))
-        forward.refresh()
-        return forward
+    _layers: list[Layer] = field(default_factory=list)
+    _head: Matrix = field(default_factory=lambda: Matrix(torch.empty(0)))
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the model's weights as they are now, and forget all gradients."""
-        layers = []
-        for block in self.model.model.layers:
-            tensors = [tensor if tensor is None else tensor.to(self.dtype) for tensor in _folded(block)]
-            qkv, qkv_bias, output, output_bias, gate_up, gate_up_bias, down, down_bias = tensors
-            assert qkv is not None and output is not None and gate_up is not None and down is not None
-            layers.append(
-                Layer(
-                    Matrix(qkv, qkv_bias), Matrix(output, output_bias), Matrix(gate_up, gate_up_bias),
-                    Matrix(down, down_bias), self.model.config.rms_norm_eps, _head_norm(block),
-                )
-            )  # fmt: skip
-        head = self.model.lm_head
-        self._layers = layers
-        self._head = Matrix(
-            head.weight.detach().to(self.dtype), None if head.bias is None else head.bias.to(self.dtype)
-        )
+        """Take over the model's weights, if they may have changed since the last time, and forget all gradients."""
+        if not self._layers:
+            self._layers = [fold(block, self.dtype, self.model.config.rms_norm_eps) for block in blocks_of(self.model)]
+            head = self.model.lm_head
+            bias = None if head.bias is None else head.bias.to(self.dtype)
+            self._head = Matrix(head.weight.detach().to(self.dtype), bias)
+        for layer in self._layers:
+            layer.forget()
+        self._head.forget()
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context a pass runs in: precision is explicit here, so none."""
@@ -117,19 +101,13 @@ class FusedForward:
         return logits
 
     def finish(self) -> None:
-        """Hand the gradients that the matrices added up to the model's parameters."""
-        for block, layer in zip(self.model.model.layers, self._layers, strict=True):
-            matrices = (layer.qkv, layer.output, layer.gate_up, layer.down)
-            grads = [grad for matrix in matrices for grad in (matrix.grad, matrix.bias_grad)]
-            with torch.enable_grad():
-                tensors = [*_folded(block), _head_norm(block)]
-            _backward(tensors, [*grads, layer.head_norm_grad])
-            for matrix in matrices:
-                matrix.grad = matrix.bias_grad = None
-            layer.head_norm_grad = None
+        """Hand the gradients that the matrices added up to the model's parameters, whose step makes them others."""
+        for block, layer in zip(blocks_of(self.model), self._layers, strict=True):
+            _unfold_gradients(block, layer)
+            layer.forget()
         head = self.model.lm_head
-        _backward([head.weight, head.bias], [self._head.grad, self._head.bias_grad])
-        self._head.grad = self._head.bias_grad = None
+        _add_gradients((head,), self._head.grad, self._head.bias_grad)
+        self._layers, self._head = [], Matrix(torch.empty(0))
 
     def _rows(self, batch: MicroBatch, x: Tensor) -> Rows:
         key_heads = self.model.config.num_key_value_heads
@@ -161,52 +139,100 @@ class _Head(torch.autograd.Function):
         return ctx.matrix.backward(grad, hidden), None
 
 
-def _folded(block: Any) -> list[Tensor | None]:
-    """Return the fused weights and biases of a transformer block as functions of its parameters.
-
-    [qkv, bias, output, bias, gate_up, bias, down, bias], in the parameters' precision.
-    """
-    attention, mlp = block.self_attn, block.mlp
-    qkv, qkv_bias = _stack((attention.q_proj, attention.k_proj, attention.v_proj))
-    if not hasattr(attention, "q_norm"):
-        scale = qkv.new_ones(qkv.shape[0], 1)
-        scale[: attention.q_proj.out_features] = attention.scaling
-        qkv = qkv * scale
-        qkv_bias = None if qkv_bias is None else qkv_bias * scale[:, 0]
-    gate_up, gate_up_bias = _stack((mlp.gate_proj, mlp.up_proj))
-    return [
-        qkv * block.input_layernorm.weight, qkv_bias,
-        attention.o_proj.weight, attention.o_proj.bias,
-        gate_up * block.post_attention_layernorm.weight, gate_up_bias,
-        mlp.down_proj.weight, mlp.down_proj.bias,
-    ]  # fmt: skip
-
-
-def _head_norm(block: Any) -> Tensor | None:
-    """Return the weights of q_norm and k_norm for every query and key head, queries scaled: [H + K, D], or None."""
-    attention = block.self_attn
-    if not hasattr(attention, "q_norm"):
-        return None
-    dim = attention.head_dim
-    query = attention.q_norm.weight.expand(attention.q_proj.out_features // dim, -1) * attention.scaling
-    weight: Tensor = torch.cat((query, attention.k_norm.weight.expand(attention.k_proj.out_features // dim, -1)))
-    return weight.float()
-
-
-def _stack(modules: tuple[Any, ...]) -> tuple[Tensor, Tensor | None]:
-    weight = torch.cat([module.weight for module in modules])
-    if all(module.bias is None for module in modules):
-        return weight, None
-    return weight, torch.cat(
-        [module.weight.new_zeros(module.out_features) if module.bias is None else module.bias for module in modules]
+def fold(block: Block, dtype: torch.dtype, eps: float) -> Layer:
+    """Return a block's matrices in the compute precision, the norms before them and the attention's scale inside."""
+    qkv, gate_up = _scaled_qkv(block), _stack(block.gate_up)
+    bias = _stacked_bias(block.qkv)
+    if bias is not None and block.head_norms is None:
+        bias = bias * _query_scale(block, bias)[:, 0]
+    return Layer(
+        qkv=_matrix(qkv * block.input_norm, bias, dtype),
+        output=_matrix(_stack(block.output), _stacked_bias(block.output), dtype),
+        gate_up=_matrix(gate_up * block.mlp_norm, _stacked_bias(block.gate_up), dtype),
+        down=_matrix(_stack(block.down), _stacked_bias(block.down), dtype),
+        eps=eps,
+        head_norm=_float(block.head_norm(block.scaling)),
     )
 
 
-def _backward(tensors: list[Tensor | None], grads: list[Tensor | None]) -> None:
-    pairs = [
-        (tensor, grad.to(tensor.dtype))
-        for tensor, grad in zip(tensors, grads, strict=True)
-        if tensor is not None and grad is not None and tensor.requires_grad
-    ]
-    if pairs:
-        torch.autograd.backward([tensor for tensor, _ in pairs], [grad for _, grad in pairs])
+def _unfold_gradients(block: Block, layer: Layer) -> None:
+    """Add the gradients of the folded matrices to those of the parameters: the chain rule through `fold`.
+
+    With F = S W n for a query scale S [out, 1] and a norm n [in]: dW = S (dF n), dn = sum over out of dF (S W).
+    """
+    qkv, bias = layer.qkv.grad, layer.qkv.bias_grad
+    if qkv is not None:
+        _add(block.input_norm, (qkv * _scaled_qkv(block)).sum(dim=0))
+        qkv = qkv * block.input_norm.detach()
+        if block.head_norms is None:
+            scale = _query_scale(block, qkv)
+            qkv, bias = qkv * scale, None if bias is None else bias * scale[:, 0]
+    _add_gradients(block.qkv, qkv, bias)
+    gate_up = layer.gate_up.grad
+    if gate_up is not None:
+        _add(block.mlp_norm, (gate_up * _stack(block.gate_up)).sum(dim=0))
+        gate_up = gate_up * block.mlp_norm.detach()
+    _add_gradients(block.gate_up, gate_up, layer.gate_up.bias_grad)
+    _add_gradients(block.output, layer.output.grad, layer.output.bias_grad)
+    _add_gradients(block.down, layer.down.grad, layer.down.bias_grad)
+    if block.head_norms is not None and layer.head_norm_grad is not None:
+        query, key = block.head_norms
+        heads = block.qkv[0].out_features // block.head_dim
+        _add(key, layer.head_norm_grad[heads:].sum(dim=0))
+        _add(query, (layer.head_norm_grad[:heads] * block.scaling).sum(dim=0))
+
+
+def _scaled_qkv(block: Block) -> Tensor:
+    """Return W of the three projections, rows of queries multiplied by the attention's scale.
+
+    With norms of heads (Qwen3) the scale is in the query norm's weight instead.
+    """
+    qkv = _stack(block.qkv)
+    return qkv if block.head_norms is not None else qkv * _query_scale(block, qkv)
+
+
+def _query_scale(block: Block, like: Tensor) -> Tensor:
+    scale = like.new_ones(len(like), 1)
+    scale[: block.qkv[0].out_features] = block.scaling
+    return scale
+
+
+def _stack(modules: tuple[Any, ...]) -> Tensor:
+    weights = [module.weight.detach() for module in modules]
+    return weights[0] if len(weights) == 1 else torch.cat(weights)
+
+
+def _stacked_bias(modules: tuple[Any, ...]) -> Tensor | None:
+    if all(module.bias is None for module in modules):
+        return None
+    biases = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias.detach() for m in modules]
+    return torch.cat(biases)
+
+
+def _matrix(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Matrix:
+    return Matrix(weight.detach().to(dtype), None if bias is None else bias.to(dtype))
+
+
+def _float(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.detach().float()
+
+
+def _add_gradients(modules: tuple[Any, ...], weight: Tensor | None, bias: Tensor | None) -> None:
+    """Add the rows of a stacked gradient to the parameters that were stacked."""
+    start = 0
+    for module in modules:
+        rows = slice(start, start + module.out_features)
+        start = rows.stop
+        for parameter, grad in ((module.weight, weight), (module.bias, bias)):
+            if parameter is not None and grad is not None:
+                _add(parameter, grad[rows])
+
+
+def _add(parameter: Tensor, grad: Tensor) -> None:
+    """Add to a parameter's gradient; the first one becomes it, where nobody else holds its memory."""
+    if not parameter.requires_grad:
+        return
+    if parameter.grad is None:
+        parameter.grad = grad.to(parameter.dtype, copy=True).contiguous()
+    else:
+        parameter.grad += grad

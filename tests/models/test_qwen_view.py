@@ -1,4 +1,4 @@
-"""The fused decoder computes what the model computes, for every feature it claims to serve."""
+"""The view of the fast family: what it serves is computed as the model computes it, and read once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import policy_from
-from mathgrpo.models.qwen_view import effective_weight, fuse, why_not_fused
+from mathgrpo.models.qwen_view import QwenView, ViewLayer, effective_weight, why_not_served
 from mathgrpo.rollout.decoder_trial import trial_difference
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 
@@ -37,7 +37,7 @@ FEATURES: list[tuple[str, dict[str, Any]]] = [
 def test_features_are_served_exactly(architecture: str, overrides: dict[str, Any]) -> None:
     model = randomised(tiny_model(architecture, **overrides))
     policy = policy_from(model, tiny_tokenizer(), device="cpu", dtype=torch.float32, name="tiny")
-    assert why_not_fused(model) == ""
+    assert why_not_served(model) == ""
     assert trial_difference(FusedDecoder(policy), policy) < 1e-4
 
 
@@ -62,7 +62,7 @@ def test_bfloat16_rounds_where_autocast_rounds(architecture: str) -> None:
     ],
 )
 def test_what_is_not_served_is_named(architecture: str, overrides: dict[str, Any], reason: str) -> None:
-    assert reason in why_not_fused(tiny_model(architecture, **overrides))
+    assert reason in why_not_served(tiny_model(architecture, **overrides))
 
 
 def test_a_quantised_layer_is_not_served() -> None:
@@ -71,7 +71,7 @@ def test_a_quantised_layer_is_not_served() -> None:
 
     model = tiny_model("qwen2")
     model.model.layers[1].mlp.up_proj = Linear4bit(32, 64, bias=False)
-    assert "up_proj is a Linear4bit" in why_not_fused(model)
+    assert "up_proj is a Linear4bit" in why_not_served(model)
 
 
 def test_merged_weights_leave_the_model_alone() -> None:
@@ -87,8 +87,53 @@ def test_merged_weights_leave_the_model_alone() -> None:
         # alpha / r = 2; B is all 0.5: every row of B A is 0.5 * (sum of A's rows)
         expected = before + 2 * 0.5 * module.lora_A["default"].weight.sum(0)
         torch.testing.assert_close(effective_weight(module), expected)
-        fused = fuse(adapted.get_base_model(), torch.float32, 8).layers[0].qkv[0]
+        fused = QwenView(adapted.get_base_model(), torch.float32, 8).layers[0].qkv[0]
     torch.testing.assert_close(fused[:32], expected)
     assert torch.equal(module.base_layer.weight, before)
     with adapted.disable_adapter():
         assert torch.equal(effective_weight(module), before)
+
+
+def test_a_fixed_view_follows_the_weights_at_its_addresses() -> None:
+    model = randomised(tiny_model("qwen3", attention_bias=True))
+    view = QwenView(model, torch.float32, 8, fixed=True)
+    places = [tensor.data_ptr() for layer in view.layers for tensor in (layer.qkv[0], layer.down[0], layer.input_norm)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    assert not view.refresh(8) and view.refresh(9)
+    fresh = QwenView(model, torch.float32, 16)
+    assert torch.equal(view.cos, fresh.cos) and torch.equal(view.norm, fresh.norm)
+    for kept, new in zip(view.layers, fresh.layers, strict=True):
+        assert_same_layer(kept, new)
+    assert places == [t.data_ptr() for layer in view.layers for t in (layer.qkv[0], layer.down[0], layer.input_norm)]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_sharded_model_is_read_one_parameter_at_a_time(fixed: bool) -> None:
+    """The model holds the first half of every parameter's memory; the whole exists only while it is read."""
+    whole = randomised(tiny_model("qwen3", attention_bias=True))
+    full = {name: parameter.detach().clone() for name, parameter in whole.named_parameters()}
+    names = {id(parameter): name for name, parameter in whole.named_parameters()}
+    expected = QwenView(whole, torch.float32, 8)
+    expected_layers = [replace(layer, qkv=(layer.qkv[0].clone(), layer.qkv[1])) for layer in expected.layers]
+    gathered: list[str] = []
+
+    def gather(parameter: torch.Tensor) -> torch.Tensor:
+        gathered.append(names[id(parameter)])
+        return full[gathered[-1]]
+
+    view = QwenView(whole, torch.float32, 8, fixed=fixed, gather=gather)
+    for kept, new in zip(view.layers, expected_layers, strict=True):
+        assert_same_layer(kept, new)
+    matrices = [name for name in gathered if name.endswith("_proj.weight")]
+    assert len(matrices) == len(set(matrices)) == 7 * len(view.layers)
+
+
+def assert_same_layer(one: ViewLayer, other: ViewLayer) -> None:
+    for name in ("qkv", "output", "gate_up", "down"):
+        for a, b in zip(getattr(one, name), getattr(other, name), strict=True):
+            assert (a is None and b is None) or torch.equal(a, b), name
+    for name in ("input_norm", "mlp_norm", "head_norm"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert (a is None and b is None) or torch.equal(a, b), name
