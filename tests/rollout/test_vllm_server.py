@@ -24,8 +24,8 @@ from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine, guard
-from mathgrpo.rollout.vllm.backend import Drawn, ServerLost
-from mathgrpo.rollout.vllm.client import Client, require_logprobs
+from mathgrpo.rollout.vllm.backend import Drawn, ServerLost, require_logprobs
+from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.logprob_probe import difference, plain_logprobs, trial_ids, trial_limit, trial_model
 from mathgrpo.rollout.vllm.pushed_weights import served_weights
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension, weights_digest
@@ -184,7 +184,7 @@ def own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vllm
 
 
 def kill_server(engine: VllmEngine) -> None:
-    address = urlsplit(engine._backend._client.url)  # type: ignore[attr-defined]
+    address = urlsplit(engine._backend.url)  # type: ignore[attr-defined]
     connection = http.client.HTTPConnection(str(address.hostname), int(address.port or 0))
     connection.request("POST", "/die")
     with pytest.raises((OSError, http.client.HTTPException)):

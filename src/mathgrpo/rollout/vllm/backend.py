@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mathgrpo.types import Sampling
 
@@ -39,56 +40,68 @@ class Drawn:
     logprobs: list[float]
 
 
-class Backend(Protocol):
-    """A running vLLM."""
+class Backend:
+    """A running vLLM. One that is not ours to keep is never started again and logs elsewhere.
 
-    @property
-    def where(self) -> str:
-        """Return "server at ADDRESS" or "in this process" with the version: one line for the run's log."""
-        ...
+    Attributes:
+        where: "server at ADDRESS" or "in this process" with the version: a part of the run's log.
+    """
+
+    where: str
 
     def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         """Return the completions of every request, in order.
 
         Raises: ServerLost; UserError for what vLLM refuses.
         """
-        ...
+        raise NotImplementedError
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
         """Return the plain log-probability of every token of a prompt but the first, given those before it."""
-        ...
+        raise NotImplementedError
 
     def call(self, method: str, argument: str) -> list[Any]:
         """Call a method of the worker extension in every worker and return what each returned."""
-        ...
+        raise NotImplementedError
 
     def forget_prefixes(self) -> None:
-        """Drop cached keys and values, which belong to old weights."""
-        ...
+        """Drop cached keys and values, which belong to old weights.
+
+        Raises: ServerLost when they are kept, as they are while requests hold blocks.
+        """
+        raise NotImplementedError
 
     def sleep(self) -> None:
         """Move the weights off the device and give its memory back (level 1)."""
-        ...
+        raise NotImplementedError
 
     def wake(self) -> None:
         """Undo sleep."""
-        ...
+        raise NotImplementedError
 
     def restart(self) -> bool:
-        """Start vLLM again after it died; False where it is not ours to start."""
-        ...
+        """Start vLLM again after it died; False where it is not ours to start, or was started again before."""
+        return False
 
     def last_words(self) -> str:
         """Return the end of its log as one line, "" where there is none."""
-        ...
+        return ""
 
     def keep_log(self, path: str) -> None:
         """Write the log to this file from now on, with what it holds so far."""
-        ...
 
     def close(self) -> None:
         """End what was started; more than once does no harm."""
-        ...
+
+
+def require_logprobs(drawn: Drawn) -> Drawn:
+    """Return a completion that has a finite log-probability for every token.
+
+    Raises: ServerLost otherwise.
+    """
+    if len(drawn.ids) != len(drawn.logprobs) or not all(p is not None and math.isfinite(p) for p in drawn.logprobs):
+        raise ServerLost(f"a completion of {len(drawn.ids)} tokens came without a finite log-probability for each")
+    return drawn
 
 
 def sampling_fields(request: Request) -> dict[str, Any]:

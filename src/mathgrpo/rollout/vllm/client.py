@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 from mathgrpo.errors import UserError
-from mathgrpo.rollout.vllm.backend import Drawn, Request, ServerLost, sampling_fields
+from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost, require_logprobs, sampling_fields
 
 _CONNECTIONS = 64
 """Requests under way at once, at most; each is one prompt with all its completions."""
@@ -20,8 +19,8 @@ SERVED_NAME = "policy"
 """The name a server gives the model, as in --served-model-name."""
 
 
-class Client:
-    """Requests to one server.
+class Client(Backend):
+    """Requests to one server that somebody started.
 
     url: "http://HOST:PORT".
     timeout_s: longest wait for an answer; a rollout is one.
@@ -32,6 +31,7 @@ class Client:
         if parts.scheme != "http" or not parts.hostname:
             raise UserError(f"rollout.vllm.url={url}: not an address; write it as http://HOST:PORT")
         self.url, self._host, self._port, self._timeout_s = url, parts.hostname, parts.port or 80, timeout_s
+        self.where = f"server at {url}"
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def version(self) -> str:
@@ -53,35 +53,26 @@ class Client:
         return str(model.get("logprobs_mode", "")) if isinstance(model, dict) else ""
 
     def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
-        """Return the completions of every request, in order; requests go out together."""
         with ThreadPoolExecutor(min(len(requests), _CONNECTIONS)) as pool:
             return list(pool.map(self._complete, requests))
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
-        """Return the plain log-probability of every prompt token but the first."""
         body = {"model": SERVED_NAME, "prompt": list(ids), "max_tokens": 1, "temperature": 1.0, "prompt_logprobs": 0}
         entries = self._ask("POST", "/v1/completions", body)["choices"][0]["prompt_logprobs"]
         return [entry[str(token)]["logprob"] for token, entry in zip(ids[1:], entries[1:], strict=True)]
 
     def call(self, method: str, argument: str) -> list[Any]:
-        """Call a method of the worker extension in every worker."""
         results: list[Any] = self._ask("POST", "/collective_rpc", {"method": method, "args": [argument]})["results"]
         return results
 
     def forget_prefixes(self) -> None:
-        """Drop the prefix cache.
-
-        Raises: ServerLost when the server keeps it, which it does while requests hold blocks.
-        """
         if not self._ask("POST", "/reset_prefix_cache").get("success"):
             raise ServerLost("it did not drop its prefix cache")
 
     def sleep(self) -> None:
-        """Put the server to sleep, level 1."""
         self._ask("POST", "/sleep?level=1")
 
     def wake(self) -> None:
-        """Wake the server."""
         self._ask("POST", "/wake_up")
 
     def _complete(self, request: Request) -> list[Drawn]:
@@ -89,10 +80,7 @@ class Client:
             "model": SERVED_NAME, "prompt": list(request.ids), "return_token_ids": True, "stream": False,
         }  # fmt: skip
         choices = sorted(self._ask("POST", "/v1/completions", body)["choices"], key=lambda choice: choice["index"])
-        drawn = [Drawn(choice["token_ids"], choice["logprobs"]["token_logprobs"]) for choice in choices]
-        for row in drawn:
-            require_logprobs(row)
-        return drawn
+        return [require_logprobs(Drawn(each["token_ids"], each["logprobs"]["token_logprobs"])) for each in choices]
 
     def _ask(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> Any:
         """Return the JSON answer, {} for an empty one.
@@ -113,12 +101,6 @@ class Client:
         if status >= 400:
             raise UserError(f"rollout.engine=vllm: {self.url}{path} refused ({status}): {_words(text)}")
         return json.loads(text) if text else {}
-
-
-def require_logprobs(drawn: Drawn) -> None:
-    """Raise ServerLost unless there is a finite log-probability for every token."""
-    if len(drawn.ids) != len(drawn.logprobs) or not all(p is not None and math.isfinite(p) for p in drawn.logprobs):
-        raise ServerLost(f"a completion of {len(drawn.ids)} tokens came without a finite log-probability for each")
 
 
 def _words(text: str) -> str:

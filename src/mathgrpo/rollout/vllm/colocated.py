@@ -9,8 +9,7 @@ from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
-from mathgrpo.rollout.vllm.backend import Drawn, Request, ServerLost, sampling_fields
-from mathgrpo.rollout.vllm.client import require_logprobs
+from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost, require_logprobs, sampling_fields
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension
 from mathgrpo.rollout.vllm.server_command import CPU_BATCH_TOKENS, Launch
 from mathgrpo.rollout.vllm.versions import require_tested, tested_text
@@ -37,8 +36,8 @@ def import_vllm(section: VllmSection) -> Any:
     return vllm
 
 
-class Colocated:
-    """A `Backend`: vLLM's own engine object."""
+class Colocated(Backend):
+    """vLLM's own engine object; it logs to this process's own output."""
 
     def __init__(self, vllm: Any, launch: Launch, section: VllmSection) -> None:
         if section.arguments:
@@ -57,50 +56,30 @@ class Colocated:
         self.where = f"vLLM {vllm.__version__} in this process"
 
     def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
-        """See `Backend`."""
         settings = [self._vllm.SamplingParams(**sampling_fields(request)) for request in requests]
         outputs = self._llm.generate(
             [{"prompt_token_ids": list(request.ids)} for request in requests], settings, use_tqdm=False
         )
-        rows = [[_drawn(output) for output in sorted(o.outputs, key=lambda row: row.index)] for o in outputs]
-        for row in (row for group in rows for row in group):
-            require_logprobs(row)
-        return rows
+        return [[_drawn(output) for output in sorted(o.outputs, key=lambda row: row.index)] for o in outputs]
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
-        """See `Backend`."""
         settings = self._vllm.SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0)
         [output] = self._llm.generate([{"prompt_token_ids": list(ids)}], [settings], use_tqdm=False)
         return [entry[token].logprob for token, entry in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
 
     def call(self, method: str, argument: str) -> list[Any]:
-        """See `Backend`."""
         results: list[Any] = self._llm.collective_rpc(method, args=(argument,))
         return results
 
     def forget_prefixes(self) -> None:
-        """See `Backend`."""
         if not self._llm.reset_prefix_cache():
             raise ServerLost("it did not drop its prefix cache")
 
     def sleep(self) -> None:
-        """See `Backend`."""
         self._llm.sleep(level=1)
 
     def wake(self) -> None:
-        """See `Backend`."""
         self._llm.wake_up()
-
-    def restart(self) -> bool:
-        """Return False: what broke it is in this process."""
-        return False
-
-    def last_words(self) -> str:
-        """Return "": it logs to this process's own output."""
-        return ""
-
-    def keep_log(self, path: str) -> None:
-        """Do nothing: it logs to this process's own output."""
 
     def close(self) -> None:
         """Give up vLLM's engine; its memory goes with the last reference."""
@@ -109,4 +88,4 @@ class Colocated:
 
 def _drawn(output: Any) -> Drawn:
     ids = list(output.token_ids)
-    return Drawn(ids, [entry[token].logprob for token, entry in zip(ids, output.logprobs, strict=True)])
+    return require_logprobs(Drawn(ids, [entry[t].logprob for t, entry in zip(ids, output.logprobs, strict=True)]))

@@ -77,32 +77,17 @@ def _end_session(child: subprocess.Popen[bytes]) -> None:
     Asked first, vLLM's server gives its shared memory back; children that end before it would leave that behind.
     """
     child.terminate()
-    if not _session_ends(child, _SECONDS_TO_STOP):
-        _signal_session(child.pid, signal.SIGTERM)
-        _session_ends(child, _SECONDS_TO_STOP / 5)
-    _signal_session(child.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_SECONDS_TO_STOP)
+    with contextlib.suppress(ProcessLookupError):  # raised as soon as nobody is left
+        for signum in (0, signal.SIGTERM):
+            os.killpg(child.pid, signum)
+            until = time.monotonic() + _SECONDS_TO_STOP / 5
+            while time.monotonic() < until:
+                time.sleep(0.05)
+                os.killpg(child.pid, 0)
+        os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-
-
-def _session_ends(child: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait until the session has no process left; return whether that came in time, less once the child has ended."""
-    deadline, ended = time.monotonic() + seconds, 0.0
-    while time.monotonic() < deadline:
-        if child.poll() is not None:  # this reaps it, too, or its session would never be empty
-            ended = ended or time.monotonic()
-            deadline = min(deadline, ended + seconds / 5)
-        if not _signal_session(child.pid, 0):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _signal_session(session: int, signum: int) -> bool:
-    """Send a signal to every process of the session; False when there is none."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(session, signum)
-        return True
-    return False
 
 
 if __name__ == "__main__":

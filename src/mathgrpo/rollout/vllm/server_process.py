@@ -10,16 +10,15 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
-from mathgrpo.rollout.vllm.backend import Drawn, Request, ServerLost
+from mathgrpo.rollout.vllm.backend import ServerLost
 from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.server_command import Launch, server_command, server_environment
+from mathgrpo.rollout.vllm.versions import require_tested
 
 _GUARD = Path(__file__).with_name("guard.py")
 _LOG_LINES, _LAST_LINES, _LOG_WIDTH = 300, 3, 160
@@ -27,50 +26,20 @@ _CAUSE = re.compile(r"\w(Error|Exception): \S")
 _RESTARTS = 1
 
 
-class OwnServer:
-    """A `Backend`: the server process, and the client that speaks with it."""
+class OwnServer(Client):
+    """The server process, and the client that speaks with it."""
 
     def __init__(self, launch: Launch, section: VllmSection) -> None:
         self._launch, self._section, self._restarts_left = launch, section, _RESTARTS
         self._log = launch.folder / "vllm.log"
-        self._process, self._client = self._start()
-
-    @property
-    def where(self) -> str:
-        """See `Backend`."""
-        return f"server of our own at {self._client.url}"
-
-    def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
-        """See `Backend`."""
-        return self._client.sample(requests)
-
-    def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
-        """See `Backend`."""
-        return self._client.prompt_logprobs(ids)
-
-    def call(self, method: str, argument: str) -> list[Any]:
-        """See `Backend`."""
-        return self._client.call(method, argument)
-
-    def forget_prefixes(self) -> None:
-        """See `Backend`."""
-        self._client.forget_prefixes()
-
-    def sleep(self) -> None:
-        """See `Backend`."""
-        self._client.sleep()
-
-    def wake(self) -> None:
-        """See `Backend`."""
-        self._client.wake()
+        self._start()
 
     def restart(self) -> bool:
-        """Start the server again, once in its life; False when that has been done before."""
         if not self._restarts_left:
             return False
         self._restarts_left -= 1
         self.close()
-        self._process, self._client = self._start()
+        self._start()
         return True
 
     def last_words(self) -> str:
@@ -94,66 +63,53 @@ class OwnServer:
         """End the server and wait for it."""
         _end(self._process)
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], Client]:
+    def _start(self) -> None:
         """Start the server and wait until it is ready.
 
         Raises: UserError with the end of its log when it ends first or takes too long.
         """
         port, key = _free_port(), secrets.token_hex(16)
         command = server_command(self._launch, self._section, port)
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, "-I", str(_GUARD), str(self._launch.folder), str(self._log), *command],
             stdin=subprocess.PIPE, env=server_environment(self._launch, key), start_new_session=True,
         )  # fmt: skip
-        weakref.finalize(self, _end, process)
-        client = Client(f"http://127.0.0.1:{port}", timeout_s=self._section.timeout_s, key=key)
+        weakref.finalize(self, _end, self._process)
+        super().__init__(f"http://127.0.0.1:{port}", timeout_s=self._section.timeout_s, key=key)
+        self.where = f"server of our own at {self.url}"
         deadline = time.monotonic() + self._section.start_timeout_s
-        while not client.is_ready():
-            if process.poll() is not None:
+        while not self.is_ready():
+            if self._process.poll() is not None:
                 raise UserError(f"rollout.engine=vllm: the server ended while starting: {self.last_words()}")
             if time.monotonic() > deadline:
-                _end(process)
+                self.close()
                 raise UserError(
                     f"rollout.vllm.start_timeout_s={self._section.start_timeout_s:g}: the server was not ready by "
                     f"then; give it longer, or see what it waits for: {self.last_words()}"
                 )
             time.sleep(0.2)
-        return process, client
 
 
-class NamedServer(Client):
-    """A `Backend`: a server that somebody else started."""
+def named_server(section: VllmSection) -> Client:
+    """Return a server that somebody else started, at rollout.vllm.url.
 
-    def __init__(self, section: VllmSection) -> None:
-        super().__init__(section.url.rstrip("/"), timeout_s=section.timeout_s, key=os.environ.get("VLLM_API_KEY", ""))
-        self.where = f"server at {self.url}"
-        try:
-            self.server_version = self.version()
-            mode = self.logprobs_mode()
-        except (ServerLost, UserError) as error:
-            raise UserError(
-                f"rollout.vllm.url={section.url}: no vLLM server with development routes answers there ({error}); "
-                "start one as docs/vllm.md says, or leave the address out to have one started"
-            ) from error
-        if mode != "processed_logprobs":
-            raise UserError(
-                f"rollout.vllm.url={section.url}: the server reports {mode or 'unknown'} log-probabilities, not "
-                "those it samples from; start it with --logprobs-mode processed_logprobs"
-            )
-
-    def restart(self) -> bool:
-        """Return False: it is not ours to start."""
-        return False
-
-    def last_words(self) -> str:
-        """Return "": its log is elsewhere."""
-        return ""
-
-    def keep_log(self, path: str) -> None:
-        """Do nothing: its log is elsewhere."""
-
-    def close(self) -> None:
-        """Do nothing: it goes on for others."""
+    Raises: UserError when none answers there, of a tested version, with the log-probabilities that are needed.
+    """
+    client = Client(section.url.rstrip("/"), timeout_s=section.timeout_s, key=os.environ.get("VLLM_API_KEY", ""))
+    try:
+        version, mode = client.version(), client.logprobs_mode()
+    except (ServerLost, UserError) as error:
+        raise UserError(
+            f"rollout.vllm.url={section.url}: no vLLM server with development routes answers there ({error}); "
+            "start one as docs/vllm.md says, or leave the address out to have one started"
+        ) from error
+    if mode != "processed_logprobs":
+        raise UserError(
+            f"rollout.vllm.url={section.url}: the server reports {mode or 'unknown'} log-probabilities, not "
+            "those it samples from; start it with --logprobs-mode processed_logprobs"
+        )
+    require_tested(version, section, f"rollout.vllm.url={section.url}")
+    return client
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

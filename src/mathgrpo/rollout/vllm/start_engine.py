@@ -11,8 +11,8 @@ from mathgrpo.rollout.vllm.backend import Backend
 from mathgrpo.rollout.vllm.colocated import Colocated, import_vllm
 from mathgrpo.rollout.vllm.pushed_weights import served_weights, write_model_folder
 from mathgrpo.rollout.vllm.server_command import Launch
-from mathgrpo.rollout.vllm.server_process import NamedServer, OwnServer
-from mathgrpo.rollout.vllm.versions import find_python, require_tested
+from mathgrpo.rollout.vllm.server_process import OwnServer, named_server
+from mathgrpo.rollout.vllm.versions import find_python
 from mathgrpo.rollout.vllm.vllm_engine import VllmEngine, exchange_folder
 
 
@@ -49,9 +49,7 @@ def _backend(policy: Policy, section: VllmSection, max_rows: int, folder: Path) 
             raise UserError(
                 f"rollout.vllm.url={section.url}: names a server that runs; leave rollout.vllm.python and mode out"
             )
-        named = NamedServer(section)
-        require_tested(named.server_version, section, f"rollout.vllm.url={section.url}")
-        return named
+        return named_server(section)
     vllm = import_vllm(section) if section.mode == "colocate" else None
     python = find_python(section) if vllm is None else ""
     dtype = str(policy.compute_dtype).removeprefix("torch.")
