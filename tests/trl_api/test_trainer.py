@@ -233,9 +233,9 @@ def test_num_iterations_steps_the_schedule_at_every_optimizer_step(tmp_path: Pat
 
 def test_max_prompt_length_keeps_the_last_tokens(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_prompt_length=5)
-    scored = run._machinery.rollout(ROWS[:2], [0, 1], 2, "test", run.state)
+    groups = run._task.draw_rows(run.engine, ROWS[:2], [0, 1], 2, "test")
     whole = run.processing_class.apply_chat_template(ROWS[0]["prompt"], add_generation_prompt=True, return_dict=True)
-    assert list(scored.groups[0].prompt.ids) == whole["input_ids"][-5:]
+    assert list(groups[0].prompt.ids) == whole["input_ids"][-5:]
 
 
 def test_a_given_optimizer_and_scheduler_are_used(tmp_path: Path) -> None:

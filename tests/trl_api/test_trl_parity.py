@@ -88,7 +88,7 @@ def _ours(folder: Path, overrides: dict[str, Any], model: Any = None) -> GRPOTra
         processing_class=tiny_tokenizer(),
         reward_funcs=[reward, second_reward], train_dataset=ROWS,
     )  # fmt: skip
-    trainer._machinery.engine = MadeUp()
+    trainer.engine = MadeUp()
     trainer.train()
     return trainer
 
@@ -146,7 +146,7 @@ def test_weights_of_divided_and_of_joined_generations_equal_those_of_trl(
     grpo_trainer = pytest.importorskip("trl.trainer.grpo_trainer")
     monkeypatch.setattr(grpo_trainer, "shuffle_sequence_dict", lambda rows: rows)
     monkeypatch.setattr(
-        "mathgrpo.trl_api.trainer_step.completion_order", lambda groups, seed: list(range(GROUP_SIZE * len(groups)))
+        "mathgrpo.trl_api.script_task.completion_order", lambda groups, seed: list(range(GROUP_SIZE * len(groups)))
     )
     theirs, ours = _theirs(tmp_path / "trl", overrides), _ours(tmp_path / "ours", overrides)
     require_same_weights(theirs, ours)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mathgrpo.config.recipe import LoraSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 
 
 def attach_adapter(model: Any, section: LoraSection) -> Any:
@@ -67,7 +67,8 @@ def learning_failure(model: Any) -> str:
     who = "did not learn" if len(zero) == total else f"did not learn in {len(zero)} of {total} layers"
     return (
         f"the adapter {who}: its B matrices are still zero ({zero[0]} for one), so there the model is the one it "
-        "started from; no gradient reached them: look at frac_reward_zero_std, then at optimizer.learning_rate"
+        "started from; no gradient reached them: look at frac_reward_zero_std, then at "
+        + named("optimizer.learning_rate")
     )
 
 

@@ -32,6 +32,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     Attributes:
         masters: parameter of the model -> its master, for those that are copies.
+        copies: the same parameters -> the copies' own memory.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MasterAdamW(torch.optim.AdamW):
     ) -> None:  # fmt: skip
         """use_kernel: take the step with the Triton kernel, which writes the copies too; else with torch's."""
         self.masters = dict(masters)
+        self.copies = {parameter: parameter.data for parameter in masters}
         self._kernel: Any = None
         super().__init__(groups, lr=lr, betas=betas, fused=True)
         if use_kernel:
@@ -128,6 +130,25 @@ def full_precision(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     finally:
         for parameter, copy in copies.items():
             parameter.data = copy
+
+
+@contextlib.contextmanager
+def compute_copies(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Put the copies, brought up to date, into the model inside the block, and leave the masters in it.
+
+    For a model whose owner meets it with float32 weights: with its layers alone in bfloat16 it fails outside autocast,
+    and would be saved in that precision.
+    """
+    masters, copies = (optimizer.masters, optimizer.copies) if isinstance(optimizer, MasterAdamW) else ({}, {})
+    if copies:
+        torch._foreach_copy_(list(copies.values()), [masters[parameter].data for parameter in copies])
+    for parameter, copy in copies.items():
+        parameter.data = copy
+    try:
+        yield
+    finally:
+        for parameter, master in masters.items():
+            parameter.data = master.data
 
 
 @cache

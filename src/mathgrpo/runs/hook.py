@@ -63,7 +63,7 @@ class Task(Protocol):
         """Return what a step draws completions for."""
         ...
 
-    def draw(self, items: Sequence[Any], step: int) -> list[RolloutGroup]:
+    def draw(self, engine: Engine, items: Sequence[Any], step: int) -> list[RolloutGroup]:
         """Return one group of completions for each item, not rewarded yet."""
         ...
 

@@ -58,7 +58,7 @@ def take_step(run: Run) -> TakenStep:
     items = task.items(run.step)
     run.tell("doing", "rollout")
     with run.computing():
-        drawn = world.gather_shares(task.draw(world.share(items), run.step))
+        drawn = world.gather_shares(task.draw(run.engine, world.share(items), run.step))
     outside = engine_metrics(run.engine)
     make_room(run.engine)
     rolled_out = clock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mathgrpo.config import Recipe
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.models.shape import ModelSizes
 from mathgrpo.text import gigabytes
 from mathgrpo.update.logprobs import CHUNK_ELEMENTS, MIN_CHUNK
@@ -133,7 +133,7 @@ def require_fit(plan: MemoryPlan, name: str) -> None:
              "activations": plan.one_completion, "KV cache": plan.kv_cache}  # fmt: skip
     largest = sorted(parts, key=lambda part: -parts[part])[:3]
     raise UserError(
-        f"model.path={name}: needs about {gigabytes(plan.least)}, the device has {gigabytes(plan.device)} "
+        f"{named('model.path')}={name}: needs about {gigabytes(plan.least)}, the device has {gigabytes(plan.device)} "
         f"({', '.join(f'{part} {gigabytes(parts[part])}' for part in largest)}); {_remedy(plan)}"
     )
 
@@ -247,10 +247,10 @@ def _kept_bytes(plan: MemoryPlan, recipe: Recipe, kind: str, logits: int) -> int
 def _remedy(plan: MemoryPlan) -> str:
     """Return what to do about a run that does not fit."""
     if plan.resident > (plan.device or 0):
-        return "use model.lora, a smaller model or a larger device"
+        return f"use {named('model.lora')}, a smaller model or a larger device"
     without_cache = plan.resident + plan.one_completion + plan.logits
     if plan.kv_cache > plan.one_completion + plan.logits or without_cache <= (plan.device or 0):
-        return "lower rollout.max_rows, which decodes in several turns"
+        return f"lower {named('rollout.max_rows')}, which decodes in several turns"
     if not plan.recompute:
         return 'use training.gradient_checkpointing="auto"'
-    return "lower rollout.max_new_tokens, or use a smaller model or a larger device"
+    return f"lower {named('rollout.max_new_tokens')}, or use a smaller model or a larger device"

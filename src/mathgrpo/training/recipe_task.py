@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mathgrpo.grpo import with_advantages
 from mathgrpo.optim.schedule import learning_rate_at
+from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.runs.hook import Lesson, Metrics
 from mathgrpo.runs.metrics import rollout_metrics
@@ -33,10 +34,10 @@ class RecipeTask:
         """Return the problems of a step."""
         return problems_of_step(self._ready.problems.train, step, self._recipe.rollout.prompts_per_step, self.seed)
 
-    def draw(self, items: Sequence[Problem], step: int) -> list[RolloutGroup]:
+    def draw(self, engine: Engine, items: Sequence[Problem], step: int) -> list[RolloutGroup]:
         """Return completions of the problems. The noise is counted: the same whichever process draws them."""
         ready, size = self._ready, self._recipe.rollout.group_size
-        return sample_groups(ready.engine, ready.policy, items, ready.fmt, size, sampling_of_step(self._recipe, step))
+        return sample_groups(engine, ready.policy, items, ready.fmt, size, sampling_of_step(self._recipe, step))
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         """Return the groups with rewards and verdicts."""

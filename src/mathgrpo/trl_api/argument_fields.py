@@ -127,6 +127,16 @@ NOT_SERVED: dict[str, tuple[Any, str]] = {
 }
 """Field -> (the one value that is allowed, what to use instead)."""
 
+TRL_NAMES: dict[str, str] = {
+    "model.path": "model",
+    "model.lora": "a peft_config",
+    "optimizer.learning_rate": "learning_rate",
+    "rollout.max_rows": "per_device_train_batch_size",
+    "rollout.max_new_tokens": "max_completion_length",
+    "grpo.beta": "beta",
+}
+"""Setting of a recipe -> what it is called here, for errors that the rooms below raise."""
+
 RENAMED: dict[str, str] = {
     "evaluation_strategy": "eval_strategy",
     "no_cuda": "use_cpu",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 
 class RunFacts:
-    """Facts about a run of one process, under the names that transformers' TrainingArguments gives them."""
+    """Facts about a run, under the names that transformers' TrainingArguments gives them."""
 
     use_cpu: bool
     per_device_train_batch_size: int
@@ -18,13 +19,32 @@ class RunFacts:
     num_generations: int
     warmup_steps: float
     warmup_ratio: float | None
+    ddp_timeout: float
 
-    should_save = True
-    """Whether this process writes checkpoints: it is the only one."""
-    should_log = True
-    process_index = 0
-    local_process_index = 0
-    world_size = 1
+    @property
+    def world_size(self) -> int:
+        """Processes of the run, as torchrun or `accelerate launch` has started them."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    @property
+    def process_index(self) -> int:
+        """This process's rank."""
+        return int(os.environ.get("RANK", "0"))
+
+    @property
+    def local_process_index(self) -> int:
+        """This process's rank on its machine."""
+        return int(os.environ.get("LOCAL_RANK", "0"))
+
+    @property
+    def should_save(self) -> bool:
+        """Whether this process writes checkpoints."""
+        return self.process_index == 0
+
+    @property
+    def should_log(self) -> bool:
+        """Whether this process logs."""
+        return self.process_index == 0
 
     @property
     def device(self) -> Any:
@@ -59,7 +79,7 @@ class RunFacts:
     def prompts_per_rollout(self) -> int:
         """Prompts of one rollout: of all optimizer steps that share it, or of one step over several generations."""
         micro_steps = max(self.steps_per_generation or 1, self.gradient_accumulation_steps)
-        return self.per_device_train_batch_size * micro_steps // self.num_generations
+        return self.per_device_train_batch_size * self.world_size * micro_steps // self.num_generations
 
     @property
     def parts_per_rollout(self) -> int:

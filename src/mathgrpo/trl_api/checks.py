@@ -133,7 +133,7 @@ def _check_best(config: GRPOConfig) -> None:
 def _check_batch(config: GRPOConfig) -> None:
     size, generations = config.generation_batch_size or 0, config.num_generations
     per_generation, micro_steps = config.steps_per_generation or 0, config.gradient_accumulation_steps
-    if size != per_generation * config.per_device_train_batch_size or per_generation < 1:
+    if size != per_generation * config.per_device_train_batch_size * config.world_size or per_generation < 1:
         raise UserError(
             f"generation_batch_size={size}: must be steps_per_generation={per_generation} times "
             f"per_device_train_batch_size={config.per_device_train_batch_size}; set one of the first two only"

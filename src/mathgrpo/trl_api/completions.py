@@ -4,45 +4,51 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.text import printable
 from mathgrpo.trl_api.grpo_config import GRPOConfig
-from mathgrpo.trl_api.scoring import Scored
+from mathgrpo.trl_api.reward_functions import RewardNotes
+from mathgrpo.trl_api.script_task import as_given
+from mathgrpo.types import RolloutGroup
 
 
-def completion_rows(scored: Scored, step: int, *, unique_prompts: bool = False) -> list[dict[str, Any]]:
+def completion_rows(
+    groups: Sequence[RolloutGroup], notes: RewardNotes, step: int, *, unique_prompts: bool = False
+) -> list[dict[str, Any]]:
     """Return one row a completion: step, prompt, completion, each reward, what functions noted, advantage."""
-    flat = [(group, g) for group in scored.groups for g in range(len(group.completions))]
-    extra = {name: column for name, column in scored.notes.columns.items() if len(column) == len(flat)}
+    flat = [(group, g) for group in groups for g in range(len(group.completions))]
+    extra = {name: column for name, column in notes.columns.items() if len(column) == len(flat)}
     rows, seen = [], set()
     for index, (group, g) in enumerate(flat):
-        prompt = json.dumps(scored.prompts[index], sort_keys=True, default=str)
-        if unique_prompts and prompt in seen:
+        prompt = group.problem.columns["prompt"]
+        key = json.dumps(prompt, sort_keys=True, default=str)
+        if unique_prompts and key in seen:
             continue
-        seen.add(prompt)
-        row = {"step": step, "prompt": scored.prompts[index], "completion": scored.completions[index]}
+        seen.add(key)
+        row = {"step": step, "prompt": prompt, "completion": as_given(prompt, group.texts[g])}
         row |= {name: values[g] for name, values in group.reward_parts.items()}
         row |= {name: column[index] for name, column in extra.items()}
         rows.append(row | {"advantage": group.advantages[g]})
     return rows
 
 
-def log_completions(scored: Scored, step: int, args: GRPOConfig) -> None:
+def log_completions(groups: Sequence[RolloutGroup], notes: RewardNotes, step: int, args: GRPOConfig) -> None:
     """Write completions/completions_<step>.jsonl in output_dir, print some, and send a table to the trackers.
 
     Raises: UserError when the file cannot be written.
     """
     path = Path(args.output_dir) / "completions" / f"completions_{step:05d}.jsonl"
-    lines = [json.dumps(row, default=str) for row in completion_rows(scored, step)]
+    lines = [json.dumps(row, default=str) for row in completion_rows(groups, notes, step)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free the disk") from error
-    rows = completion_rows(scored, step, unique_prompts=args.log_unique_prompts)
+    rows = completion_rows(groups, notes, step, unique_prompts=args.log_unique_prompts)
     _print(rows if args.num_completions_to_print is None else rows[: args.num_completions_to_print])
     _send(rows, args)
 

@@ -1,41 +1,54 @@
-"""The one process of a run, under the names that scripts know from Accelerate."""
+"""The processes of a script, under the names that scripts know from Accelerate."""
 
 from __future__ import annotations
 
-import os
+import atexit
+import sys
+from contextlib import ExitStack, suppress
+from functools import cache
 from typing import Any
 
 import torch
 
-from mathgrpo.errors import UserError
+from mathgrpo.distributed import World, join_world
 
 
-class SingleProcess:
-    """What scripts use of `trainer.accelerator`, for a run of one process.
+@cache
+def script_world(device: str, timeout_s: float) -> World:
+    """Return the world of the processes that torchrun or `accelerate launch` started; joined once, left at the end.
 
-    Raises: UserError when the script was started as one of several.
+    Raises: UserError when there are fewer devices than processes, or no contact.
     """
+    stack = ExitStack()
+    world = stack.enter_context(join_world(device, timeout_s))
 
-    is_main_process = True
-    is_local_main_process = True
-    num_processes = 1
-    process_index = 0
+    def leave() -> None:
+        error = getattr(sys, "last_value", None)  # what ended the script, if it was an exception
+        with suppress(BaseException):
+            stack.__exit__(type(error) if error is not None else None, error, None)
 
-    def __init__(self, device: str) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError(
-                f"WORLD_SIZE={os.environ['WORLD_SIZE']}: GRPOTrainer here is one process on one device; "
-                "start the script with python, not with torchrun or accelerate launch"
-            )
+    atexit.register(leave)
+    return world
+
+
+class Processes:
+    """What scripts use of `trainer.accelerator`."""
+
+    def __init__(self, world: World, device: str, local_rank: int) -> None:
+        self.is_main_process, self.is_local_main_process = world.is_main, local_rank == 0
+        self.num_processes, self.process_index, self.local_process_index = world.size, world.rank, local_rank
         self.device = torch.device(device)
+        self._world = world
 
     def print(self, *values: Any, **options: Any) -> None:
-        """Print, as the main process does."""
-        print(*values, **options)
+        """Print, in the main process."""
+        if self.is_local_main_process:
+            print(*values, **options)
 
     def unwrap_model(self, model: Any) -> Any:
         """Return the model: nothing is wrapped around it."""
         return model
 
     def wait_for_everyone(self) -> None:
-        """Return at once: there is nobody else."""
+        """Return when all processes are here."""
+        self._world.gather(None)

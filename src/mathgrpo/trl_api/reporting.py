@@ -44,12 +44,12 @@ class Reporting:
         self.state.save_to_json(str(Path(self.args.output_dir) / "trainer_state.json"))
 
     def is_world_process_zero(self) -> bool:
-        """Return whether this is the main process: it is the only one."""
-        return True
+        """Return whether this is the main process."""
+        return self.args.process_index == 0
 
     def is_local_process_zero(self) -> bool:
-        """Return whether this is the main process of its machine: it is the only one."""
-        return True
+        """Return whether this is the main process of its machine."""
+        return self.args.local_process_index == 0
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from mathgrpo.errors import UserError
@@ -29,6 +30,24 @@ class RewardNotes:
 
     columns: dict[str, list[Any]] = field(default_factory=dict)
     metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, shares: Sequence[RewardNotes], sizes: Sequence[int]) -> RewardNotes:
+        """Return the notes of processes that each scored a share of the groups, columns in the groups' order.
+
+        sizes: completions of each group.
+        """
+        if len(shares) == 1:
+            return shares[0]
+        joined = cls()
+        for share in shares:
+            for name, values in share.metrics.items():
+                joined.metrics.setdefault(name, []).extend(values)
+        for name in dict.fromkeys(name for share in shares for name in share.columns):
+            rests = [iter(share.columns.get(name, ())) for share in shares]
+            parts = (islice(rests[i % len(shares)], size) for i, size in enumerate(sizes))
+            joined.columns[name] = [value for part in parts for value in part]
+        return joined
 
     def log_extra(self, column: str, values: list[Any]) -> None:
         """Note a column of the completions table."""

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, naming
 from mathgrpo.hardware.allocator import bound_kernel_caches
-from mathgrpo.rollout.outside import close_engine
+from mathgrpo.optim.master_adamw import compute_copies
+from mathgrpo.rollout import Engine
+from mathgrpo.rollout.outside import close_engine, make_room
+from mathgrpo.runs.hook import Run
+from mathgrpo.runs.interrupt import StopRequests
+from mathgrpo.runs.speedometer import build_speedometer
+from mathgrpo.training.loop import run_to_the_end
+from mathgrpo.training.together import require_same_weights
+from mathgrpo.trl_api.argument_fields import TRL_NAMES
+from mathgrpo.trl_api.callback_hook import CallbackHook
 from mathgrpo.trl_api.callbacks import default_callbacks, end_trackers
-from mathgrpo.trl_api.copies import ComputeCopies
-from mathgrpo.trl_api.dataset import PromptOrder, Row, check_dataset, make_schedule
+from mathgrpo.trl_api.dataset import Row, check_dataset, make_schedule
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.hub_push import push, repository_name, require_hub
 from mathgrpo.trl_api.model import make_policy, make_reference
-from mathgrpo.trl_api.process import SingleProcess
+from mathgrpo.trl_api.process import Processes, script_world
 from mathgrpo.trl_api.reporting import Reporting
 from mathgrpo.trl_api.reward_functions import RewardFunctions
-from mathgrpo.trl_api.scoring import joined
 from mathgrpo.trl_api.script_card import model_card
+from mathgrpo.trl_api.script_setup import make_optimizer, make_scheduler, memory_of
+from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
-from mathgrpo.trl_api.trainer_loop import Loop
-from mathgrpo.trl_api.trainer_memory import plan_run
-from mathgrpo.trl_api.trainer_schedule import make_optimizer, make_scheduler
-from mathgrpo.trl_api.trainer_step import Machinery
+from mathgrpo.trl_api.trl_metrics import lengths_and_rewards
 from mathgrpo.trl_api.vllm_arguments import build_trainer_engine
+from mathgrpo.types import RolloutGroup
 
 
 class GRPOTrainer(Reporting):
@@ -95,16 +103,18 @@ class GRPOTrainer(Reporting):
         self.eval_dataset = eval_dataset
         if eval_dataset is None and args.eval_strategy != "no":
             raise UserError(f'eval_strategy="{args.eval_strategy}": needs an eval_dataset')
-        self._plan = make_schedule(len(self.train_dataset), args)
+        plan = make_schedule(len(self.train_dataset), args)
         if args.push_to_hub:
             require_hub(args)
         bound_kernel_caches()
+        self._world = world = script_world(args.device.type, float(args.ddp_timeout))
         set_seed(args.seed)  # a fresh adapter is drawn from it
-        policy = make_policy(model, args, processing_class, peft_config, quantization_config)
-        self.accelerator = SingleProcess(policy.device)
+        self._policy = policy = make_policy(model, args, processing_class, peft_config, quantization_config)
+        self.accelerator = Processes(world, policy.device, args.local_process_index)
         rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
-        engine, reference = build_trainer_engine(policy, args), make_reference(policy, args.beta)
-        self._machinery = Machinery(policy, engine, reference, rewards, args)
+        self.engine: Engine = build_trainer_engine(policy, args)
+        self._reference = make_reference(policy, args.beta)
+        self._task = ScriptTask(policy, rewards, self.train_dataset, plan, args, world)
         self._given_optimizers = optimizers
         self.optimizer, self.lr_scheduler = optimizers
         self._start_state(callbacks or [])
@@ -122,27 +132,22 @@ class GRPOTrainer(Reporting):
     @property
     def model(self) -> Any:
         """The model that trains: the object that was given, or a PEFT model around it."""
-        return self._machinery.policy.model
+        return self._policy.model
 
     @property
     def processing_class(self) -> Any:
         """The tokenizer."""
-        return self._machinery.policy.tokenizer
-
-    @property
-    def engine(self) -> Any:
-        """The rollout engine."""
-        return self._machinery.engine
+        return self._policy.tokenizer
 
     @property
     def reward_funcs(self) -> list[Callable[..., Any]]:
         """The reward functions."""
-        return self._machinery.rewards.functions
+        return self._task.rewards.functions
 
     @property
     def reward_func_names(self) -> list[str]:
         """Their names, as in the logs."""
-        return self._machinery.rewards.names
+        return self._task.rewards.names
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
         """Train, and return transformers' TrainOutput(global_step, training_loss, metrics).
@@ -154,22 +159,39 @@ class GRPOTrainer(Reporting):
         from transformers import TrainerState
 
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir) if resume_from_checkpoint else None
-        optimizer, scheduler = self._given_optimizers
-        memory = plan_run(self._machinery.policy, self.train_dataset, self.args)
-        self.optimizer = optimizer or make_optimizer(self._machinery.policy, self.args, self.optimizer)
-        self._machinery.copies = ComputeCopies(self.optimizer)
-        self._machinery.recompute = memory is not None and memory.recompute
-        self.lr_scheduler = scheduler or make_scheduler(self.optimizer, self.args, self._plan.max_steps)
-        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        self.state, position = TrainerState(), {"rollout": 0, "token_budget": memory.token_budget if memory else 0}
-        if checkpoint is not None:
-            policy = self._machinery.policy
-            self.state, position = load_checkpoint(checkpoint, policy, self.optimizer, self.lr_scheduler)
-        order = PromptOrder(self._plan, shuffle=bool(self.args.shuffle_dataset), seed=self.args.seed)
-        output = Loop(self, self._machinery, self._plan, order, position).run()
+        with naming(TRL_NAMES):
+            memory = memory_of(self._policy, self.train_dataset, self.args, self._world)
+            self._make_optimizer()
+            self.state, position = TrainerState(), {"rollout": 0, "token_budget": memory.token_budget if memory else 0}
+            if checkpoint is not None:
+                self.state, position = load_checkpoint(
+                    checkpoint, self._policy, self.optimizer, self.lr_scheduler, self._world.rank
+                )
+            self._task.state, self._task.stopped = self.state, False
+            with compute_copies(self.optimizer):
+                require_same_weights(self._world, self.optimizer, self.state.global_step)
+            meter = self._world.from_main(lambda: build_speedometer(self._policy))
+            hook = CallbackHook(self, self._task)
+            run_to_the_end(
+                Run(
+                    self._task, self._policy, self.engine, self._reference, self.optimizer, meter,
+                    StopRequests(self._world), self._world, [hook], "train(resume_from_checkpoint=True)",
+                    step=position["rollout"], token_budget=position["token_budget"] or None,
+                    recompute=memory is not None and memory.recompute, computing=self._computing,
+                )
+            )  # fmt: skip
         if self.args.push_to_hub:
             self.push_to_hub()
-        return output
+        return hook.output
+
+    def _make_optimizer(self) -> None:
+        optimizer, scheduler = self._given_optimizers
+        self.optimizer = optimizer or make_optimizer(self._policy, self.args, self.optimizer)
+        self.lr_scheduler = scheduler or make_scheduler(self.optimizer, self.args, self._task.plan.max_steps)
+        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
+
+    def _computing(self) -> AbstractContextManager[None]:
+        return compute_copies(self.optimizer)
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float | None]:
         """Return the mean rewards and lengths of completions drawn for an evaluation set, and log them.
@@ -185,12 +207,11 @@ class GRPOTrainer(Reporting):
             return {name: value for result in results for name, value in result.items()}
         rows = check_dataset(dataset, "eval_dataset")
         started, per_chunk = time.time(), max(1, self.args.prompts_per_rollout)
-        group_size, chunks = self.args.num_generations_eval or self.args.num_generations, []
-        for first in range(0, len(rows), per_chunk):
-            keys = range(first, min(first + per_chunk, len(rows)))
-            chosen = [rows[key] for key in keys]
-            chunks.append(self._machinery.rollout(chosen, keys, group_size, "evaluation", self.state))
-        metrics = {f"{metric_key_prefix}_{n}": v for n, v in self._machinery.metrics_of(joined(chunks)).items()}
+        chunks = [range(first, min(first + per_chunk, len(rows))) for first in range(0, len(rows), per_chunk)]
+        with naming(TRL_NAMES):
+            found, noted = self._rewarded(rows, chunks)
+        values = lengths_and_rewards(found, noted, str(self.args.scale_rewards))
+        metrics: dict[str, float | None] = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         seconds = time.time() - started
         metrics |= {f"{metric_key_prefix}_runtime": round(seconds, 4)}
         metrics |= {f"{metric_key_prefix}_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3)}
@@ -199,6 +220,23 @@ class GRPOTrainer(Reporting):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._note_best(metrics)
         return metrics
+
+    def _rewarded(
+        self, rows: Sequence[Row], chunks: Sequence[range]
+    ) -> tuple[list[RolloutGroup], dict[str, list[float]]]:
+        """Return the rewarded completions of an evaluation's rows, and the metrics that reward functions noted."""
+        world, task, groups, noted = self._world, self._task, list[RolloutGroup](), dict[str, list[float]]()
+        task.state, group_size = self.state, self.args.num_generations_eval or self.args.num_generations
+        for keys in chunks:
+            share = world.share(keys)
+            with self._computing():
+                drawn = task.draw_rows(self.engine, [rows[key] for key in share], share, group_size, "evaluation")
+            make_room(self.engine)
+            found = world.gather_shares(task.score(drawn))
+            for name, values in task.gathered_notes(found).metrics.items():
+                noted.setdefault(name, []).extend(values)
+            groups += found
+        return groups, noted
 
     def _note_best(self, metrics: dict[str, float | None]) -> None:
         """Keep the best value of args.metric_for_best_model in the state, after the callbacks have compared with it."""
@@ -219,7 +257,8 @@ class GRPOTrainer(Reporting):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write model (an adapter: the adapter), tokenizer and settings, for from_pretrained."""
-        save_model(Path(output_dir or self.args.output_dir), self._machinery.policy, self.args)
+        if self._world.is_main:
+            save_model(Path(output_dir or self.args.output_dir), self._policy, self.args)
 
     def save_pretrained(self, output_dir: str) -> None:
         """The same as `save_model`."""

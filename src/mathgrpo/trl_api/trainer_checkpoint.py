@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ def save_model(folder: Path, policy: Policy, args: Any) -> None:
 
 
 def save_checkpoint(
-    folder: Path, policy: Policy, optimizer: Any, scheduler: Any, state: Any, position: dict[str, int], args: Any
-) -> None:
+    folder: Path, policy: Policy, optimizer: Any, scheduler: Any, state: Any, position: dict[str, int],
+    randoms: Sequence[dict[str, torch.Tensor]], args: Any,
+) -> None:  # fmt: skip
     """Write a whole checkpoint or none; save_only_model leaves out what only a resume needs.
 
     position: where the run is beside `state` (the next rollout, the token budget after halvings).
+    randoms: the `random_states` of every process.
     Raises: UserError when it cannot be written; older checkpoints are untouched.
     """
     try:
@@ -55,7 +58,8 @@ def save_checkpoint(
                 (temporary / SCHEDULER).write_text(
                     json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8"
                 )
-                save_file(_random_state(), temporary / RANDOM)
+                for rank, tensors in enumerate(randoms):
+                    save_file(tensors, temporary / (f"{rank}_{RANDOM}" if rank else RANDOM))
                 (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: cannot be written ({first_line(error)}); free the disk") from error
@@ -95,8 +99,12 @@ def find_checkpoint(resume: str | bool | Path, output_dir: str) -> Path:
     return folder
 
 
-def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any) -> tuple[Any, dict[str, int]]:
+def load_checkpoint(
+    folder: Path, policy: Policy, optimizer: Any, scheduler: Any, rank: int
+) -> tuple[Any, dict[str, int]]:
     """Put weights, optimizer, schedule and random states of a checkpoint in place; return (state, position).
+
+    rank: of this process, which gets its own random states where it had some.
 
     Raises: UserError when a file is damaged or belongs to another model.
     """
@@ -109,8 +117,9 @@ def load_checkpoint(folder: Path, policy: Policy, optimizer: Any, scheduler: Any
             scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
             for group, learning_rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
                 group["lr"] = learning_rate
-        if (folder / RANDOM).is_file():
-            _set_random_state(load_file(folder / RANDOM))
+        randoms = folder / (f"{rank}_{RANDOM}" if rank else RANDOM)
+        if randoms.is_file():
+            _set_random_states(load_file(randoms))
         state = TrainerState.load_from_json(str(folder / TRAINER))
         position = json.loads((folder / POSITION).read_text(encoding="utf-8"))
         return state, {name: int(position[name]) for name in ("rollout", "token_budget")}
@@ -142,7 +151,7 @@ def load_weights(folder: Path, policy: Policy) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def _random_state() -> dict[str, torch.Tensor]:
+def random_states() -> dict[str, torch.Tensor]:
     """Return the random states that reward functions may draw from."""
     import numpy as np
 
@@ -160,7 +169,7 @@ def _random_state() -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _set_random_state(tensors: dict[str, torch.Tensor]) -> None:
+def _set_random_states(tensors: dict[str, torch.Tensor]) -> None:
     import numpy as np
 
     torch.set_rng_state(tensors["torch"])

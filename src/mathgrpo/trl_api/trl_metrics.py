@@ -1,16 +1,13 @@
-"""What a step is logged with, under TRL's names."""
+"""A step's metrics under TRL's names."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from mathgrpo.trl_api.scoring import Scored
+from mathgrpo.runs.hook import Metrics
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update import UpdateStats
-
-Metrics = dict[str, float | None]
 
 _RENAMED = {
     "clip_ratio/low": "clip_ratio/low_mean",
@@ -23,12 +20,11 @@ _RENAMED = {
 }
 
 
-def rollout_metrics(scored: Scored, weights: Sequence[float], scale: str) -> Metrics:
-    """Return lengths and rewards of one rollout.
+def lengths_and_rewards(groups: Sequence[RolloutGroup], noted: Mapping[str, Sequence[float]], scale: str) -> Metrics:
+    """Return lengths and rewards of one rollout, and what reward functions noted.
 
     A reward that applies to no completion has mean None. Deviations are sample deviations (n - 1).
     """
-    groups = scored.groups
     lengths = [len(completion.ids) for group in groups for completion in group.completions]
     ended = [len(c.ids) for group in groups for c in group.completions if c.finish_reason == "eos"]
     metrics: Metrics = {}
@@ -45,16 +41,16 @@ def rollout_metrics(scored: Scored, weights: Sequence[float], scale: str) -> Met
     metrics["reward"] = statistics.fmean(totals) if totals else None
     metrics["reward_std"] = _deviation(totals) if totals else None
     metrics["frac_reward_zero_std"] = _zero_share(groups, totals, scale)
-    metrics |= {name: statistics.fmean(values) for name, values in scored.notes.metrics.items() if values}
+    metrics |= {name: statistics.fmean(values) for name, values in noted.items() if values}
     return metrics
 
 
-def update_metrics(stats: UpdateStats) -> Metrics:
-    """Return what an update measured. entropy and kl are means over the completions that were computed."""
-    metrics: Metrics = {_RENAMED.get(name, name): value for name, value in stats.metrics.items()}
-    if "clip_ratio/low" in stats.metrics:
-        metrics["clip_ratio/region_mean"] = stats.metrics["clip_ratio/low"] + stats.metrics["clip_ratio/high"]
-    return metrics
+def trl_names(metrics: Metrics) -> Metrics:
+    """Return the loop's metrics of a step as TRL calls them; transformers logs the step itself."""
+    renamed = {_RENAMED.get(name, name): value for name, value in metrics.items() if name != "step"}
+    if "clip_ratio/low" in metrics:
+        renamed["clip_ratio/region_mean"] = (metrics["clip_ratio/low"] or 0.0) + (metrics["clip_ratio/high"] or 0.0)
+    return renamed
 
 
 def mean_metrics(history: Sequence[Metrics]) -> Metrics:

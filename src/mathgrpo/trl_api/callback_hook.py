@@ -1,0 +1,205 @@
+"""transformers' callbacks as a hook of the loop: their moments, logs, evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mathgrpo.errors import UserError
+from mathgrpo.models.lora import learning_failure
+from mathgrpo.rollout.outside import keep_log
+from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
+from mathgrpo.runs.speedometer import speed_line
+from mathgrpo.trl_api.completions import log_completions
+from mathgrpo.trl_api.hub_push import push
+from mathgrpo.trl_api.script_task import ScriptTask
+from mathgrpo.trl_api.trainer_checkpoint import load_weights, random_states, remove_old, save_checkpoint
+from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names
+from mathgrpo.types import RolloutGroup
+
+
+class CallbackHook(Hook):
+    """One call of `GRPOTrainer.train`, as its callbacks see it.
+
+    trainer: gives state, control, callbacks, scheduler; its log, evaluate and args are used.
+
+    Attributes:
+        output: transformers' TrainOutput, when the run has ended.
+    """
+
+    output: Any = None
+
+    def __init__(self, trainer: Any, task: ScriptTask) -> None:
+        self._trainer, self._task, self._plan, self._args = trainer, task, task.plan, trainer.args
+        self._learning_rate, self._steps_inside = 0.0, 0
+        self._epoch_end = -1
+        self._window: list[Metrics] = []
+        self._speed: list[dict[str, float]] = []
+        self._losses: list[float] = []
+        self._started, self._first_step, self._logged_step = time.time(), 0, 0
+        self._optimizer_hooks: list[Any] = []
+
+    def begin(self, run: Run) -> None:
+        """Fill in transformers' state, and begin."""
+        trainer, state, args = self._trainer, self._trainer.state, self._args
+        state.max_steps, state.num_train_epochs = self._plan.max_steps, self._plan.num_epochs
+        state.train_batch_size = args.per_device_train_batch_size
+        state.is_world_process_zero, state.is_local_process_zero = run.world.is_main, args.local_process_index == 0
+        state.compute_steps(args, self._plan.max_steps)
+        self._first_step = self._logged_step = state.global_step
+        state.epoch = run.step / self._plan.rollouts_per_epoch
+        if args.use_vllm:
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            keep_log(run.engine, Path(args.output_dir))
+        self._call("train_begin")
+        if args.eval_on_start and self._first_step == 0:
+            trainer.evaluate()
+        self._optimizer_hooks = [
+            run.optimizer.register_step_pre_hook(self._before_optimizer_step),
+            run.optimizer.register_step_post_hook(self._after_optimizer_step),
+        ]
+
+    def before_step(self, run: Run) -> None:
+        """Begin an epoch where one begins, and a step."""
+        if self._epoch_end < 0:
+            per_epoch = self._plan.rollouts_per_epoch
+            self._epoch_end = (run.step // per_epoch + 1) * per_epoch
+            self._call("epoch_begin")
+        self._call("step_begin")
+
+    def after_step(self, run: Run, taken: TakenStep) -> None:
+        """Count the optimizer steps, and log, evaluate and save where flow and callbacks want it."""
+        state = self._trainer.state
+        state.num_input_tokens_seen += sum(len(g.prompt.ids) + len(c.ids) for g in taken.groups for c in g.completions)
+        state.global_step += taken.updates
+        state.epoch = run.step / self._plan.rollouts_per_epoch
+        metrics = trl_names(taken.metrics) | {"step_time": taken.seconds / taken.updates}
+        self._window.append(metrics)
+        self._speed.append({name: value for name, value in taken.metrics.items() if value is not None})
+        self._losses += [metrics["loss"] or 0.0] * taken.updates
+        self._call("step_end")
+        self._follow_control(run)
+        control = self._trainer.control
+        over = control.should_epoch_stop or control.should_training_stop or state.global_step >= state.max_steps
+        if not over and run.step < self._epoch_end:
+            return
+        if control.should_epoch_stop:
+            run.step = self._epoch_end
+        self._epoch_end = -1
+        self._call("epoch_end")
+        self._follow_control(run)
+
+    def noted(self, run: Run, note: str) -> None:
+        """Warn of the note."""
+        if run.world.is_main:
+            warnings.warn(note, stacklevel=2)
+
+    def keep(self, run: Run, groups: Sequence[RolloutGroup]) -> str:
+        """Save the run as it is."""
+        return f"the last good weights are in {self._save(run)}"
+
+    def end(self, run: Run) -> None:
+        """Load the best model if that is wanted, and make the output of `train`."""
+        from transformers.trainer_utils import TrainOutput, speed_metrics
+
+        trainer, steps = self._trainer, self._trainer.state.global_step - self._first_step
+        if self._args.load_best_model_at_end:
+            self._load_best(run)
+        loss = sum(self._losses) / len(self._losses) if self._losses else 0.0
+        samples = steps * self._args.train_batch_size * self._args.world_size * self._args.gradient_accumulation_steps
+        metrics = speed_metrics("train", self._started, num_samples=samples, num_steps=steps)
+        metrics |= {"total_flos": trainer.state.total_flos, "train_loss": loss}
+        trainer.log(metrics)  # which adds the epoch
+        run.note([learning_failure(run.policy.model)] if steps else [])
+        if run.world.is_main and self._speed:
+            print("\n".join(filter(None, (run.speedometer.line, speed_line(self._speed)))))
+        self._call("train_end")
+        self.output = TrainOutput(trainer.state.global_step, loss, metrics)
+
+    def close(self, run: Run, status: str) -> None:
+        """Take the hooks off the optimizer, which may train on."""
+        for hook in self._optimizer_hooks:
+            hook.remove()
+
+    def _call(self, event: str) -> None:
+        """Let the callbacks know, and take their answer."""
+        trainer = self._trainer
+        trainer.control = getattr(trainer.callback_handler, f"on_{event}")(self._args, trainer.state, trainer.control)
+
+    def _before_optimizer_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._steps_inside += 1  # an optimizer whose step calls its base class's has the hooks called for both
+        if self._steps_inside == 1:
+            self._call("pre_optimizer_step")
+
+    def _after_optimizer_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """The learning rate changes after every optimizer step, also between those on the same completions."""
+        self._steps_inside -= 1
+        if self._steps_inside:
+            return
+        self._call("optimizer_step")
+        self._learning_rate = optimizer.param_groups[0]["lr"]
+        self._trainer.lr_scheduler.step()
+
+    def _follow_control(self, run: Run) -> None:
+        """Log, evaluate and save where flow and callbacks want it; what one process's want, all do."""
+        trainer, control = self._trainer, self._trainer.control
+        for wanted in run.world.gather(vars(control))[:: 1 if run.world.size > 1 else 2]:
+            for name, value in wanted.items():
+                setattr(control, name, getattr(control, name) or value)
+        self._task.stopped = control.should_training_stop
+        if control.should_log and trainer.state.global_step > self._logged_step:
+            self._log(run)
+        if trainer.control.should_evaluate:
+            trainer.evaluate()
+        if trainer.control.should_save:
+            self._save(run)
+            self._call("save")
+
+    def _log(self, run: Run) -> None:
+        trainer, metrics = self._trainer, mean_metrics(self._window)
+        logs = {"loss": metrics.pop("loss", None), "grad_norm": self._window[-1].get("grad_norm")}
+        metrics.pop("grad_norm", None)
+        logs |= {"learning_rate": self._learning_rate, "num_tokens": float(trainer.state.num_input_tokens_seen)}
+        trainer.log(logs | metrics)
+        self._window, self._logged_step = [], trainer.state.global_step
+        if self._args.log_completions and run.world.is_main:
+            log_completions(self._task.groups, self._task.notes, trainer.state.global_step, self._args)
+
+    def _save(self, run: Run) -> Path:
+        """Return checkpoint-N, written whole by the main process; older ones beyond save_total_limit are removed."""
+        trainer, state, args = self._trainer, self._trainer.state, self._args
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        position = {"rollout": run.step, "token_budget": run.token_budget or 0}
+        if state.best_global_step == state.global_step:
+            state.best_model_checkpoint = str(folder)
+        randoms = run.world.gather(random_states())
+
+        def write() -> None:
+            save_checkpoint(folder, run.policy, run.optimizer, trainer.lr_scheduler, state, position, randoms, args)
+            remove_old(args.output_dir, args.save_total_limit, state.best_model_checkpoint)
+            if args.push_to_hub and args.hub_strategy == "every_save":
+                self._push(folder)
+
+        run.world.from_main(write)
+        return folder
+
+    def _push(self, folder: Path) -> None:
+        """Upload a checkpoint. A hub that has gone away does not end the run: the last upload tells."""
+        try:
+            push(folder, self._args, f"Training in progress, step {self._trainer.state.global_step}")
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
+
+    def _load_best(self, run: Run) -> None:
+        state = self._trainer.state
+        if state.best_model_checkpoint is None:
+            warnings.warn(
+                f"load_best_model_at_end: no checkpoint was written at step {state.best_global_step}, where "
+                f"{self._args.metric_for_best_model} was best; the model is the last one",
+                stacklevel=2,
+            )
+            return
+        load_weights(Path(state.best_model_checkpoint), run.policy)
