@@ -298,12 +298,6 @@ def test_a_model_by_name_brings_its_tokenizer_and_default_settings(
     assert run.args.output_dir == "tiny-GRPO" and len(run.processing_class) == len(tiny_tokenizer())
 
 
-def test_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="WORLD_SIZE=2"):
-        trainer(tmp_path)
-
-
 def test_push_to_hub_without_a_hub_is_one_line_and_the_model_is_kept(tmp_path: Path) -> None:
     run = trainer(tmp_path / "name", hub_model_id="me/tiny")
     with pytest.raises(UserError, match="hf upload me/tiny"):
