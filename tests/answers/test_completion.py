@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mathgrpo.answers import Graded, flexible_answer, grade_completion
-from mathgrpo.answers.completion import has_arithmetic_step
+from mathgrpo.arithmetic import has_equation
 from mathgrpo.formats import FORMATS, get_format
 from reward_defects import DEFECTS, Defect
 
@@ -90,7 +90,7 @@ def test_strict_is_in_the_format_and_flexible_anywhere() -> None:
     ],
 )
 def test_worked_means_an_equation_with_numbers_on_both_sides(reasoning: str, worked: bool) -> None:
-    assert has_arithmetic_step(reasoning) is worked
+    assert has_equation(reasoning) is worked
 
 
 HOSTILE = [

@@ -2,7 +2,8 @@ from fractions import Fraction
 
 import pytest
 
-from mathgrpo.problems.worked import Step, clean_answer, decimal_text, steps_text, worked_steps
+from mathgrpo.arithmetic import Operation, number_text
+from mathgrpo.problems.worked import clean_answer, steps_text, worked_steps
 
 
 def lines(solution: str, answer: str) -> list[str] | None:
@@ -63,10 +64,13 @@ def test_answers_are_plain_numbers() -> None:
 
 
 def test_decimal_text_refuses_what_never_ends() -> None:
-    assert decimal_text(Fraction(7, 8)) == "0.875"
+    assert number_text(Fraction(7, 8)) == "0.875"
     with pytest.raises(ValueError):
-        decimal_text(Fraction(1, 3))
+        number_text(Fraction(1, 3))
 
 
 def test_steps_text_has_one_step_a_line() -> None:
-    assert steps_text((Step(Fraction(1), "+", Fraction(2)), Step(Fraction(3), "*", Fraction(2)))) == "1+2=3\n3*2=6"
+    assert (
+        steps_text((Operation(Fraction(1), "+", Fraction(2)), Operation(Fraction(3), "*", Fraction(2))))
+        == "1+2=3\n3*2=6"
+    )

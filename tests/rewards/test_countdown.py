@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mathgrpo.arithmetic import evaluate
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import REWARDS, build_suite
-from mathgrpo.rewards.arithmetic import evaluate
 from mathgrpo.rewards.catalogue.countdown import countdown_problem, read_numbers
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from mathgrpo.answers.numbers import parse_number
+from mathgrpo.arithmetic.number_grammar import NUMBER_LIKE
 from mathgrpo.formats import Format
 
 _TAGS = (("<answer>", "</answer>"), ("<SOLUTION>", "</SOLUTION>"))
@@ -17,11 +18,10 @@ _BOX = "\\boxed{"
 _HASHES = re.compile(r"####+[ \t]*([^\n#]*)")
 _SAYS = re.compile(r"\banswer(?: is|:)(?:\*\*)?:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|\*|$)")
-_NUMBER = r"[0-9][0-9,]*(?:\.[0-9]+)?"
 _SIGNED = r"(?:(?<![0-9A-Za-z_)%])[+\-\u2212])?\\?[$£€]?[+\-\u2212]?"
 _RUN = re.compile(
-    rf"(?<![0-9A-Za-z_.,]){_SIGNED}(?:{_NUMBER}|\.[0-9]+)(?: [0-9]+/[0-9]+)?"
-    rf"(?: ?[-+*/^×÷\u2212] ?{_NUMBER})*(?:\\?%)?",
+    rf"(?<![0-9A-Za-z_.,]){_SIGNED}(?:{NUMBER_LIKE}|\.[0-9]+)(?: [0-9]+/[0-9]+)?"
+    rf"(?: ?[-+*/^×÷\u2212] ?{NUMBER_LIKE})*(?:\\?%)?",
     re.ASCII,
 )
 MAX_SAID_CHARS = 200

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from mathgrpo.answers.units import CURRENCY, read_unit
+from mathgrpo.answers.units import read_unit
+from mathgrpo.arithmetic.number_grammar import CURRENCY, INTEGER, NUMBER, digits_value
 
 MAX_NUMBER_CHARS = 600
 """Longer texts are not read. Below Python's smallest limit for int() (640 digits), so int() cannot raise."""
 
-_SYMBOLS = "".join(CURRENCY)
-_INT = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)"
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)(?:(?P<currency>[{_SYMBOLS}]) ?)?(?P<late_sign>[+-]?)"
-    rf"(?:(?P<whole>{_INT}) (?P<part>[0-9]+)/(?P<parts>[0-9]+)"
-    rf"|(?P<over>{_INT}) ?/ ?(?P<under>{_INT})"
-    rf"|(?P<decimal>{_INT}(?:\.[0-9]+)?|\.[0-9]+)(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}}))?)"
+    rf"(?P<sign>[+-]?)(?:(?P<currency>[{''.join(CURRENCY)}]) ?)?(?P<late_sign>[+-]?)"
+    rf"(?:(?P<whole>{INTEGER}) (?P<part>[0-9]+)/(?P<parts>[0-9]+)"
+    rf"|(?P<over>{INTEGER}) ?/ ?(?P<under>{INTEGER})"
+    rf"|(?P<decimal>{NUMBER})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}}))?)"
     r"(?![0-9,]|\.[0-9])(?P<rest>.*)",
     re.ASCII | re.DOTALL,
 )
@@ -97,18 +96,14 @@ def _magnitude(match: re.Match[str]) -> Fraction | None:
     """Return the unsigned value of a matched number; None for n/0, for "36/2" and for "5 3/2"."""
     if match["whole"] is not None:
         part, parts = int(match["part"]), int(match["parts"])
-        return _int(match["whole"]) + Fraction(part, parts) if 0 < part < parts else None
+        return digits_value(match["whole"]) + Fraction(part, parts) if 0 < part < parts else None
     if match["over"] is not None:
-        under = _int(match["under"])
-        value = Fraction(_int(match["over"]), under) if under else None
+        under = digits_value(match["under"])
+        value = digits_value(match["over"]) / under if under else None
         # An integer written as a division is a computation left to the reader, not an answer.
         return value if value is not None and value.denominator > 1 else None
-    value = Fraction(match["decimal"].replace(",", ""))
+    value = digits_value(match["decimal"])
     return value * Fraction(10) ** int(match["exponent"]) if match["exponent"] else value
-
-
-def _int(digits: str) -> int:
-    return int(digits.replace(",", ""))
 
 
 def _undress(text: str) -> str:

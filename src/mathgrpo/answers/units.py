@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from mathgrpo.arithmetic.number_grammar import CURRENCY
+
 MAX_UNIT_CHARS = 60
-CURRENCY = {"$": "dollar", "£": "pound", "€": "euro", "¥": "yen", "₹": "rupee"}
 
 _WORD = r"[A-Za-z°]+(?:\^?[23²³])?"
 _UNIT = re.compile(rf"/?{_WORD}(?:[ ./'-]{{1,2}}{_WORD})*", re.ASCII)

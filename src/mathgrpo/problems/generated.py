@@ -16,10 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mathgrpo.arithmetic import Operation
 from mathgrpo.cache import cache_folder, keep
 from mathgrpo.errors import UserError
 from mathgrpo.problems.sets import ProblemSets
-from mathgrpo.problems.worked import Step, clean_answer, steps_text, worked_steps
+from mathgrpo.problems.worked import clean_answer, steps_text, worked_steps
 from mathgrpo.types import Problem
 
 SOURCE = "gsm_symbolic"
@@ -68,12 +69,12 @@ def _start(seed: int, part: int) -> int:
     return (10 * seed + part) * _RANGE
 
 
-def is_small_arithmetic(steps: tuple[Step, ...], max_value: int) -> bool:
+def is_small_arithmetic(steps: tuple[Operation, ...], max_value: int) -> bool:
     """Return whether a small model has a fair chance: few steps, values 0 to max_value, one easy operand in * and /."""
     return len(steps) <= MAX_STEPS and all(_is_small(step, max_value) for step in steps)
 
 
-def _is_small(step: Step, max_value: int) -> bool:
+def _is_small(step: Operation, max_value: int) -> bool:
     values = (step.left, step.right, step.result)
     if min(values) < 0 or max(values) > max_value or any((value * 100).denominator != 1 for value in values):
         return False

@@ -5,12 +5,11 @@ Source: the official JSONL files of the data set (openai/grade-school-math).
 
 from __future__ import annotations
 
-import re
+from mathgrpo.arithmetic.equations import ANNOTATION
 
 MARKER = "####"
 HUB_ID = "openai/gsm8k"
 HUB_SUBSET = "main"
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 
 def split_answer(text: str) -> tuple[str, str | None] | None:
@@ -38,4 +37,4 @@ def clean_solution(text: str) -> str:
         >>> clean_solution("2 pens cost 2*3=$<<2*3=6>>6. \\n")
         '2 pens cost 2*3=$6.'
     """
-    return "\n".join(line.rstrip() for line in _ANNOTATION.sub("", text).strip().splitlines())
+    return "\n".join(line.rstrip() for line in ANNOTATION.sub("", text).strip().splitlines())

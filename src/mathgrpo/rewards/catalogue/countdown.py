@@ -1,7 +1,7 @@
 """Constraint rewards: the answer is an expression that must use what the problem gives, and nothing else.
 
-Source: the Countdown task of TinyZero and GRPO-Zero, whose rewards run eval() on the model's text; `arithmetic.py`
-does not.
+Source: the Countdown task of TinyZero and GRPO-Zero, whose rewards run eval() on the model's text; `evaluate`
+here does not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from mathgrpo.answers import parse_number
-from mathgrpo.rewards.arithmetic import Expression, evaluate
+from mathgrpo.arithmetic import Expression, evaluate
 from mathgrpo.rewards.checked_calls import shown
 from mathgrpo.rewards.reward import Pay, Row, reward
 from mathgrpo.text import quoted

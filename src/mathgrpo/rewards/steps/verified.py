@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from mathgrpo.answers import parse_number
+from mathgrpo.arithmetic import numbers_in
 from mathgrpo.config.recipe import Section
 from mathgrpo.rewards.reward import Pay, Row, reward
-from mathgrpo.rewards.steps.claims import Claim, numbers_in, read_claims
+from mathgrpo.rewards.steps.claims import Claim, read_claims
 from mathgrpo.text import quoted
 
 StepKind = Literal["counts", "false", "repeated", "trivial", "foreign", "unused"]

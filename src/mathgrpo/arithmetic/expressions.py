@@ -9,16 +9,42 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from mathgrpo.arithmetic.number_grammar import CURRENCY, NUMBER, digits_value, number_text
+
 MAX_CHARS = 300
 MAX_DIGITS = 15
 MAX_DEPTH = 20
 
 _TOKEN = re.compile(
-    r"[ \t]*(?:[$£€]?(?P<number>(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?P<percent>[ ]?%)?"
-    r"|(?P<mark>[-+*/()]))",
-    re.ASCII,
+    rf"[ \t]*(?:[{''.join(CURRENCY)}]?(?P<number>{NUMBER})(?P<percent>[ ]?%)?|(?P<mark>[-+*/()]))", re.ASCII
 )
 _SIGNS = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-"})
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Two numbers and what is done with them.
+
+    Example:
+        >>> str(Operation(Fraction(9), "*", Fraction(10)))
+        '9*10=90'
+    """
+
+    left: Fraction
+    sign: str
+    right: Fraction
+
+    @property
+    def result(self) -> Fraction:
+        """The exact value. Raises ZeroDivisionError for a division by 0."""
+        if self.sign == "+":
+            return self.left + self.right
+        if self.sign == "-":
+            return self.left - self.right
+        return self.left * self.right if self.sign == "*" else self.left / self.right
+
+    def __str__(self) -> str:
+        return f"{number_text(self.left)}{self.sign}{number_text(self.right)}={number_text(self.result)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +54,16 @@ class Expression:
     Attributes:
         value: exactly.
         numbers: the numbers written in it, in order; for "20%" it is 1/5.
-        operations: how many + - * / it has; 0 for a number alone. A sign before a number is none.
-        signed: it has such a sign.
+        operations: its + - * / in the order in which they were done; none for a number alone.
+        signed: it has a sign before a number, which is no operation.
+        bracketed: it has brackets.
     """
 
     value: Fraction
     numbers: tuple[Fraction, ...]
-    operations: int
+    operations: tuple[Operation, ...]
     signed: bool = False
+    bracketed: bool = False
 
 
 def evaluate(text: str) -> Expression | None:
@@ -58,7 +86,7 @@ def evaluate(text: str) -> Expression | None:
     if parser.place != len(tokens):
         return None
     numbers = tuple(token for token in tokens if isinstance(token, Fraction))
-    return Expression(value, numbers, parser.operations, parser.signed)
+    return Expression(value, numbers, tuple(parser.operations), parser.signed, "(" in tokens)
 
 
 class _Unreadable(Exception):
@@ -77,10 +105,9 @@ def _tokens(text: str) -> list[Fraction | str] | None:
         if match["mark"]:
             tokens.append(match["mark"])
             continue
-        digits = match["number"].replace(",", "")
-        if len(digits) > MAX_DIGITS:
+        if len(match["number"].replace(",", "")) > MAX_DIGITS:
             return None
-        tokens.append(Fraction(digits) / (100 if match["percent"] else 1))
+        tokens.append(digits_value(match["number"]) / (100 if match["percent"] else 1))
     return tokens
 
 
@@ -90,24 +117,26 @@ class _Parser:
     def __init__(self, tokens: list[Fraction | str]) -> None:
         self.tokens = tokens
         self.place = 0
-        self.operations = 0
+        self.operations: list[Operation] = []
         self.signed = False
 
     def total(self, depth: int) -> Fraction:
         value = self._product(depth)
         while (mark := self._next()) in ("+", "-"):
-            self._take_operation()
-            other = self._product(depth)
-            value = value + other if mark == "+" else value - other
+            self.place += 1
+            value = self._done(value, str(mark), self._product(depth))
         return value
 
     def _product(self, depth: int) -> Fraction:
         value = self._factor(depth)
         while (mark := self._next()) in ("*", "/"):
-            self._take_operation()
-            other = self._factor(depth)
-            value = value * other if mark == "*" else value / other
+            self.place += 1
+            value = self._done(value, str(mark), self._factor(depth))
         return value
+
+    def _done(self, left: Fraction, sign: str, right: Fraction) -> Fraction:
+        self.operations.append(Operation(left, sign, right))
+        return self.operations[-1].result
 
     def _factor(self, depth: int) -> Fraction:
         token = self._next()
@@ -129,7 +158,3 @@ class _Parser:
 
     def _next(self) -> Fraction | str | None:
         return self.tokens[self.place] if self.place < len(self.tokens) else None
-
-    def _take_operation(self) -> None:
-        self.place += 1
-        self.operations += 1

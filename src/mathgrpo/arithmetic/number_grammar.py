@@ -1,0 +1,52 @@
+"""How a number is written: ASCII digits, "," between groups of three, a decimal point. Every reader here uses this."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+CURRENCY = {"$": "dollar", "£": "pound", "€": "euro", "¥": "yen", "₹": "rupee"}
+"""Sign -> name."""
+
+INTEGER = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+NUMBER = rf"(?:{INTEGER}(?:\.[0-9]+)?|\.[0-9]+)"
+"""A number without sign: "1,200", "0.5", ".5". Patterns are for re.ASCII."""
+
+NUMBER_LIKE = r"[0-9][0-9,]*(?:\.[0-9]+)?"
+"""What looks like one, so that no part of "1,20" is taken for a number."""
+
+_PLAIN = re.compile(rf"-?{NUMBER}", re.ASCII)
+
+
+def plain_number(text: str) -> Fraction | None:
+    """Return a number that stands alone, exactly; None for anything else.
+
+    Example:
+        >>> plain_number("1,236.0"), plain_number("-.5"), plain_number("1,20"), plain_number("1/3")
+        (Fraction(1236, 1), Fraction(-1, 2), None, None)
+    """
+    return digits_value(text) if _PLAIN.fullmatch(text) else None
+
+
+def digits_value(text: str) -> Fraction:
+    """Return the value of a text that the grammar has matched."""
+    return Fraction(text.replace(",", ""))
+
+
+def number_text(value: Fraction) -> str:
+    """Return a number as people write it, exactly: "36" for 36.0, "2.5" for 5/2.
+
+    Raises:
+        ValueError: the number has no finite decimal form.
+    """
+    decimals, rest = 0, value.denominator
+    for prime in (2, 5):
+        power = 0
+        while rest % prime == 0:
+            rest, power = rest // prime, power + 1
+        decimals = max(decimals, power)
+    if rest != 1:
+        raise ValueError(f"{value} has no finite decimal form")
+    digits = f"{abs(value.numerator) * 10**decimals // value.denominator:0{decimals + 1}d}"
+    point = len(digits) - decimals
+    return "-" * (value < 0) + digits[:point] + ("." + digits[point:] if decimals else "")
