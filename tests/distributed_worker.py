@@ -50,8 +50,8 @@ def fault(kind: str) -> Iterator[None]:
         calls[0] += 1
         if kind == "out of memory" and calls[0] == 2:
             raise MemoryError("made by the test")
-        sums, largest = plain(*args, **options)
-        return (sums * torch.nan if kind == "not a number" else sums), largest
+        totals = plain(*args, **options)
+        return {name: value * torch.nan for name, value in totals.items()} if kind == "not a number" else totals
 
     def update(run: Any, *args: Any) -> Any:
         stats = plain_update(run, *args)

@@ -43,7 +43,9 @@ def fails_in_the_second(prompts, completions, **columns):
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     # Three prompts for two processes; rewards are few, so that groups without spread are skipped.
     "plain": {"grpo": {"updates_per_rollout": 2}},
-    "reference": {"grpo": {"beta": 0.1, "advantage_scale": "batch", "loss": "grpo"}},
+    "reference": {
+        "grpo": {"beta": 0.1, "advantage_scale": "batch", "loss": "gspo", "loss_settings": {"entropy_coef": 0.01}}
+    },
     "adapter": {
         "model": {"lora": {"r": 2, "alpha": 4, "target_modules": ["q_proj", "v_proj"]}},
         "grpo": {"loss": "dr_grpo", "shared_prompt": False},
