@@ -49,7 +49,7 @@ def _quiet() -> None:
     """Offline, and silent about what is not asked here."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRACKIO="0")
     warnings.filterwarnings("ignore")
-    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.cli.options import quiet_libraries
 
     quiet_libraries()
 

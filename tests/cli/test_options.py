@@ -153,6 +153,6 @@ def test_a_question_that_is_no_text_is_one_line(
 ) -> None:
     import io
 
-    assert "question: character 3 is not UTF-8" in refused(monkeypatch, capsys, "solve", "starter", "a \udcff")
+    assert "question: is not UTF-8 text (character 3)" in refused(monkeypatch, capsys, "solve", "starter", "a \udcff")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What is \xff?\n"), encoding="utf-8"))
-    assert "standard input: byte 8 is not UTF-8" in refused(monkeypatch, capsys, "solve", "starter")
+    assert "standard input: is not UTF-8 text (byte 8)" in refused(monkeypatch, capsys, "solve", "starter")

@@ -310,7 +310,7 @@ def test_bytes_that_are_no_text_are_one_line(score: Any, tmp_path: Path) -> None
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_bytes(b"\xff\xfe")
         code, _, err = score("demo", tmp_path / name, "--answer", "1")
-        assert code == 2 and "is not UTF-8 text; save it as UTF-8" in err
+        assert code == 2 and "is not UTF-8 text (byte" in err and "save it as UTF-8" in err
     code, _, err = score("demo", "--answer", "1", stdin="\udcff")
     assert code == 2 and "FILE=-: is not UTF-8 text" in err
     code, _, err = score("demo", "--answer", "1", "--text", "\udcff")

@@ -41,29 +41,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it needs no rich, which takes longer to import than the rest
 )
-app.command("train")(train_command)
-app.command("sft")(sft_command)
-app.command("eval")(eval_command)
-app.command("solve")(solve_command)
-app.command("sweep")(sweep_command)
-app.command("serve")(serve_command)
-app.command("report")(report_command)
-app.command("score")(score_command)
-app.command("check-data")(check_data_command)
-app.command("export")(export_command)
-app.command("publish")(publish_command)
-app.command("demo")(demo_command)
-app.command("env")(env_command)
+COMMANDS = (
+    train_command, sft_command, eval_command, solve_command, sweep_command, serve_command, report_command,
+    score_command, check_data_command, export_command, publish_command, demo_command, env_command,
+)  # fmt: skip
+for _command in COMMANDS:
+    app.command(_command.__name__.removesuffix("_command").replace("_", "-"))(_command)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata
+        from mathgrpo.hardware.processor import versions_of
 
-        try:
-            typer.echo(metadata.version("mathgrpo"))
-        except metadata.PackageNotFoundError:
-            typer.echo("a checkout that is not installed")
+        typer.echo(versions_of(["mathgrpo"]).get("mathgrpo", "a checkout that is not installed"))
         raise typer.Exit
 
 

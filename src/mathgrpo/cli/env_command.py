@@ -28,13 +28,8 @@ def env_command(
 
     if overrides and not recipe:
         raise UserError("--set: there is no recipe to change; name one, such as demo")
-    loaded = None
-    if recipe:
-        from mathgrpo.config import load_recipe
-
-        loaded = load_recipe(recipe, overrides or [])
-    found = (of_recipe(loaded) if loaded is not None else None), environment()
-    report = found[1] | ({"recipe": found[0]} if found[0] is not None else {})
+    found = {"recipe": of_recipe(recipe, overrides or [])} if recipe else {}
+    report = environment() | found
     print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else "\n".join(report_lines(report)))
 
 
@@ -61,15 +56,15 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
 
 def _field(name: str, value: str) -> list[str]:
     """Return a name and its value, in lines of at most 100 columns, broken at commas."""
-    parts = value.split(", ")
-    rows, row = [], ""
-    for part in parts:
-        joined = f"{row}, {part}" if row else part
-        if row and len(joined) > 84:
-            rows.append(row + ",")
-            joined = part
-        row = joined
-    return [f"{name if i == 0 else '':<15}{text}" for i, text in enumerate([*rows, row])]
+    rows = [""]
+    for part in value.split(", "):
+        joined = f"{rows[-1]}, {part}" if rows[-1] else part
+        if rows[-1] and len(joined) > 84:
+            rows[-1] += ","
+            rows.append(part)
+        else:
+            rows[-1] = joined
+    return [f"{name if i == 0 else '':<15}{row}" for i, row in enumerate(rows)]
 
 
 def _device(device: Mapping[str, Any]) -> str:

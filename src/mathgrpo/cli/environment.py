@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psutil
+
+from mathgrpo.cache import cache_folder
+from mathgrpo.cli.options import quiet_libraries
 from mathgrpo.hardware.processor import c_compiler, cpu_facts, cpu_name, no_compiler, versions_of
-
-if TYPE_CHECKING:
-    from mathgrpo.config import Recipe
 
 PACKAGES = (
     "mathgrpo", "torch", "transformers", "tokenizers", "safetensors", "peft", "bitsandbytes", "triton", "vllm",
@@ -41,14 +40,16 @@ class Verdict:
 
 def environment() -> dict[str, Any]:
     """Return the machine in the order a bug report wants it: versions, device, memory, settings, what works."""
+    import torch
+
     found = {
         "versions": versions(),
         "system": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "device": device(),
         "memory": memory(),
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
-        "cache": str(_cache_folder()),
-        "engines": [asdict(verdict) for verdict in engines(_has_cuda())],
+        "cache": str(cache_folder()),
+        "engines": [asdict(verdict) for verdict in engines(torch.cuda.is_available())],
         "adapters": [asdict(verdict) for verdict in adapters()],
         "extras": [asdict(verdict) for verdict in extras()],
     }
@@ -58,71 +59,55 @@ def environment() -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Return Python's and each package's version, None for what is not installed. Nothing is imported."""
     installed = versions_of(PACKAGES)
-    found = {name: installed.get(name) for name in ("python", *PACKAGES)}
-    if found["mathgrpo"] is None:
-        found["mathgrpo"] = "a checkout that is not installed"
-    return found
+    return {name: installed.get(name) for name in ("python", *PACKAGES)} | {
+        "mathgrpo": installed.get("mathgrpo", "a checkout that is not installed")
+    }
 
 
 def device() -> dict[str, Any]:
     """Return what run.device=auto would take, and what CUDA says of itself."""
     import torch
 
+    threads, built = torch.get_num_threads(), torch.version.cuda
     if not torch.cuda.is_available():
-        built = torch.version.cuda
-        why = (
-            "this PyTorch is a CPU build"
-            if built is None
-            else f"this PyTorch is built for CUDA {built}, no device seen"
-        )
-        return {"name": "cpu", "threads": torch.get_num_threads(), "no_cuda": why}
+        why = f"this PyTorch is built for CUDA {built}, no device seen" if built else "this PyTorch is a CPU build"
+        return {"name": "cpu", "threads": threads, "no_cuda": why}
     properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return {
-        "name": "cuda",
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda,
-        "devices": [
-            {
-                "name": each.name,
-                "capability": f"{each.major}.{each.minor}",
-                "memory_gb": round(each.total_memory / 1e9, 1),
-            }
-            for each in properties
-        ],
-    }
+    devices = [
+        {"name": each.name, "capability": f"{each.major}.{each.minor}", "memory_gb": round(each.total_memory / 1e9, 1)}
+        for each in properties
+    ]
+    return {"name": "cuda", "threads": threads, "cuda": built, "devices": devices}
 
 
 def memory() -> dict[str, float]:
     """Return gigabytes (10^9 bytes): main memory this process may use, what of it is free, free space on the disks."""
     from mathgrpo.hardware.device_memory import device_bytes, free_bytes
 
-    found = {"main_gb": device_bytes("cpu"), "main_free_gb": free_bytes("cpu")}
-    for name, folder in (("disk_here_free_gb", Path()), ("disk_cache_free_gb", _existing(_cache_folder()))):
-        with suppress(OSError):
-            found[name] = shutil.disk_usage(folder).free
-    return {name: round(value / 1e9, 1) for name, value in found.items() if value}
+    cache = cache_folder().absolute()
+    existing = next((each for each in (cache, *cache.parents) if each.is_dir()), Path())
+    found = {
+        "main_gb": device_bytes("cpu"), "main_free_gb": free_bytes("cpu"),
+        "disk_here_free_gb": psutil.disk_usage(".").free, "disk_cache_free_gb": psutil.disk_usage(str(existing)).free,
+    }  # fmt: skip
+    return {name: round(value / 1e9, 1) for name, value in found.items()}
 
 
 def engines(has_cuda: bool) -> list[Verdict]:
     """Return the rollout engines, fastest first, as far as a machine without a model tells."""
-    compiler = c_compiler()
-    triton, no_cuda = find_spec("triton") is not None, "needs a CUDA device"
-    compiled = "CPU only; this machine decodes on CUDA" if has_cuda else f"Qwen2, Qwen3, Llama; built with {compiler}"
+    compiler, family = c_compiler(), "Qwen2, Qwen3, Llama"
+    triton = "triton is not installed" if find_spec("triton") is None else ""
+    compiled = "CPU only; this machine decodes on CUDA" if has_cuda else f"{family}; built with {compiler}"
+    no_cuda = "" if has_cuda else "needs a CUDA device"
     return [
-        Verdict("native, CUDA graphs", has_cuda, "Qwen2, Qwen3, Llama" if has_cuda else no_cuda),
-        Verdict(
-            "native, Triton kernels", has_cuda and triton,
-            no_cuda if not has_cuda else "Qwen2, Qwen3, Llama" if triton else "triton is not installed",
-        ),
-        Verdict(
-            "native, compiled", bool(compiler) and not has_cuda,
-            compiled if compiler else no_compiler(),
-        ),
-        Verdict("native, fused", True, "Qwen2, Qwen3, Llama, in torch operations"),
+        Verdict("native, CUDA graphs", has_cuda, no_cuda or family),
+        Verdict("native, Triton kernels", not (no_cuda or triton), no_cuda or triton or family),
+        Verdict("native, compiled", bool(compiler) and not has_cuda, compiled if compiler else no_compiler()),
+        Verdict("native, fused", True, f"{family}, in torch operations"),
         Verdict("native, cached", True, "any causal language model that keeps keys and values"),
         Verdict("generate", True, "any causal language model, through transformers; slow"),
         _vllm(),
-    ]  # fmt: skip
+    ]
 
 
 def adapters() -> list[Verdict]:
@@ -150,19 +135,20 @@ def extras() -> list[Verdict]:
     ]
 
 
-def of_recipe(recipe: Recipe) -> dict[str, Any]:
+def of_recipe(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the parameters of a recipe's model, counted without reading a weight, and which engines serve its kind.
 
-    Raises: UserError when there is no such model.
+    Raises: UserError when there is no such recipe or no such model.
     """
-    from mathgrpo.cli.libraries import quiet_libraries
+    from mathgrpo.config import load_recipe
     from mathgrpo.models.outline import hollow_model, outline
     from mathgrpo.models.qwen_view import why_not_served
 
+    model = load_recipe(name, overrides).model
     quiet_libraries()
-    obstacle = why_not_served(hollow_model(recipe.model))
+    obstacle = why_not_served(hollow_model(model))
     served = "every native engine that works here" if not obstacle else f"native, cached, or generate: {obstacle}"
-    return {"model": shortened(recipe.model.path), **asdict(outline(recipe.model)), "served": served}
+    return {"model": shortened(model.path), **asdict(outline(model)), "served": served}
 
 
 def processor() -> str:
@@ -204,20 +190,3 @@ def _vllm() -> Verdict:
     beside = find_spec("vllm") is not None
     hint = "not installed beside mathgrpo, and MATHGRPO_VLLM_PYTHON names no environment with it"
     return Verdict("vllm", beside, 'rollout.vllm.mode = "colocate"' if beside else hint)
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _cache_folder() -> Path:
-    from mathgrpo.cache import cache_folder
-
-    return cache_folder()
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
-    return next((each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir()), Path())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import Device, FormatName, Model
+from mathgrpo.cli.options import Device, FormatName, Model, open_policy
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -149,11 +149,8 @@ def _percent(share: float) -> str:
 def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, Any]) -> list[tuple[str, Evaluation]]:
     """Return (name suffix, evaluation) of the held-out problems and, when generated, of the held-out templates."""
     from mathgrpo.answers.gold_check import require_golds
-    from mathgrpo.cli.libraries import quiet_libraries
-    from mathgrpo.config.recipe import ModelSection
     from mathgrpo.evaluation import evaluate
     from mathgrpo.formats import get_format
-    from mathgrpo.models import load_policy
     from mathgrpo.models.locate import locate_model
     from mathgrpo.problems import load_heldout
     from mathgrpo.rollout import build_engine
@@ -164,8 +161,7 @@ def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, An
     fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
     every = (*sets.heldout, *sets.heldout_templates)
     require_golds(every, fmt, recipe.problems.source)
-    quiet_libraries()
-    policy = load_policy(ModelSection(path=model), device, train=False)
+    policy = open_policy(model, device)
     max_new_tokens = recipe.rollout.max_new_tokens
     require_prompts_fit(every, policy, fmt, policy.max_context, max_new_tokens)
     engine = build_engine(policy)

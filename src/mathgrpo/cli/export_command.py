@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mathgrpo.cli.options import CheckDevice, CheckedProblems, refuse_idle
+from mathgrpo.cli.options import CheckDevice, CheckedProblems, Dtype, quiet_libraries, refuse_idle
 
 
 def export_command(
@@ -19,10 +19,7 @@ def export_command(
     kind: Annotated[
         Literal["merged", "adapter", "zip", "gguf"], typer.Option("--format", help="merged, adapter, zip or gguf.")
     ] = "merged",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Precision of merged weights; auto: what the run computed in."),
-    ] = "auto",
+    dtype: Dtype = "auto",
     check: CheckedProblems = 25,
     converter: Annotated[
         Path | None, typer.Option(metavar="FILE", help="llama.cpp's convert_hf_to_gguf.py, for gguf.")
@@ -36,7 +33,6 @@ def export_command(
       mathgrpo export runs/my-run
       mathgrpo export runs/my-run --format zip --dtype bfloat16
     """
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.publishing import export_run
 
     if kind != "gguf":

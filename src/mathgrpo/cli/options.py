@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mathgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mathgrpo.models import Policy
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
@@ -22,6 +26,10 @@ Plain = Annotated[
 ]
 """What the commands share that take a model to draw from."""
 CheckedProblems = Annotated[int, typer.Option(metavar="N", help="Held-out problems to solve again; 0: none.", min=0)]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Precision of merged weights; auto: what the run computed in."),
+]
 CheckDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")]
 """What the commands share that write or upload a model and then score it again."""
 
@@ -52,3 +60,59 @@ def require_appendable(option: str, path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise UserError(f"{option} {path}: cannot be written ({error.strerror}); choose another file") from error
+
+
+@contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Tell what keeps a text from being read; the shell and standard input can bring bytes that are no text.
+
+    Raises: UserError for what cannot be opened, and for what is not UTF-8.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{source}: is not UTF-8 text (character {error.start + 1}); write it as UTF-8") from error
+
+
+@contextmanager
+def stops_told(*, speaks: bool = True) -> Iterator[None]:
+    """Say how a run goes on that was stopped cleanly, and end the command with the signal's exit code.
+
+    A process that does not speak ends without an error: a launcher would end the main one for it, which still saves.
+    """
+    from mathgrpo.runs.interrupt import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        if speaks:
+            print(stop)
+        raise typer.Exit(stop.exit_code if speaks else 0) from None
+
+
+def open_policy(model: str, device: str) -> Policy:
+    """Return a model to draw from, the libraries told to leave the terminal to us."""
+    from mathgrpo.config.recipe import ModelSection
+    from mathgrpo.models import load_policy
+
+    quiet_libraries()
+    return load_policy(ModelSection(path=model), device, train=False)
+
+
+def quiet_libraries() -> None:
+    """Switch off the libraries' notices and their bars for small local files; downloads keep their bar."""
+    import logging as standard
+    import warnings
+
+    from huggingface_hub.utils.tqdm import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)  # says on every import which kernel package is absent
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.disable_progress_bar()
+    enable_progress_bars()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mathgrpo.cli.options import CheckDevice, CheckedProblems, refuse_idle
+from mathgrpo.cli.options import CheckDevice, CheckedProblems, Dtype, quiet_libraries, refuse_idle
 
 
 def publish_command(
@@ -19,9 +19,7 @@ def publish_command(
         bool, typer.Option("--dry-run", help="Show every file and the card; upload nothing, need no network.")
     ] = False,
     kind: Annotated[Literal["merged", "adapter"], typer.Option("--format", help="merged or adapter.")] = "merged",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of merged weights.")
-    ] = "auto",
+    dtype: Dtype = "auto",
     license_id: Annotated[
         str, typer.Option("--license", help="Licence id for the card, such as apache-2.0; default: the starter's.")
     ] = "",
@@ -37,7 +35,6 @@ def publish_command(
     """
     import tempfile
 
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.publishing.publish import require_login, require_name, stage, staged_lines, upload
 
     if kind == "adapter":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import Overrides
+from mathgrpo.cli.options import Overrides, quiet_libraries, readable
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,34 +63,30 @@ def score_command(
 
         print("\n".join(catalogue_lines(score_text.columns())))
         return
-    many = file is not None and file.suffix.lower() == ".jsonl"
-    _require_sense(recipe, file, text, answer, question, number, many=many)
+    _require_sense(recipe, file, text, answer, question, number)
     from mathgrpo.cli.score_file import read_completions, require_gold
+    from mathgrpo.config import load_recipe
 
-    loaded, suite = _recipe_and_suite(recipe, overrides or [])
+    loaded = load_recipe(recipe, overrides or [])
+    suite = _suite(loaded)
     problem = _problem(loaded, number, question, answer, _columns(column or []))
     if answer is not None:
         require_gold("--answer", answer)
-    if many:
-        assert file is not None
-        scored = _scored(loaded, suite, read_completions(file, problem))
-        lines = [score_text.as_json(one) for one in scored] if as_json else score_text.overview_lines(scored)
+    many = file is not None and _holds_many(file)
+    if file is not None and many:
+        given = read_completions(file, problem)
     else:
         assert problem is not None
-        (one,) = _scored(loaded, suite, [(problem, _completion(file, text))])
-        lines = [score_text.as_json(one)] if as_json else score_text.lines(one)
-    print("\n".join(lines))
+        given = [(problem, _completion(file, text))]
+    scored = _scored(loaded, suite, given)
+    if as_json:
+        print("\n".join(map(score_text.as_json, scored)))
+    else:
+        print("\n".join(score_text.overview_lines(scored) if many else score_text.lines(scored[0])))
 
 
 def _require_sense(
-    recipe: str,
-    file: Path | None,
-    text: str | None,
-    answer: str | None,
-    question: str,
-    number: int | None,
-    *,
-    many: bool,
+    recipe: str, file: Path | None, text: str | None, answer: str | None, question: str, number: int | None
 ) -> None:
     """Raise UserError for what is missing, or given twice."""
     if not recipe:
@@ -98,38 +95,33 @@ def _require_sense(
         raise UserError("--text: a file is given too; give one or the other")
     if number is not None and (answer is not None or question):
         raise UserError("--problem: --answer or --question is given too; give one or the other")
-    if number is None and answer is None and not many:
+    if number is None and answer is None and not _holds_many(file):
         raise UserError("--answer: nothing given; give the gold answer, or --problem N for one of the recipe's")
 
 
-def _recipe_and_suite(recipe: str, overrides: list[str]) -> tuple[Recipe, RewardSuite]:
-    from mathgrpo.config import load_recipe
+def _holds_many(file: Path | None) -> bool:
+    return file is not None and file.suffix.lower() == ".jsonl"
+
+
+def _suite(recipe: Recipe) -> RewardSuite:
     from mathgrpo.formats import get_format
     from mathgrpo.rewards import build_suite
 
-    loaded = load_recipe(recipe, overrides)
-    fmt = get_format(loaded.format.name)
-    return loaded, build_suite(loaded.rewards, fmt, loaded.reward_settings, loaded.rollout.max_new_tokens)
+    return build_suite(
+        recipe.rewards, get_format(recipe.format.name), recipe.reward_settings, recipe.rollout.max_new_tokens
+    )
 
 
 def _completion(file: Path | None, text: str | None) -> str:
     """Return the completion from --text, a file or standard input."""
-    source = "--text" if text is not None else f"FILE={file or '-'}"
-    try:
-        if text is not None:
-            text.encode("utf-8")  # bytes that are no UTF-8 come as half surrogates in some locales
-            return text
-        if file is not None and str(file) != "-":
+    with readable("--text" if text is not None else f"FILE={file or '-'}"):
+        if text is None and file is not None and str(file) != "-":
             return file.read_text(encoding="utf-8-sig")
-        if sys.stdin.isatty():
+        if text is None and sys.stdin.isatty():
             print("the completion, then Ctrl-D:", file=sys.stderr)
-        typed = sys.stdin.read()
-        typed.encode("utf-8")
-        return typed
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeError as error:
-        raise UserError(f"{source}: is not UTF-8 text; save it as UTF-8") from error
+        given = sys.stdin.read() if text is None else text
+        given.encode()
+        return given
 
 
 def _columns(columns: list[str]) -> dict[str, Any]:
@@ -151,25 +143,19 @@ def _columns(columns: list[str]) -> dict[str, Any]:
 def _problem(
     recipe: Recipe, number: int | None, question: str, answer: str | None, columns: dict[str, Any]
 ) -> Problem | None:
-    """Return the problem that is given by hand or by number; None where neither says a gold answer."""
+    """Return the problem given by hand, or the N-th that evaluation meets; None where neither says a gold answer."""
     from dataclasses import replace
 
+    from mathgrpo.problems import load_problem_sets
     from mathgrpo.types import Problem
 
     if number is None:
         return None if answer is None else Problem(question=question, answer=answer, columns=columns)
-    problem = _heldout(recipe, number)
+    heldout = load_problem_sets(recipe.problems).heldout
+    if number > len(heldout):
+        raise UserError(f"--problem {number}: the recipe holds out {len(heldout)} problems; use 1 to {len(heldout)}")
+    problem = heldout[number - 1]
     return replace(problem, columns={**problem.columns, **columns})
-
-
-def _heldout(recipe: Recipe, number: int) -> Problem:
-    """Return the N-th held-out problem of the recipe's source, the one that evaluation meets N-th."""
-    from mathgrpo.problems import load_problem_sets
-
-    problems = load_problem_sets(recipe.problems).heldout
-    if number > len(problems):
-        raise UserError(f"--problem {number}: the recipe holds out {len(problems)} problems; use 1 to {len(problems)}")
-    return problems[number - 1]
 
 
 def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]) -> list[Scored]:
@@ -193,16 +179,14 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
 
 def _tokenizer(recipe: Recipe) -> Any:
     """Return the recipe's tokenizer, None where it is not on this machine."""
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.models.locate import locate_model
 
     quiet_libraries()
     from transformers import AutoTokenizer
 
-    try:
+    with suppress(OSError, ValueError, UserError):
         return AutoTokenizer.from_pretrained(locate_model(recipe.model.path), local_files_only=True)
-    except (OSError, ValueError, UserError):
-        return None
+    return None
 
 
 def _token_ids(tokenizer: Any, completion: str) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.answers import gold_problem
+from mathgrpo.cli.options import readable
 from mathgrpo.errors import UserError
 from mathgrpo.types import Problem
 
@@ -60,15 +61,10 @@ def require_gold(source: str, gold: str) -> None:
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line that is not empty."""
-    try:
-        with file.open(encoding="utf-8-sig") as opened:
-            for number, line in enumerate(opened, start=1):
-                if line.strip():
-                    yield number, line
-    except OSError as error:
-        raise UserError(f"FILE={file}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"FILE={file}: is not UTF-8 text; save it as UTF-8") from error
+    with readable(f"FILE={file}"), file.open(encoding="utf-8-sig") as opened:
+        for number, line in enumerate(opened, start=1):
+            if line.strip():
+                yield number, line
 
 
 def _texts(row: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli.options import Device, FormatName, Model, Plain
+from mathgrpo.cli.options import Device, FormatName, Model, Plain, open_policy
 from mathgrpo.errors import UserError
 
 DEFAULT_NEW_TOKENS = 512
@@ -47,15 +47,11 @@ def serve_command(
 
     import time
 
-    from mathgrpo.cli.libraries import quiet_libraries
-    from mathgrpo.config.recipe import ModelSection
-    from mathgrpo.models import load_policy
     from mathgrpo.serving.routes import Service, build_app
     from mathgrpo.serving.stream import Streamer
     from mathgrpo.serving.worker import Worker
 
-    quiet_libraries()
-    policy = load_policy(ModelSection(path=model), device, train=False)
+    policy = open_policy(model, device)
     streamer = Streamer(policy, native=not plain)
     worker = Worker(streamer)
     service = Service(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli.options import Overrides
+from mathgrpo.cli.options import Overrides, quiet_libraries, stops_told
 
 
 def sft_command(
@@ -29,14 +29,8 @@ def sft_command(
     if dry_run:
         print(recipe_to_toml(loaded))
         return
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.supervised.sft import run_sft
-    from mathgrpo.training import Interrupted
 
     quiet_libraries()
-    command = ["mathgrpo", *sys.argv[1:]]
-    try:
-        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem, command)}")
-    except Interrupted as stop:
-        print(stop)
-        raise typer.Exit(stop.exit_code) from None
+    with stops_told():
+        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem, ['mathgrpo', *sys.argv[1:]])}")

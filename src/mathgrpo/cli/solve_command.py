@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import Device, FormatName, Model, Plain, refuse_idle, require_appendable
+from mathgrpo.cli.options import (
+    Device,
+    FormatName,
+    Model,
+    Plain,
+    open_policy,
+    readable,
+    refuse_idle,
+    require_appendable,
+)
 from mathgrpo.cli.solve_problems import TraceRequest, solve_problems
 from mathgrpo.errors import UserError
 from mathgrpo.types import Sampling
@@ -80,29 +89,22 @@ def solve_command(
         solve_problems(request, jsonl)
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
+    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.serving.stream import Streamer
+
     if jsonl is not None:
         require_appendable("--jsonl", jsonl)
-    questions = [require_utf8(question)] if question else _questions(file)
+    with readable("question"):
+        question.encode()
+    questions = [question] if question else _questions(file)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
-    streamer, chosen = _loaded(model, fmt, device, plain=plain)
+    chosen = get_format(fmt or run_recipe(model).format.name)
+    streamer = Streamer(open_policy(model, device), native=not plain)
     for text in questions:
         record = answer_question(streamer, text, chosen, sampling, show_question=not question)
         if jsonl is not None:
             _append(jsonl, record)
-
-
-def _loaded(model: str, fmt: str, device: str, *, plain: bool) -> tuple[Streamer, Format]:
-    """Return the model, ready to answer, and the format to ask it in."""
-    from mathgrpo.cli.libraries import quiet_libraries
-    from mathgrpo.cli.run_defaults import run_recipe
-    from mathgrpo.config.recipe import ModelSection
-    from mathgrpo.formats import get_format
-    from mathgrpo.models import load_policy
-    from mathgrpo.serving.stream import Streamer
-
-    chosen = get_format(fmt or run_recipe(model).format.name)
-    quiet_libraries()
-    return Streamer(load_policy(ModelSection(path=model), device, train=False), native=not plain), chosen
 
 
 def answer_question(
@@ -125,20 +127,16 @@ def answer_question(
     if show_question:
         print(f"question: {printable(question)}")
     tokens: list[int] = []
-    pieces = []
+    completion = ""
     limited = replace(sampling, max_new_tokens=min(room, sampling.max_new_tokens))
     for piece in streamer.text(prompt, limited, tokens):
-        pieces.append(piece)
+        completion += piece
         print(printable(piece), end="", flush=True)
-    completion = "".join(pieces)
     parsed = fmt.parse(completion)
     ended = bool(tokens) and tokens[-1] in policy.eos_ids
-    shown = (
-        printable(parsed.answer)
-        if parsed.answer is not None
-        else "none in the format" + ("" if ended else ", cut at the token limit")
-    )
-    print(f"\nanswer: {shown}\n" if show_question else f"\nanswer: {shown}", flush=True)
+    none = "none in the format" + ("" if ended else ", cut at the token limit")
+    shown = none if parsed.answer is None else printable(parsed.answer)
+    print(f"\nanswer: {shown}" + "\n" * show_question, flush=True)
     return {
         "question": question, "reasoning": parsed.reasoning, "answer": parsed.answer, "completion": completion,
         "tokens": len(tokens), "finish_reason": "eos" if ended else "length",
@@ -147,18 +145,14 @@ def answer_question(
 
 
 def _questions(file: Path | None) -> Iterator[str]:
-    """Yield the questions of a file or of standard input, one a line; empty lines are skipped."""
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise UserError(f"--file {file}: cannot be read ({error.strerror}); check the path") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"--file {file}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-        if not any(line.strip() for line in lines):
-            raise UserError(f"--file {file}: there is no question in it; write one a line")
-        return (line.strip() for line in lines if line.strip())
-    return _typed_questions()
+    """Return the questions of a file or of standard input, one a line; empty lines are skipped."""
+    if file is None:
+        return _typed_questions()
+    with readable(f"--file {file}"):
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"--file {file}: there is no question in it; write one a line")
+    return iter(lines)
 
 
 def _typed_questions() -> Iterator[str]:
@@ -167,26 +161,13 @@ def _typed_questions() -> Iterator[str]:
     while True:
         if asked:
             print("question> ", end="", flush=True)
-        try:
+        with readable("standard input"):
             line = sys.stdin.readline()
-        except UnicodeDecodeError as error:
-            raise UserError(f"standard input: byte {error.start} is not UTF-8; send it as UTF-8") from error
+            line.encode()
         if not line:
             return
         if line.strip():
-            yield require_utf8(line.strip())
-
-
-def require_utf8(question: str) -> str:
-    """Return the question; the shell and standard input can bring bytes that are no text.
-
-    Raises: UserError when they did.
-    """
-    try:
-        question.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"question: character {error.start + 1} is not UTF-8; write it as UTF-8") from error
-    return question
+            yield line.strip()
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from mathgrpo.cli.options import open_policy, require_appendable
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
 
     Raises: UserError for bad input; typer.Exit after Ctrl-C, with the file in order.
     """
-    from mathgrpo.cli.options import require_appendable
     from mathgrpo.runs.interrupt import Interrupted
 
     if jsonl is None:
@@ -56,27 +56,19 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
     except Interrupted as stop:
         print(f"stopped; {jsonl} keeps what is written, and the same command goes on from there")
         raise typer.Exit(stop.exit_code) from None
-    print(counts_line(counts, jsonl))
-
-
-def counts_line(counts: TraceCounts, jsonl: Path) -> str:
-    """Return what became of the completions, for a reader."""
-    if not counts.drawn:
-        return f"{jsonl}: nothing left to do"
     repeated = f", {counts.repeated:,} repeats left out" if counts.repeated else ""
-    return (
+    print(
         f"{counts.written:,} traces written to {jsonl}: {counts.correct:,} of {counts.drawn:,} completions correct "
         f"({100 * counts.correct / counts.drawn:.1f} %){repeated}"
+        if counts.drawn
+        else f"{jsonl}: nothing left to do"
     )
 
 
 def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
     from mathgrpo.answers.gold_check import require_golds
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.cli.run_defaults import run_recipe
-    from mathgrpo.config.recipe import ModelSection
     from mathgrpo.formats import get_format
-    from mathgrpo.models import load_policy
     from mathgrpo.models.locate import locate_model
     from mathgrpo.rollout import build_engine
     from mathgrpo.runs.interrupt import StopRequests
@@ -94,8 +86,7 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
         max_new_tokens=request.max_new_tokens, temperature=request.temperature, top_p=request.top_p, seed=request.seed
     )
     file = TraceFile(jsonl, _settings(request, fmt.name, location))
-    quiet_libraries()
-    policy = load_policy(ModelSection(path=request.model), request.device, train=False)
+    policy = open_policy(request.model, request.device)
     require_prompts_fit(problems, policy, fmt, policy.max_context, request.max_new_tokens)
     with StopRequests() as stop, make_progress() as progress:
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mathgrpo.cli.options import refuse_idle
+from mathgrpo.cli.options import quiet_libraries, refuse_idle, stops_told
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,17 +68,12 @@ def sweep_command(
     else:
         raise UserError("RECIPE: nothing given; name a recipe, such as demo, or a sweep to go on with: --resume SWEEP")
 
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.sweep.run_sweep import result_lines, run_sweep
-    from mathgrpo.training import Interrupted
 
     quiet_libraries()
     print(f"sweep folder  {folder}\nvaried        {'  '.join(each.text() for each in settings.parameters)}", flush=True)
-    try:
+    with stops_told():
         winner = run_sweep(folder, loaded, settings, lambda text: print(text, flush=True))
-    except Interrupted as stop:
-        print(stop)
-        raise typer.Exit(stop.exit_code) from None
     study = open_study(folder, loaded.run.seed, settings.pruner)
     print("\n".join(result_lines(folder, settings, winner, finished(study))))
 

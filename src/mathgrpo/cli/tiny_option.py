@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mathgrpo.cli.options import quiet_libraries
+
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
 
@@ -15,7 +17,6 @@ def tiny_recipe(name_or_path: str, overrides: Sequence[str]) -> Recipe:
 
     W&B stays offline, unless WANDB_MODE says otherwise.
     """
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.config import Recipe, load_recipe
     from mathgrpo.config.load_recipe import require_possible, validated
     from mathgrpo.config.overrides import overridden, parse_override

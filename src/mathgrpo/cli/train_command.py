@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mathgrpo.cli.options import Overrides
+from mathgrpo.cli.options import Overrides, quiet_libraries, stops_told
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,11 +101,10 @@ def resumed(run: Path, recipe: str, overrides: list[str]) -> Recipe:
 
 def run_training(recipe: Recipe, name: str, *, resume: Path | None = None, dry_run: bool = False) -> Path | None:
     """Return the run folder of a training run, its report written; None for a dry run."""
-    from mathgrpo.cli.libraries import quiet_libraries
     from mathgrpo.config import recipe_to_toml
     from mathgrpo.distributed import job_of_environment
     from mathgrpo.report import write_report
-    from mathgrpo.training import Interrupted, plan_lines_of, train
+    from mathgrpo.training import plan_lines_of, train
 
     quiet_libraries()
     job = job_of_environment()
@@ -115,14 +114,8 @@ def run_training(recipe: Recipe, name: str, *, resume: Path | None = None, dry_r
         print(recipe_to_toml(recipe))
         print("\n".join(f"# {line}" for line in lines))
         return None
-    try:
+    with stops_told(speaks=speaks):
         folder = train(recipe, recipe_name=name, resume=resume, command=["mathgrpo", *sys.argv[1:]])
-    except Interrupted as stop:
-        if speaks:
-            print(stop)
-        # The others are done: an error of theirs would let the launcher end the main process, which still saves.
-        raise typer.Exit(stop.exit_code if speaks else 0) from None
     if speaks:
-        print(f"run folder  {folder}")
-        print(f"report      {write_report(folder)}")
+        print(f"run folder  {folder}\nreport      {write_report(folder)}")
     return folder
