@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fakes import randomised, tiny_model, tiny_tokenizer
-from mathgrpo.models import policy_from
-from mathgrpo.models.qwen_view import QwenView, ViewLayer, effective_weight, why_not_served
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.grpo import with_advantages
+from mathgrpo.models import Policy, policy_from, qwen_view
+from mathgrpo.models.qwen_view import (
+    DOWN,
+    GATE_UP,
+    OUTPUT,
+    QKV,
+    QwenView,
+    ViewLayer,
+    effective_weight,
+    whole_weights,
+    why_not_served,
+)
 from mathgrpo.rollout.decoder_trial import trial_difference
+from mathgrpo.rollout.engine import build_engine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.types import Problem, Prompt, RolloutGroup, Sampling
+from mathgrpo.update import policy_update
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -94,9 +111,9 @@ def test_merged_weights_leave_the_model_alone() -> None:
         assert torch.equal(effective_weight(module), before)
 
 
-def test_a_fixed_view_follows_the_weights_at_its_addresses() -> None:
+def test_a_view_follows_the_weights_at_its_addresses() -> None:
     model = randomised(tiny_model("qwen3", attention_bias=True))
-    view = QwenView(model, torch.float32, 8, fixed=True)
+    view = QwenView(model, torch.float32, 8)
     places = [tensor.data_ptr() for layer in view.layers for tensor in (layer.qkv[0], layer.down[0], layer.input_norm)]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -109,27 +126,6 @@ def test_a_fixed_view_follows_the_weights_at_its_addresses() -> None:
     assert places == [t.data_ptr() for layer in view.layers for t in (layer.qkv[0], layer.down[0], layer.input_norm)]
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-def test_a_sharded_model_is_read_one_parameter_at_a_time(fixed: bool) -> None:
-    """The model holds the first half of every parameter's memory; the whole exists only while it is read."""
-    whole = randomised(tiny_model("qwen3", attention_bias=True))
-    full = {name: parameter.detach().clone() for name, parameter in whole.named_parameters()}
-    names = {id(parameter): name for name, parameter in whole.named_parameters()}
-    expected = QwenView(whole, torch.float32, 8)
-    expected_layers = [replace(layer, qkv=(layer.qkv[0].clone(), layer.qkv[1])) for layer in expected.layers]
-    gathered: list[str] = []
-
-    def gather(parameter: torch.Tensor) -> torch.Tensor:
-        gathered.append(names[id(parameter)])
-        return full[gathered[-1]]
-
-    view = QwenView(whole, torch.float32, 8, fixed=fixed, gather=gather)
-    for kept, new in zip(view.layers, expected_layers, strict=True):
-        assert_same_layer(kept, new)
-    matrices = [name for name in gathered if name.endswith("_proj.weight")]
-    assert len(matrices) == len(set(matrices)) == 7 * len(view.layers)
-
-
 def assert_same_layer(one: ViewLayer, other: ViewLayer) -> None:
     for name in ("qkv", "output", "gate_up", "down"):
         for a, b in zip(getattr(one, name), getattr(other, name), strict=True):
@@ -137,3 +133,79 @@ def assert_same_layer(one: ViewLayer, other: ViewLayer) -> None:
     for name in ("input_norm", "mlp_norm", "head_norm"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None and b is None) or torch.equal(a, b), name
+
+
+SAMPLING = Sampling(max_new_tokens=6, seed=1)
+PROMPTS = [Prompt(ids=(7, 8, 9), key=1), Prompt(ids=(20, 21, 22, 23), key=2)]
+
+
+def policy_of(architecture: str = "qwen2") -> Policy:
+    model = randomised(tiny_model(architecture))
+    return policy_from(model, tiny_tokenizer(), device="cpu", dtype=torch.float32, name="tiny")
+
+
+def rollout(policy: Policy, engine: Any) -> list[RolloutGroup]:
+    groups = []
+    for prompt, completions in zip(PROMPTS, engine.generate(PROMPTS, 3, SAMPLING), strict=True):
+        texts = ("",) * len(completions)
+        groups.append(RolloutGroup(Problem("q", "1"), prompt, tuple(completions), texts, rewards=(1.0, 0.0, 0.0)))
+    return with_advantages(groups, "group")
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_no_matrix_is_folded_twice_in_an_update(compiled: bool, updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two whole steps: every matrix is read once for a rollout, once for an optimizer step, and never besides."""
+    policy = policy_of()
+    engine = build_engine(policy, compiled=compiled)
+    optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.1)
+    names = {id(module): name for name, module in policy.model.named_modules()}
+    reads: Counter[str] = Counter()
+    read = qwen_view.effective_weight
+    monkeypatch.setattr(qwen_view, "effective_weight", lambda m: (reads.update([names[id(m)]]), read(m))[1])
+    matrices = [f"model.layers.{i}.{part}" for i in range(2) for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN)]
+    section = GrpoSection(updates_per_rollout=updates, fused_forward="on")
+    for _ in range(2):
+        groups = rollout(policy, engine)
+        assert [reads[name] for name in [*matrices, "lm_head"]] == [1] * 15
+        reads.clear()
+        policy_update(policy, optimizer, groups, section, temperature=1.0, max_new_tokens=6, max_grad_norm=1.0)
+        assert [reads[name] for name in [*matrices, "lm_head"]] == [updates] * 15
+        reads.clear()
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("folded", [True, False])
+def test_gathered_shards_give_the_same_view_at_the_same_addresses(architecture: str, folded: bool) -> None:
+    """One parameter at a time, put together from what several processes would hold."""
+    model = randomised(tiny_model(architecture))
+    whole = whole_weights(model)
+
+    def gathered(name: str) -> Tensor | None:
+        values = whole(name)
+        return None if values is None else torch.cat([shard.clone() for shard in values.chunk(2)])
+
+    views = [QwenView(model, torch.bfloat16, 30, folded=folded, source=source) for source in (whole, gathered)]
+    for view in views:
+        assert not view.refresh(30), "nothing moves when nothing grows"
+        assert view.refresh(3000), "the rotary tables did"
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    assert not any(view.refresh(3000) for view in views)
+    for ours, theirs in zip(*(view.layers for view in views), strict=True):
+        assert_same_layer(ours, theirs)
+    assert torch.equal(views[0].head[0], views[1].head[0]) and torch.equal(views[0].norm, views[1].norm)
+
+
+def test_what_needs_no_folding_is_the_models_own_memory() -> None:
+    model = randomised(tiny_model("qwen2"))
+    view, attention = QwenView(model, torch.float32, folded=True), model.model.layers[0].self_attn
+    layer = view.layers[0]
+    assert layer.output[0].data_ptr() == attention.o_proj.weight.data_ptr()
+    assert view.head[0].data_ptr() == model.lm_head.weight.data_ptr()
+    norm = model.model.layers[0].input_layernorm.weight
+    expected = torch.cat([attention.q_proj.weight * attention.scaling, attention.k_proj.weight]) * norm
+    assert torch.equal(layer.qkv[0][: len(expected)], expected)
+    bias = layer.qkv[1]
+    assert bias is not None and torch.equal(bias[:32], attention.q_proj.bias * attention.scaling)

@@ -11,11 +11,12 @@ from fakes import tiny_model
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
 from mathgrpo.errors import UserError
 from mathgrpo.models import load_policy
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import build_reference, policy_update
 from mathgrpo.update.forward import ModuleForward, choose_forward
-from mathgrpo.update.fused import fused_forward, fused_tiles
+from mathgrpo.update.fused import fused_tiles
 from mathgrpo.update.fused.fused_forward import FusedForward, why_not_fused_forward
 from mathgrpo.update.logprobs import MIN_CHUNK, chunk_rows
 from mathgrpo.update.pack import Piece
@@ -213,13 +214,13 @@ def test_bfloat16_is_as_near_to_float32_as_the_modules_under_autocast() -> None:
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_no_matrix_is_folded_twice_for_an_optimizer_step(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """Each block once a step, though a step in parts looks ahead at all log-probabilities before the first one."""
+    """Each view once a step, though a step in parts looks ahead at all log-probabilities before the first one."""
     folded: list[Any] = []
-    real = fused_forward.fold
-    monkeypatch.setattr(fused_forward, "fold", lambda block, *rest: folded.append(block) or real(block, *rest))
+    real = QwenView.refresh
+    monkeypatch.setattr(QwenView, "refresh", lambda view, *rest: folded.append(view) or real(view, *rest))
     model = tiny_model()
     update(model, make_groups(), updates_per_rollout=updates)
-    assert len(folded) == len(model.model.layers) * updates
+    assert len(folded) == updates
     folded.clear()
     model, groups = tiny_model(), make_groups()
     parts = [[Piece(b, half) for b in range(len(groups))] for half in ((0, 1), (2, 3))]
@@ -227,4 +228,4 @@ def test_no_matrix_is_folded_twice_for_an_optimizer_step(monkeypatch: pytest.Mon
         TinyPolicy(model), RecordingSGD(model, 0.0), groups, GrpoSection(updates_per_rollout=updates * 2),
         temperature=1.0, max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=1e9, parts=parts,
     )  # fmt: skip
-    assert len(folded) == len(model.model.layers) * updates * 2
+    assert len(folded) == updates * 2

@@ -106,9 +106,7 @@ def _forward_of_reference(policy: UpdatedPolicy, reference: Reference | None, fo
         return None
     if reference.adapter_off or isinstance(forward, ModuleForward):
         return ModuleForward(reference.model, policy.autocast)
-    frozen = FusedForward(reference.model, policy.compute_dtype)
-    frozen.refresh()
-    return frozen
+    return FusedForward(reference.model, policy.compute_dtype)
 
 
 def choose_step_attention(step: Step, section: GrpoSection) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def attention_of(kernels: Kernels, places: Places, heads: int, kv: int, dim: int
     q = torch.randn(len(places.tokens), heads, dim, generator=generator).to(DEVICE, dtype)
     keys, values = torch.randn(2, kv, 700, dim, generator=generator).to(DEVICE, dtype)
     model = tiny_model(num_attention_heads=heads, num_key_value_heads=kv, head_dim=dim).to(DEVICE)
-    plan = kernels.plan(QwenView(model, dtype, 1024, fixed=True), places, Reach(128, 64))
+    plan = kernels.plan(QwenView(model, dtype, 1024), places, Reach(128, 64))
     return kernels.attend(q, keys, values, places, plan)
 
 
@@ -188,7 +188,7 @@ def test_small_operations_equal_their_torch_form(architecture: str, dtype: torch
         for layer in model.model.layers:
             layer.self_attn.q_norm.weight.data.uniform_(0.5, 2.0)
             layer.self_attn.k_norm.weight.data.uniform_(0.5, 2.0)
-    fused = QwenView(model, dtype, 1024, fixed=True)
+    fused = QwenView(model, dtype, 1024)
     layer = fused.layers[0]
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(4, 24, generator=generator).to(DEVICE)

@@ -1,4 +1,4 @@
-"""The compiled decoder's view of a Qwen2 / Qwen3 / Llama model: weights in the panels its matrix product reads."""
+"""The compiled decoder's layout of a Qwen2 / Qwen3 / Llama model: weights in the panels its matrix product reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.models.qwen_view import Block, blocks_of, effective_weight, rotary_rows
+from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, Source, rotary_rows, whole_weights
 from mathgrpo.rollout.c import Kernels
 from mathgrpo.rollout.c.library import Layer, Matrix, Model
 
@@ -16,30 +16,30 @@ from mathgrpo.rollout.c.library import Layer, Matrix, Model
 class PackedModel:
     """A model's weights as they were when it was made; adapters are merged into the panels, never into the model."""
 
-    def __init__(self, causal_lm: Any, kernels: Kernels, num_positions: int) -> None:
+    def __init__(self, causal_lm: Any, kernels: Kernels, num_positions: int, *, source: Source | None = None) -> None:
+        self._source, self._module = source or whole_weights(causal_lm), causal_lm.get_submodule
         self._kernels, self.num_positions = kernels, num_positions
         self._alive: list[Any] = []
         config, body = causal_lm.config, causal_lm.model
-        embedding = body.embed_tokens.weight
+        embedding = self._read("model.embed_tokens.weight")
         cos, sin = rotary_rows(body, torch.arange(num_positions)[None], embedding)
-        blocks = blocks_of(causal_lm)
-        layers = (Layer * len(blocks))(*(self._layer(block) for block in blocks))
+        layers = (Layer * len(body.layers))(*(self._layer(f"model.layers.{i}.") for i in range(len(body.layers))))
         self._alive.append(layers)
-        self.vocab = int(causal_lm.lm_head.weight.shape[0])
+        self.vocab = int(causal_lm.lm_head.out_features)
         self._model = Model(
             num_layers=len(layers),
             hidden=embedding.shape[1],
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
-            head_dim=blocks[0].head_dim,
+            head_dim=body.layers[0].self_attn.head_dim,
             ffn=config.intermediate_size,
             vocab=self.vocab,
             eps=config.rms_norm_eps,
             embedding=self._floats(embedding),
-            norm=self._floats(body.norm.weight),
+            norm=self._floats("model.norm.weight"),
             cos=self._floats(cos),
             sin=self._floats(sin),
-            head=self._matrix(causal_lm.lm_head),
+            head=self._matrix("", HEAD),
             layers=layers,
         )
 
@@ -48,64 +48,69 @@ class PackedModel:
         """Address of the C structure; valid as long as this object lives."""
         return ctypes.addressof(self._model)
 
-    def _layer(self, block: Block) -> Layer:
-        q_norm, k_norm = (self._floats(norm) for norm in block.head_norms) if block.head_norms else (None, None)
+    def _layer(self, prefix: str) -> Layer:
+        has_head_norms = hasattr(self._module(f"{prefix}self_attn"), "q_norm")
         return Layer(
-            input_norm=self._floats(block.input_norm),
-            mlp_norm=self._floats(block.mlp_norm),
-            q_norm=q_norm,
-            k_norm=k_norm,
-            qkv=self._matrix(*block.qkv),
-            out=self._matrix(*block.output),
-            gate_up=self._gate_up(*block.gate_up),
-            down=self._matrix(*block.down),
+            input_norm=self._floats(f"{prefix}input_layernorm.weight"),
+            mlp_norm=self._floats(f"{prefix}post_attention_layernorm.weight"),
+            q_norm=self._floats(f"{prefix}self_attn.q_norm.weight") if has_head_norms else None,
+            k_norm=self._floats(f"{prefix}self_attn.k_norm.weight") if has_head_norms else None,
+            qkv=self._matrix(prefix, QKV),
+            out=self._matrix(prefix, OUTPUT),
+            gate_up=self._gate_up(prefix),
+            down=self._matrix(prefix, DOWN),
         )
 
-    def _floats(self, values: Tensor) -> int:
-        """Return the address of the values as contiguous float32; a view where they are that already."""
-        kept = values.detach().to(torch.float32).contiguous()
+    def _floats(self, values: Tensor | str) -> int:
+        """Return the address of values, or of a parameter, as contiguous float32; a copy only if they are not."""
+        kept = self._read(values) if isinstance(values, str) else values.detach().to(torch.float32).contiguous()
         self._alive.append(kept)
         return kept.data_ptr()
 
-    def _matrix(self, *modules: Any) -> Matrix:
+    def _read(self, name: str) -> Tensor:
+        values = self._source(name)
+        assert values is not None
+        return values.detach().to(torch.float32).contiguous()
+
+    def _matrix(self, prefix: str, names: tuple[str, ...]) -> Matrix:
         """Return the matrix of layers stacked one after another."""
         parts, first = [], 0
-        for module in modules:
-            parts.append((module, first, self._kernels.columns, 0))
-            first += module.out_features
+        for name in names:
+            parts.append((prefix + name, first, self._kernels.columns, 0))
+            first += self._module(prefix + name).out_features
         return self._pack(parts, first)
 
-    def _gate_up(self, gate: Any, up: Any) -> Matrix:
+    def _gate_up(self, prefix: str) -> Matrix:
         """Return both layers in one matrix: each panel holds a vector of gate and the same vector of up."""
-        lanes = self._kernels.lanes
-        width = -(-gate.out_features // lanes) * lanes
+        lanes, (gate, up) = self._kernels.lanes, (prefix + name for name in GATE_UP)
+        width = -(-self._module(gate).out_features // lanes) * lanes
         return self._pack([(gate, 0, lanes, 0), (up, 0, lanes, lanes)], 2 * width)
 
-    def _pack(self, parts: list[tuple[Any, int, int, int]], outputs: int) -> Matrix:
+    def _pack(self, parts: list[tuple[str, int, int, int]], outputs: int) -> Matrix:
         """Return a matrix of parts (layer, first column, columns of it side by side, lane they start at)."""
-        kernels = self._kernels
-        inputs = parts[0][0].in_features
+        kernels, modules = self._kernels, [self._module(name) for name, *_ in parts]
+        inputs = modules[0].in_features
         panels = -(-outputs // kernels.columns)
         steps = -(-inputs // kernels.pair)
-        full = outputs == sum(part[0].out_features for part in parts) and outputs % kernels.columns == 0
+        full = outputs == sum(module.out_features for module in modules) and outputs % kernels.columns == 0
         make = torch.empty if full and inputs % kernels.pair == 0 else torch.zeros  # padding must be 0
         packed = make(panels, steps, kernels.columns, kernels.pair, dtype=kernels.element)
         self._alive.append(packed)
-        for module, first, group, shift in parts:
-            weight = effective_weight(module).detach().to(torch.float32).contiguous()
+        for name, first, group, shift in parts:
+            weight = self._read(f"{name}.weight")
             place = (packed.data_ptr(), first, group, shift)
             kernels.library.mg_pack(weight.data_ptr(), weight.shape[0], inputs, *place, torch.get_num_threads())
-        bias = None
-        if any(module.bias is not None for module, *_ in parts):
-            bias = self._floats(self._pack_bias(parts, panels * kernels.columns))
-        return Matrix(packed.data_ptr(), bias, outputs, inputs)
+        bias = self._pack_bias(parts, panels * kernels.columns)
+        return Matrix(packed.data_ptr(), None if bias is None else self._floats(bias), outputs, inputs)
 
-    def _pack_bias(self, parts: list[tuple[Any, int, int, int]], size: int) -> Tensor:
+    def _pack_bias(self, parts: list[tuple[str, int, int, int]], size: int) -> Tensor | None:
+        biases = [self._source(f"{name}.bias") for name, *_ in parts]
+        if all(bias is None for bias in biases):
+            return None
         packed = torch.zeros(size)
-        for module, first, group, shift in parts:
-            if module.bias is None:
-                continue
-            column = torch.arange(first, first + module.bias.shape[0])
-            place = column // group * self._kernels.columns + shift + column % group
-            packed[place] = module.bias.detach().to(self._kernels.element).float()
+        for (_, first, group, shift), bias in zip(parts, biases, strict=True):
+            if bias is not None:
+                column = torch.arange(first, first + len(bias))
+                place = column // group * self._kernels.columns + shift + column % group
+                packed[place] = bias.detach().to(self._kernels.element).float()
         return packed

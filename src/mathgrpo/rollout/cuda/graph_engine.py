@@ -48,7 +48,7 @@ class GraphEngine:
         )
         with torch.inference_mode(), self._device_context:
             # A captured graph holds addresses: the view's stay, and are written anew before each rollout.
-            self._view = view = QwenView(model, policy.compute_dtype, _FEWEST_POSITIONS, fixed=True)
+            self._view = view = QwenView(model, policy.compute_dtype, _FEWEST_POSITIONS)
             self._pool = TokenPool(len(view.layers), view.num_kv_heads, view.head_dim, view.dtype, device)
             self._table = PlaceTable(policy.eos_ids, device)
             self._graphs = StepGraphs(enabled=graphs)

@@ -1,16 +1,14 @@
 """The update's own forward pass for Qwen2 / Qwen3 / Llama models, over packed shared-prompt rows.
 
-Same mathematics as the modules' forward, with the weights gathered into few matrices: query, key and value projections
-are one, gate and up projections are one, the norms' weights and the attention's scale are folded in. They are cast to
-the compute precision once per optimizer step, their gradients are added up in float32 and handed back to the
-parameters once. grpo.fused_forward=off switches to the modules.
+Same mathematics as the modules' forward, on a view of the model in which the norms' weights and the attention's scale
+are folded into few matrices. The view is filled once per optimizer step; the gradients of its matrices are added up in
+float32 and handed back to the parameters once. grpo.fused_forward=off switches to the modules.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mathgrpo.models.qwen_view import Block, blocks_of, matrices_of, rotary_rows, why_not_served
+from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, QwenView, rotary_rows, why_not_served
 from mathgrpo.update.fused.fused_attention import build_blocks, probability_elements
 from mathgrpo.update.fused.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
 from mathgrpo.update.pack import MicroBatch
+
+_PARTS = {part.rpartition(".")[2] for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN, *HEAD)}
 
 
 def why_not_fused_forward(model: Any) -> str:
@@ -31,10 +31,9 @@ def why_not_fused_forward(model: Any) -> str:
     reason = why_not_served(model)
     if reason:
         return reason
-    for name, module in matrices_of(model):
-        if type(module) is not nn.Linear:
-            return f"{name} is a {type(module).__name__}"
     for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in _PARTS and type(module) is not nn.Linear:
+            return f"{name} is a {type(module).__name__}"
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             return f"{name or 'the model'} has hooks, which would not run"
     if any("forward" in vars(layer) for layer in model.model.layers):
@@ -46,31 +45,28 @@ def why_not_fused_forward(model: Any) -> str:
     return ""
 
 
-@dataclass(slots=True)
 class FusedForward:
-    """A forward pass with gradients that arrive at the model's parameters on `finish`.
+    """A forward pass with gradients that arrive at the model's parameters on `finish`."""
 
-    Attributes:
-        model: a causal LM for which `why_not_fused_forward` is "".
-        dtype: precision of matrix products.
-    """
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        """model: a causal LM for which `why_not_fused_forward` is "". dtype: precision of matrix products."""
+        self._model, self._view, self._is_fresh = model, QwenView(model, dtype, folded=True), True
+        self.refresh()
 
-    model: Any
-    dtype: torch.dtype
-    _layers: list[Layer] = field(default_factory=list)
-    _head: Matrix = field(default_factory=lambda: Matrix(torch.empty(0)))
-
-    @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the model's weights, if they may have changed since the last time, and forget all gradients."""
-        if not self._layers:
-            self._layers = [fold(block, self.dtype, self.model.config.rms_norm_eps) for block in blocks_of(self.model)]
-            head = self.model.lm_head
-            bias = None if head.bias is None else head.bias.to(self.dtype)
-            self._head = Matrix(head.weight.detach().to(self.dtype), bias)
-        for layer in self._layers:
-            layer.forget()
-        self._head.forget()
+        """Forget all gradients; take over the model's weights if `finish`, so a step, has come between."""
+        view = self._view
+        if not self._is_fresh:
+            view.refresh()
+            self._is_fresh = True
+        self._head = Matrix(*view.head)
+        self._layers = [
+            Layer(
+                Matrix(*layer.qkv), Matrix(*layer.output), Matrix(*layer.gate_up), Matrix(*layer.down),
+                view.eps, layer.head_norm,
+            )
+            for layer in view.layers
+        ]  # fmt: skip
 
     def context(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context a pass runs in: precision is explicit here, so none."""
@@ -78,7 +74,7 @@ class FusedForward:
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the final hidden states of the micro-batch's logit rows, [N, F] in the compute precision."""
-        body = self.model.model
+        body = self._model.model
         x = F.embedding(batch.input_ids[0], body.embed_tokens.weight).float()
         if torch.is_grad_enabled() and not x.requires_grad:
             x.requires_grad_(True)
@@ -89,7 +85,7 @@ class FusedForward:
                 x = checkpoint(_layer_step, x, layer, rows, use_reentrant=True, preserve_rng_state=False)
             else:
                 x = _layer_step(x, layer, rows)
-        return final_norm(x, batch.logit_rows, body.norm.weight, self.model.config.rms_norm_eps).to(self.dtype)
+        return final_norm(x, batch.logit_rows, body.norm.weight, self._view.eps).to(self._view.dtype)
 
     @property
     def head(self) -> Callable[[Tensor], Tensor]:
@@ -100,21 +96,62 @@ class FusedForward:
         logits: Tensor = _Head.apply(hidden, self._head)  # type: ignore[no-untyped-call]
         return logits
 
+    @torch.no_grad()
     def finish(self) -> None:
-        """Hand the gradients that the matrices added up to the model's parameters, whose step makes them others."""
-        for block, layer in zip(blocks_of(self.model), self._layers, strict=True):
-            _unfold_gradients(block, layer)
-            layer.forget()
-        head = self.model.lm_head
-        _add_gradients((head,), self._head.grad, self._head.bias_grad)
-        self._layers, self._head = [], Matrix(torch.empty(0))
+        """Hand the gradients that the matrices added up to the model's parameters, in the order of the layers."""
+        for i, layer in enumerate(self._layers):
+            prefix = f"model.layers.{i}."
+            scale = 1.0 if layer.head_norm is not None else self._view.scaling
+            self._unfold(prefix, QKV, layer.qkv, "input_layernorm", scale)
+            self._unfold(prefix, OUTPUT, layer.output)
+            self._unfold(prefix, GATE_UP, layer.gate_up, "post_attention_layernorm")
+            self._unfold(prefix, DOWN, layer.down)
+            if layer.head_norm_grad is not None:
+                query, key = layer.head_norm_grad.split((self._view.num_heads, self._view.num_kv_heads))
+                self._give(f"{prefix}self_attn.q_norm.weight", (query * self._view.scaling).sum(0))
+                self._give(f"{prefix}self_attn.k_norm.weight", key.sum(0))
+                layer.head_norm_grad = None
+        self._unfold("", HEAD, self._head)
+        self._is_fresh = False
+
+    def _unfold(self, prefix: str, parts: tuple[str, ...], matrix: Matrix, norm: str = "", scale: float = 1.0) -> None:
+        """Give a matrix's gradient on to its parts, and to the norm whose weight n is in it: M = (s W) n.
+
+        With G the gradient of M: that of W is s (G n), and that of n the sum over rows of G (s W).
+        """
+        if matrix.grad is None:
+            return
+        weight = self._model.get_parameter(f"{prefix}{norm}.weight") if norm else None
+        for_norm = torch.empty_like(matrix.grad) if weight is not None and weight.requires_grad else None
+        start = 0
+        for i, part in enumerate(parts):
+            name, factor = prefix + part, scale if i == 0 else 1.0
+            values = self._model.get_parameter(f"{name}.weight")
+            rows = slice(start, start := start + len(values))
+            grad = matrix.grad[rows]
+            if for_norm is not None:
+                torch.mul(grad, values if factor == 1.0 else values * factor, out=for_norm[rows])
+            if values.requires_grad:
+                grad = grad if weight is None else grad * weight
+                self._give(f"{name}.weight", grad if factor == 1.0 else grad * factor)
+            if matrix.bias_grad is not None and self._model.get_submodule(name).bias is not None:
+                self._give(f"{name}.bias", matrix.bias_grad[rows] * factor)
+        if for_norm is not None:
+            self._give(f"{prefix}{norm}.weight", for_norm.sum(0))
+        matrix.grad = matrix.bias_grad = None
+
+    def _give(self, name: str, grad: Tensor) -> None:
+        """Add to a parameter's gradient, as autograd does, its hooks included."""
+        parameter = self._model.get_parameter(name)
+        if parameter.requires_grad:
+            torch.autograd.backward(parameter, grad.to(parameter.dtype))
 
     def _rows(self, batch: MicroBatch, x: Tensor) -> Rows:
-        key_heads = self.model.config.num_key_value_heads
-        heads = (key_heads, self.model.config.num_attention_heads // key_heads)
+        view = self._view
         assert batch.spans is not None
-        blocks = build_blocks(batch.spans, len(x), heads, x.device, self.dtype)
-        cos, sin = rotary_rows(self.model.model, batch.position_ids, x)
+        heads = (view.num_kv_heads, view.num_heads // view.num_kv_heads)
+        blocks = build_blocks(batch.spans, len(x), heads, x.device, view.dtype)
+        cos, sin = rotary_rows(self._model.model, batch.position_ids, x)
         # Kept while they take no more than the rest that a layer keeps.
         rest = len(x) * (3 * x.shape[1] + 2 * self._layers[0].gate_up.weight.shape[0])
         return Rows(blocks, cos, sin, probability_elements(blocks) <= rest)
@@ -137,102 +174,3 @@ class _Head(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (hidden,) = ctx.saved_tensors
         return ctx.matrix.backward(grad, hidden), None
-
-
-def fold(block: Block, dtype: torch.dtype, eps: float) -> Layer:
-    """Return a block's matrices in the compute precision, the norms before them and the attention's scale inside."""
-    qkv, gate_up = _scaled_qkv(block), _stack(block.gate_up)
-    bias = _stacked_bias(block.qkv)
-    if bias is not None and block.head_norms is None:
-        bias = bias * _query_scale(block, bias)[:, 0]
-    return Layer(
-        qkv=_matrix(qkv * block.input_norm, bias, dtype),
-        output=_matrix(_stack(block.output), _stacked_bias(block.output), dtype),
-        gate_up=_matrix(gate_up * block.mlp_norm, _stacked_bias(block.gate_up), dtype),
-        down=_matrix(_stack(block.down), _stacked_bias(block.down), dtype),
-        eps=eps,
-        head_norm=_float(block.head_norm(block.scaling)),
-    )
-
-
-def _unfold_gradients(block: Block, layer: Layer) -> None:
-    """Add the gradients of the folded matrices to those of the parameters: the chain rule through `fold`.
-
-    With F = S W n for a query scale S [out, 1] and a norm n [in]: dW = S (dF n), dn = sum over out of dF (S W).
-    """
-    qkv, bias = layer.qkv.grad, layer.qkv.bias_grad
-    if qkv is not None:
-        _add(block.input_norm, (qkv * _scaled_qkv(block)).sum(dim=0))
-        qkv = qkv * block.input_norm.detach()
-        if block.head_norms is None:
-            scale = _query_scale(block, qkv)
-            qkv, bias = qkv * scale, None if bias is None else bias * scale[:, 0]
-    _add_gradients(block.qkv, qkv, bias)
-    gate_up = layer.gate_up.grad
-    if gate_up is not None:
-        _add(block.mlp_norm, (gate_up * _stack(block.gate_up)).sum(dim=0))
-        gate_up = gate_up * block.mlp_norm.detach()
-    _add_gradients(block.gate_up, gate_up, layer.gate_up.bias_grad)
-    _add_gradients(block.output, layer.output.grad, layer.output.bias_grad)
-    _add_gradients(block.down, layer.down.grad, layer.down.bias_grad)
-    if block.head_norms is not None and layer.head_norm_grad is not None:
-        query, key = block.head_norms
-        heads = block.qkv[0].out_features // block.head_dim
-        _add(key, layer.head_norm_grad[heads:].sum(dim=0))
-        _add(query, (layer.head_norm_grad[:heads] * block.scaling).sum(dim=0))
-
-
-def _scaled_qkv(block: Block) -> Tensor:
-    """Return W of the three projections, rows of queries multiplied by the attention's scale.
-
-    With norms of heads (Qwen3) the scale is in the query norm's weight instead.
-    """
-    qkv = _stack(block.qkv)
-    return qkv if block.head_norms is not None else qkv * _query_scale(block, qkv)
-
-
-def _query_scale(block: Block, like: Tensor) -> Tensor:
-    scale = like.new_ones(len(like), 1)
-    scale[: block.qkv[0].out_features] = block.scaling
-    return scale
-
-
-def _stack(modules: tuple[Any, ...]) -> Tensor:
-    weights = [module.weight.detach() for module in modules]
-    return weights[0] if len(weights) == 1 else torch.cat(weights)
-
-
-def _stacked_bias(modules: tuple[Any, ...]) -> Tensor | None:
-    if all(module.bias is None for module in modules):
-        return None
-    biases = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias.detach() for m in modules]
-    return torch.cat(biases)
-
-
-def _matrix(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Matrix:
-    return Matrix(weight.detach().to(dtype), None if bias is None else bias.to(dtype))
-
-
-def _float(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.detach().float()
-
-
-def _add_gradients(modules: tuple[Any, ...], weight: Tensor | None, bias: Tensor | None) -> None:
-    """Add the rows of a stacked gradient to the parameters that were stacked."""
-    start = 0
-    for module in modules:
-        rows = slice(start, start + module.out_features)
-        start = rows.stop
-        for parameter, grad in ((module.weight, weight), (module.bias, bias)):
-            if parameter is not None and grad is not None:
-                _add(parameter, grad[rows])
-
-
-def _add(parameter: Tensor, grad: Tensor) -> None:
-    """Add to a parameter's gradient; the first one becomes it, where nobody else holds its memory."""
-    if not parameter.requires_grad:
-        return
-    if parameter.grad is None:
-        parameter.grad = grad.to(parameter.dtype, copy=True).contiguous()
-    else:
-        parameter.grad += grad

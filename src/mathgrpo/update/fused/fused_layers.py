@@ -29,10 +29,6 @@ class Matrix:
     grad: Tensor | None = None
     bias_grad: Tensor | None = None
 
-    def forget(self) -> None:
-        """Let go of the gradients."""
-        self.grad = self.bias_grad = None
-
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return inputs W^T + b."""
         return F.linear(inputs, self.weight, self.bias)
@@ -68,12 +64,6 @@ class Layer:
     eps: float
     head_norm: Tensor | None = None
     head_norm_grad: Tensor | None = None
-
-    def forget(self) -> None:
-        """Let go of all gradients."""
-        for matrix in (self.qkv, self.output, self.gate_up, self.down):
-            matrix.forget()
-        self.head_norm_grad = None
 
 
 @dataclass(frozen=True, slots=True)
