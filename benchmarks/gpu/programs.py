@@ -56,6 +56,7 @@ class Program:
         self._output = Path(name)
         # The stages' own process may interpret Triton's kernels; no user does.
         env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        env |= {"OMP_NUM_THREADS": "1"} if setup.rehearse else {}  # the other cores are left to others
         with os.fdopen(handle, "wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mathgrpo", *words], cwd=setup.scratch, env=env, stdin=subprocess.DEVNULL,

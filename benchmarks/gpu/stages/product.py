@@ -191,19 +191,15 @@ def _env(setup: Setup) -> Numbers:
 def _problems(setup: Setup) -> list[str]:
     """Return the options that read the demo's own problems, which nothing here could generate."""
     source = setup.carried_file("problems", "train.jsonl").parent
-    return sets(problems__source=source, problems__solution_column="solution")
+    return sets(problems__source=source, problems__columns__solution="solution")
 
 
 def _small(setup: Setup, steps: int) -> list[str]:
-    """Return the options of a short run; in a rehearsal its steps are small, and one core is left to others."""
+    """Return the options of a short run; in a rehearsal its steps are small."""
     short = sets(training__steps=steps, problems__heldout_size=setup.pick(64, 8), evaluation__samples=0)
     tiny = sets(
-        problems__train_size=64,
-        rollout__prompts_per_step=4,
-        rollout__group_size=4,
-        rollout__max_new_tokens=48,
-        run__threads=1,
-    )
+        problems__train_size=64, rollout__prompts_per_step=4, rollout__group_size=4, rollout__max_new_tokens=48,
+    )  # fmt: skip
     return [*short, *(tiny if setup.rehearse else [])]
 
 

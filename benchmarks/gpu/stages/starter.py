@@ -51,9 +51,8 @@ def _train(setup: Setup, recipe: str, source: Path, most_steps: float, **setting
     root = setup.scratch / "starter"
     folder = free_folder(root, recipe)
     program = Program(
-        setup, "sft", recipe, *sets(problems__source=source, problems__solution_column="solution"), *sets(**settings),
+        setup, "sft", recipe, *sets(problems__source=source, problems__columns__solution="solution"), *sets(**settings),
         *sets(run__output_dir=root, run__name=folder.name, run__device=setup.device, training__log_every=1),
-        *(sets(run__threads=1) if setup.rehearse else []),
     )  # fmt: skip
     while program.goes_on and setup.seconds_left > SPARE_S and len(read_rows(folder)) < most_steps:
         time.sleep(0.2)
