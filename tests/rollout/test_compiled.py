@@ -145,8 +145,8 @@ def test_a_row_is_the_same_bits_in_every_batch(dtype: torch.dtype, threads: int)
 
 
 def session_of_rows(policy: Policy, rows: int) -> CompiledSession:
-    session = CompiledDecoder(policy).open([[3, 4, 5]], max_new_tokens=4, max_rows=rows)
-    session.prefill([0])
+    session = CompiledDecoder(policy).open(max_rows=rows, positions=7)
+    session.prefill({0: [3, 4, 5]})
     session.admit([0] * rows)
     return session
 
@@ -161,7 +161,9 @@ def test_a_draw_is_the_torch_samplers(temperature: float) -> None:
     tokens, ages = torch.full((rows,), 9), torch.arange(rows) % 5
     sampling = Sampling(max_new_tokens=4, temperature=temperature)
     never = torch.tensor([-1])
-    ids, logprobs = session_of_rows(policy, rows).advance(tokens, keys, ages, steps=1, ends=never, sampling=sampling)
+    temperatures = torch.full((rows,), temperature, dtype=torch.float64)
+    session = session_of_rows(policy, rows)
+    ids, logprobs, _ = session.advance(tokens, keys, ages, temperatures, steps=1, ends=never)
     logits = session_of_rows(policy, rows).step(tokens)
     expected, expected_logprobs = sample_tokens(logits, uniforms(keys, ages), sampling)
     same = ids[:, 0] == expected
@@ -175,14 +177,8 @@ def test_draws_follow_the_distribution() -> None:
     rows = 40_000
     session = session_of_rows(policy, rows)
     keys = row_keys(1, list(range(rows)), [0] * rows)
-    ids, _ = session.advance(
-        torch.full((rows,), 9),
-        keys,
-        torch.zeros(rows, dtype=torch.int64),
-        steps=1,
-        ends=torch.tensor([-1]),
-        sampling=Sampling(max_new_tokens=4),
-    )
+    start, ones = torch.zeros(rows, dtype=torch.int64), torch.ones(rows, dtype=torch.float64)
+    ids, _, _ = session.advance(torch.full((rows,), 9), keys, start, ones, steps=1, ends=torch.tensor([-1]))
     with torch.no_grad():
         expected = policy.model(torch.tensor([[3, 4, 5, 9]])).logits[0, -1].softmax(-1).double() * rows
     counts = torch.bincount(ids[:, 0], minlength=len(expected)).double()

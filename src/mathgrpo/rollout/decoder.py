@@ -1,14 +1,12 @@
-"""What the native engine asks of a decoder: prompts in, logits out, rows coming and going."""
+"""What the scheduler asks of a decoder: prompts in, logits out, rows coming and going."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
-
-from mathgrpo.types import Sampling
 
 _FROZEN_POSITIONS = 4096
 
@@ -24,20 +22,21 @@ def frozen_positions(longest: int) -> int:
 
 
 class Session(Protocol):
-    """The key-value memory of one generate call.
+    """Keys and values of the rows in the batch and of their prompts.
 
-    Rows are numbered 0..R-1; `admit` appends rows, `keep` removes and renumbers them.
+    Rows are numbered 0..R-1; `admit` appends rows, `keep` removes and renumbers them. Prompts keep the
+    number 0..max_rows that `prefill` gives them until `release`.
     """
 
-    def prefill(self, prompts: Sequence[int]) -> Tensor:
-        """Compute these prompts (indices into the call's prompts) once; return their next-token logits.
+    def prefill(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Compute prompts (number -> token ids) once; return their next-token logits, in the mapping's order.
 
         Shapes: float32[len(prompts), V].
         """
         ...
 
     def admit(self, prompts: Sequence[int]) -> None:
-        """Append one row for each entry, reading the memory of that prefilled prompt."""
+        """Append one row for each entry, which reads the prompt of that number."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ class Session(Protocol):
         ...
 
     def release(self, prompt: int) -> None:
-        """Say that no further row will read this prompt."""
+        """Forget a prompt that no row reads; its number may come again."""
         ...
 
 
@@ -60,18 +59,16 @@ class Session(Protocol):
 class SamplingSession(Session, Protocol):
     """A session that also draws: many steps in one call, without a look at the logits in between."""
 
-    def samples(self, sampling: Sampling) -> bool:
-        """Whether `advance` can draw so; if not, `step` serves."""
-        ...
-
     def advance(
-        self, tokens: Tensor, keys: Tensor, ages: Tensor, *, steps: int, ends: Tensor, sampling: Sampling
-    ) -> tuple[Tensor, Tensor]:
+        self, tokens: Tensor, keys: Tensor, ages: Tensor, temperatures: Tensor, *, steps: int, ends: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Append each row's token and sample its next, up to `steps` times; stop after a step that sampled an end.
 
-        The draw of row i's k-th new token is the uniform number of stream keys[i] at position ages[i] + k.
+        The draw of row i's k-th new token is the uniform number of stream keys[i] at position ages[i] + k. A row
+        whose temperature is negative (its draw is truncated) gets logits instead, and `steps` must be 1.
 
-        Shapes: tokens, keys, ages int64[R], ends int64[E] -> ids int64[R, n], logprobs float32[R, n], 1 <= n <= steps.
+        Shapes: tokens, keys, ages int64[R], temperatures float64[R], ends int64[E] -> ids int64[R, n], logprobs
+        float32[R, n], logits float32[R, V] or empty, 1 <= n <= steps.
         """
         ...
 
@@ -85,6 +82,6 @@ class Decoder(Protocol):
         """Return the gradient and precision context sessions live in."""
         ...
 
-    def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> Session:
-        """Return an empty session for these prompts (token ids)."""
+    def open(self, *, max_rows: int, positions: int) -> Session:
+        """Return an empty session for rows of at most `positions` tokens, their prompts included."""
         ...

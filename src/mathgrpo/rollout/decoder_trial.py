@@ -52,8 +52,8 @@ def trial_difference(decoder: Decoder, policy: Policy) -> float:
     """
     prompts, token = trial_prompts(policy), 4 % policy.model.get_input_embeddings().weight.shape[0]
     with resting(policy.model), decoder.context():
-        session = decoder.open(prompts, max_new_tokens=4, max_rows=4)
-        first = session.prefill([0, 1]).clone()
+        session = decoder.open(max_rows=4, positions=10)
+        first = session.prefill(dict(enumerate(prompts))).clone()
         session.admit([0, 0, 1, 1])
         second = session.step(torch.full((4,), token, dtype=torch.int64, device=policy.device)).float()
     plain_first = torch.stack([plain_logits(policy, ids)[-1] for ids in prompts])

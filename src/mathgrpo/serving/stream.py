@@ -94,12 +94,12 @@ class _DecoderBatch:
         self._context, self._sampling = decoder.context, sampling
         self._ends = torch.tensor(policy.eos_ids, dtype=torch.int64, device=policy.device)
         with decoder.context():
-            self._session: Session = decoder.open([prompt.ids], max_new_tokens=sampling.max_new_tokens, max_rows=count)
-            self._first: Tensor | None = self._session.prefill([0]).expand(count, -1)
+            positions = len(prompt.ids) + sampling.max_new_tokens
+            self._session: Session = decoder.open(max_rows=count, positions=positions)
+            self._first: Tensor | None = self._session.prefill({0: prompt.ids}).expand(count, -1)
             self._session.admit([0] * count)
-            self._session.release(0)
-        session = self._session
-        self._sampler = session if isinstance(session, SamplingSession) and session.samples(sampling) else None
+        session, whole = self._session, (sampling.top_k, sampling.top_p, sampling.min_p) == (0, 1.0, 0.0)
+        self._sampler = session if isinstance(session, SamplingSession) and whole else None
         self._tokens = torch.zeros(count, dtype=torch.int64, device=policy.device)
 
     def draw(self, keys: Tensor, position: int) -> list[int]:
@@ -117,10 +117,8 @@ class _DecoderBatch:
 
     def _drawn(self, keys: Tensor, positions: Tensor) -> Tensor:
         if self._first is None and self._sampler is not None:
-            ids, _ = self._sampler.advance(
-                self._tokens, keys, positions, steps=1, ends=self._ends, sampling=self._sampling
-            )
-            return ids[:, 0]
+            temperatures = torch.full((len(keys),), self._sampling.temperature, dtype=torch.float64)
+            return self._sampler.advance(self._tokens, keys, positions, temperatures, steps=1, ends=self._ends)[0][:, 0]
         logits, self._first = self._session.step(self._tokens) if self._first is None else self._first, None
         return sample_tokens(logits, uniforms(keys, positions), self._sampling)[0]
 

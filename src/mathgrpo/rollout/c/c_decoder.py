@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -20,7 +20,6 @@ from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c import KernelError, Kernels, load_kernels
 from mathgrpo.rollout.c.c_weights import PackedModel
 from mathgrpo.rollout.decoder import frozen_positions
-from mathgrpo.types import Sampling
 
 
 def why_not_compiled(policy: Policy) -> str:
@@ -61,10 +60,9 @@ class CompiledDecoder:
         """Return inference mode; precision is explicit in the packed weights."""
         return torch.inference_mode()
 
-    def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> CompiledSession:
+    def open(self, *, max_rows: int, positions: int) -> CompiledSession:
         """Return an empty session on the weights as they are now."""
-        longest = max(len(ids) for ids in prompts) + max_new_tokens
-        return CompiledSession(self._kernels, self._model(longest), prompts, max_rows=max_rows, longest=longest)
+        return CompiledSession(self._kernels, self._model(positions), max_rows=max_rows, positions=positions)
 
     def _model(self, num_positions: int) -> PackedModel:
         if not self._frozen:
@@ -77,26 +75,19 @@ class CompiledDecoder:
 class CompiledSession:
     """A `SamplingSession` of the compiled decoder."""
 
-    def __init__(
-        self, kernels: Kernels, model: PackedModel, prompts: Sequence[Sequence[int]], *, max_rows: int, longest: int
-    ) -> None:
-        self._library, self._model, self._prompts = kernels.library, model, prompts
-        self._num_rows = 0
-        self._session = self._library.mg_open(
-            model.pointer, len(prompts), max_rows, longest, max(1, torch.get_num_threads())
-        )
+    def __init__(self, kernels: Kernels, model: PackedModel, *, max_rows: int, positions: int) -> None:
+        self._library, self._model, self._num_rows = kernels.library, model, 0
+        self._session = self._library.mg_open(model.pointer, max_rows, positions, max(1, torch.get_num_threads()))
         if not self._session:
             raise MemoryError("no memory for a decoding session")
         weakref.finalize(self, self._library.mg_close, self._session)
 
-    def prefill(self, prompts: Sequence[int]) -> Tensor:
-        """Compute these prompts once; return their next-token logits, float32[n, V]."""
-        lengths = _array([len(self._prompts[p]) for p in prompts])
-        ids = _array([token for p in prompts for token in self._prompts[p]])
+    def prefill(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Compute prompts (number -> ids) once; return their next-token logits, float32[n, V]."""
+        numbers, lengths = _array(list(prompts)), _array([len(ids) for ids in prompts.values()])
+        tokens = _array([token for ids in prompts.values() for token in ids])
         logits = torch.empty(len(prompts), self._model.vocab)
-        _checked(
-            self._library.mg_prefill(self._session, len(prompts), _array(prompts), lengths, ids, logits.data_ptr())
-        )
+        _checked(self._library.mg_prefill(self._session, len(prompts), numbers, lengths, tokens, logits.data_ptr()))
         return logits
 
     def admit(self, prompts: Sequence[int]) -> None:
@@ -106,25 +97,20 @@ class CompiledSession:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row; return next-token logits, float32[R, V]."""
-        logits = torch.empty(self._num_rows, self._model.vocab)
-        tokens = tokens.contiguous()
-        _checked(self._library.mg_step(self._session, tokens.data_ptr(), logits.data_ptr()))
-        return logits
-
-    def samples(self, sampling: Sampling) -> bool:
-        """Whether `advance` can draw so: it knows temperature, not the truncations."""
-        return sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.min_p == 0.0
+        undrawn = torch.full((len(tokens),), -1.0, dtype=torch.float64)
+        return self.advance(tokens, tokens, tokens, undrawn, steps=1, ends=tokens[:0])[2]
 
     def advance(
-        self, tokens: Tensor, keys: Tensor, ages: Tensor, *, steps: int, ends: Tensor, sampling: Sampling
-    ) -> tuple[Tensor, Tensor]:
+        self, tokens: Tensor, keys: Tensor, ages: Tensor, temperatures: Tensor, *, steps: int, ends: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Append each row's token and sample the next, up to `steps` times, until a row has sampled an end.
 
-        Shapes: tokens, keys, ages int64[R], ends int64[E] -> ids int64[R, n], logprobs float32[R, n], n <= steps.
+        Shapes: as in `SamplingSession`.
         """
         rows = self._num_rows
-        ids = torch.empty(rows, steps, dtype=torch.int64)
-        logprobs = torch.empty(rows, steps)
+        ids = torch.zeros(rows, steps, dtype=torch.int64)
+        logprobs = torch.zeros(rows, steps)
+        logits = torch.empty(rows if bool((temperatures < 0).any()) else 0, self._model.vocab)
         last, keys, ages = tokens.clone(), keys.contiguous(), ages.contiguous()
         made = _checked(
             self._library.mg_advance(
@@ -132,16 +118,16 @@ class CompiledSession:
                 last.data_ptr(),
                 keys.data_ptr(),
                 ages.data_ptr(),
+                temperatures.data_ptr(),
                 steps,
-                sampling.temperature,
                 ends.data_ptr(),
                 len(ends),
                 ids.data_ptr(),
                 logprobs.data_ptr(),
-                steps,
+                logits.data_ptr(),
             )
         )
-        return ids[:, :made], logprobs[:, :made]
+        return ids[:, :made], logprobs[:, :made], logits
 
     def keep(self, rows: Sequence[int]) -> None:
         """Leave only these rows, in this order."""
@@ -149,7 +135,7 @@ class CompiledSession:
         self._library.mg_keep(self._session, len(rows), _array(rows))
 
     def release(self, prompt: int) -> None:
-        """Say that no further row will read this prompt."""
+        """Forget a prompt that no row reads."""
         self._library.mg_release(self._session, prompt)
 
 

@@ -11,8 +11,8 @@ static int omp_get_num_threads(void) { return 1; }
 #endif
 
 /* -> a session, or NULL without memory. longest: positions of the longest prompt and completion together. */
-session *mg_open(const model *m, int64_t num_prompts, int64_t max_rows, int64_t longest, int64_t threads) {
-    return open_session(m, num_prompts, max_rows, longest, threads);
+session *mg_open(const model *m, int64_t max_rows, int64_t longest, int64_t threads) {
+    return open_session(m, max_rows, longest, threads);
 }
 
 void mg_close(session *s) { close_session(s); }
@@ -56,33 +56,18 @@ int mg_prefill(session *s, int64_t n, const int64_t *which, const int64_t *lengt
 
 /* Append rows that read these prompts. */
 void mg_admit(session *s, int64_t n, const int64_t *prompts) {
-    for (long i = 0; i < n; i++) {
-        s->rows[s->num_rows++] = (row){{0}, prompts[i], 0};
-        s->prompts[prompts[i]].readers++;
-    }
+    for (long i = 0; i < n; i++) s->rows[s->num_rows++] = (row){{0}, prompts[i], 0};
 }
 
-static void leave(session *s, prompt *p) {
-    if (!p->readers && p->released) give_back(&s->pool, &p->pages);
-}
-
-/* No further row will read this prompt. */
-void mg_release(session *s, int64_t i) {
-    s->prompts[i].released = 1;
-    leave(s, s->prompts + i);
-}
+/* No row reads this prompt; its number may come again. */
+void mg_release(session *s, int64_t i) { give_back(&s->pool, &s->prompts[i].pages); }
 
 /* Leave only these rows: new row i is old row rows[i] >= i, each at most once. No key or value moves. */
 void mg_keep(session *s, int64_t n, const int64_t *rows) {
     for (long i = 0; i < s->num_rows; i++) s->places[i].row = 0;
     for (long i = 0; i < n; i++) s->places[rows[i]].row = 1;
     for (long i = 0; i < s->num_rows; i++)
-        if (!s->places[i].row) {
-            prompt *p = s->prompts + s->rows[i].prompt;
-            give_back(&s->pool, &s->rows[i].own);
-            p->readers--;
-            leave(s, p);
-        }
+        if (!s->places[i].row) give_back(&s->pool, &s->rows[i].own);
     for (long i = 0; i < n; i++) s->rows[i] = s->rows[rows[i]];
     s->num_rows = n;
 }
@@ -102,10 +87,6 @@ static int place_step(session *s) {
     return 0;
 }
 
-static void run_step(session *s, const int64_t *tokens) {
-    for (long r = 0; r < s->num_rows; r++) s->tokens[r] = tokens[s->places[r].row];
-}
-
 /* This thread's share of the rows, taken through the layers to their logits. */
 static span run_share(session *s, long ldv) {
     span p = share_of(s->num_rows, omp_get_num_threads(), omp_get_thread_num());
@@ -114,41 +95,30 @@ static span run_share(session *s, long ldv) {
     return p;
 }
 
-/* One token for every row; logits: [rows][vocab]. -> 0 or NO_MEMORY. */
-int mg_step(session *s, const int64_t *tokens, float *logits) {
-    long vocab = s->m->vocab, ldv = pad(vocab, NR);
-    if (place_step(s)) return NO_MEMORY;
-    run_step(s, tokens);
-#pragma omp parallel num_threads(s->threads)
-    {
-        span p = run_share(s, ldv);
-        for (long r = row_begin(&p); r < row_end(&p); r++)
-            memcpy(logits + s->places[r].row * vocab, s->logits + r * ldv, vocab * sizeof(float));
-    }
-    for (long i = 0; i < s->num_rows; i++) s->rows[i].age++;
-    return 0;
-}
-
 /* Up to `steps` tokens for every row, stopping after the step in which a row ends.
 
    tokens[i] is row i's last token, to be appended first, and then sampled ones; the token sampled in step k by row i
-   goes to ids[i * ld + k], drawn at position ages[i] + k of its stream. -> steps made, or NO_MEMORY. */
-int64_t mg_advance(session *s, int64_t *tokens, const int64_t *keys, const int64_t *ages, int64_t steps,
-                   double temperature, const int64_t *ends, int64_t num_ends, int64_t *ids, float *logprobs,
-                   int64_t ld) {
+   goes to ids[i * steps + k], drawn at position ages[i] + k of its stream. A row of negative temperature is not drawn
+   for: its logits go to logits[i * vocab]; steps is 1 then. -> steps made, or NO_MEMORY. */
+int64_t mg_advance(session *s, int64_t *tokens, const int64_t *keys, const int64_t *ages, const double *temperatures,
+                   int64_t steps, const int64_t *ends, int64_t num_ends, int64_t *ids, float *logprobs,
+                   float *logits) {
     long vocab = s->m->vocab, ldv = pad(vocab, NR), k = 0, ended = 0;
     while (k < steps && !ended) {
         if (place_step(s)) return NO_MEMORY;
-        run_step(s, tokens);
+        for (long r = 0; r < s->num_rows; r++) s->tokens[r] = tokens[s->places[r].row];
 #pragma omp parallel num_threads(s->threads)
         {
             span p = run_share(s, ldv);
             double *blocks = s->blocks + omp_get_thread_num() * 1024;
             for (long r = row_begin(&p); r < row_end(&p); r++) {
                 long i = s->places[r].row;
-                ids[i * ld + k] = tokens[i] = sample(s->logits + r * ldv, vocab, (float)temperature,
-                                                     uniform(keys[i], ages[i] + k), blocks,
-                                                     logprobs + i * ld + k);
+                if (temperatures[i] < 0)
+                    memcpy(logits + i * vocab, s->logits + r * ldv, vocab * sizeof(float));
+                else
+                    ids[i * steps + k] = tokens[i] = sample(s->logits + r * ldv, vocab, (float)temperatures[i],
+                                                            uniform(keys[i], ages[i] + k), blocks,
+                                                            logprobs + i * steps + k);
             }
         }
         for (long i = 0; i < s->num_rows; i++) {

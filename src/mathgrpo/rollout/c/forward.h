@@ -14,7 +14,7 @@
 
 typedef struct {
     sequence pages;
-    long length, readers, released;
+    long length;
 } prompt;
 
 typedef struct {
@@ -87,14 +87,14 @@ static void close_session(session *s) {
     free(s);
 }
 
-static session *open_session(const model *m, int64_t num_prompts, int64_t max_rows, int64_t longest, int64_t threads) {
+static session *open_session(const model *m, int64_t max_rows, int64_t longest, int64_t threads) {
     session *s = calloc(1, sizeof *s);
     if (!s) return NULL;
-    s->m = m, s->threads = threads, s->num_prompts = num_prompts;
+    s->m = m, s->threads = threads, s->num_prompts = max_rows + 1;
     s->room = max_rows > CHUNK ? max_rows : CHUNK;
     s->columns = pad(longest, PAGE) + 2 * PAGE;
     pool_shape(&s->pool, m);
-    s->prompts = calloc(num_prompts, sizeof *s->prompts);
+    s->prompts = calloc(s->num_prompts, sizeof *s->prompts);
     s->rows = calloc(max_rows, sizeof *s->rows);
     if (s->prompts && s->rows && !make_buffers(s)) return s;
     close_session(s);

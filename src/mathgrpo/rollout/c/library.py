@@ -99,16 +99,15 @@ def load_kernels(dtype: torch.dtype) -> Kernels:
 def _declare(library: ctypes.CDLL) -> None:
     session, pointer = c_void_p, c_void_p
     signatures: dict[str, tuple[type | None, list[type]]] = {
-        "mg_open": (session, [pointer, c_int64, c_int64, c_int64, c_int64]),
+        "mg_open": (session, [pointer, c_int64, c_int64, c_int64]),
         "mg_close": (None, [session]),
         "mg_prefill": (c_int, [session, c_int64, pointer, pointer, pointer, pointer]),
         "mg_admit": (None, [session, c_int64, pointer]),
         "mg_keep": (None, [session, c_int64, pointer]),
         "mg_release": (None, [session, c_int64]),
-        "mg_step": (c_int, [session, pointer, pointer]),
         "mg_advance": (
             c_int64,
-            [session, pointer, pointer, pointer, c_int64, c_double, pointer, c_int64, pointer, pointer, c_int64],
+            [session, pointer, pointer, pointer, pointer, c_int64, pointer, c_int64, pointer, pointer, pointer],
         ),
         "mg_pack": (None, [pointer, c_int64, c_int64, pointer, c_int64, c_int64, c_int64, c_int64]),
         "mg_layout": (None, [pointer]),

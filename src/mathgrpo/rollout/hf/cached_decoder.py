@@ -7,11 +7,12 @@ left-padded generation, so the model's own masks (causal, sliding-window) and po
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
@@ -38,9 +39,9 @@ class CachedDecoder:
         """
         return _no_grad(self._policy)
 
-    def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> CachedSession:
+    def open(self, *, max_rows: int, positions: int) -> CachedSession:
         """Return an empty session on the model."""
-        return CachedSession(self._policy, prompts, max_rows=max_rows)
+        return CachedSession(self._policy, max_rows=max_rows)
 
 
 @contextmanager
@@ -52,27 +53,27 @@ def _no_grad(policy: Policy) -> Iterator[None]:
 class CachedSession:
     """A `Session` that calls the model."""
 
-    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]], *, max_rows: int) -> None:
+    def __init__(self, policy: Policy, *, max_rows: int) -> None:
         self._model, self._device = policy.causal_lm, torch.device(policy.device)
         self._takes = set(inspect.signature(self._model.forward).parameters)
-        self._prompts, self._max_rows = prompts, max_rows
+        self._max_rows = max_rows
         self._prompt_kv: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        self._released: set[int] = set()
-        self._row_prompt: list[int] = []
         self._lengths: list[int] = []
-        self._column = max(len(ids) for ids in prompts)
+        self._column = 0
         self._cache: Cache | None = None
 
-    def prefill(self, prompts: Sequence[int]) -> Tensor:
-        """Compute these prompts once, left-padded in batches of similar length; return next-token logits.
+    def prefill(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Compute prompts (number -> ids) once, left-padded in batches of similar length; return next-token logits.
 
         Shapes: float32[len(prompts), V].
         """
-        batches = batches_by_length([len(self._prompts[p]) for p in prompts], _PREFILL_TOKENS)
-        return in_order([self._prefill_batch([prompts[i] for i in batch]) for batch in batches], batches)
+        numbers = list(prompts)
+        batches = batches_by_length([len(ids) for ids in prompts.values()], _PREFILL_TOKENS)
+        parts = [self._prefill_batch({numbers[i]: prompts[numbers[i]] for i in batch}) for batch in batches]
+        return in_order(parts, batches)
 
-    def _prefill_batch(self, prompts: list[int]) -> Tensor:
-        sequences = [self._prompts[i] for i in prompts]
+    def _prefill_batch(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        sequences = list(prompts.values())
         width = max(len(ids) for ids in sequences)
         pads = torch.tensor([width - len(ids) for ids in sequences], device=self._device)
         ids = torch.tensor([[*([0] * (width - len(ids))), *ids] for ids in sequences], device=self._device)
@@ -102,18 +103,18 @@ class CachedSession:
 
     def admit(self, prompts: Sequence[int]) -> None:
         """Append rows, their prompts' memory copied so that it ends at the current column."""
+        lengths = [self._prompt_kv[p][0][0].shape[1] for p in prompts]
+        self._shift(max(0, max(lengths) - self._column))
         if self._cache is None:
             columns = self._column + _SPARE_COLUMNS
             kinds = self._prompt_kv[prompts[0]]
             self._cache = Cache(layers=[_SlotLayer(k, v, self._max_rows, columns) for k, v in kinds])
-        first = len(self._row_prompt)
+        first = len(self._lengths)
         for prompt in dict.fromkeys(prompts):
             rows = [first + i for i, p in enumerate(prompts) if p == prompt]
             for layer, (k, v) in zip(self._slot_layers(), self._prompt_kv[prompt], strict=True):
                 layer.fill(rows, k, v, self._column)
-        self._row_prompt += prompts
-        self._lengths += [len(self._prompts[p]) for p in prompts]
-        self._forget_released()
+        self._lengths += lengths
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row; return next-token logits, float32[R, V]."""
@@ -131,26 +132,23 @@ class CachedSession:
     def keep(self, rows: Sequence[int]) -> None:
         """Leave only these rows, and give up columns that no row needs any more."""
         moved = [(new, old) for new, old in enumerate(rows) if new != old]
-        self._row_prompt = [self._row_prompt[r] for r in rows]
         self._lengths = [self._lengths[r] for r in rows]
         for layer in self._slot_layers():
             layer.move(moved, self._column)
-        longest_prompt = max(len(ids) for ids in self._prompts)
-        unused = self._column - max([*self._lengths, longest_prompt])
+        unused = self._column - max(self._lengths, default=0)
         if unused >= _SPARE_COLUMNS:
+            self._shift(-unused)
+
+    def _shift(self, columns: int) -> None:
+        """Move what all rows hold to the right, or to the left where columns < 0."""
+        if columns:
             for layer in self._slot_layers():
-                layer.shift(unused)
-            self._column -= unused
+                layer.shift(columns, self._column)
+            self._column += columns
 
     def release(self, prompt: int) -> None:
-        """Forget a prompt: its rows have their own copies."""
-        self._released.add(prompt)
-        self._forget_released()
-
-    def _forget_released(self) -> None:
-        admitted = set(self._row_prompt)
-        for prompt in self._released & admitted:
-            self._prompt_kv.pop(prompt, None)
+        """Forget a prompt that no row reads."""
+        del self._prompt_kv[prompt]
 
     def _slot_layers(self) -> list[_SlotLayer]:
         return [] if self._cache is None else self._cache.layers  # type: ignore[return-value]
@@ -177,9 +175,13 @@ class _SlotLayer(CacheLayerMixin):
     def begin_step(self, rows: int, column: int) -> None:
         """Say how many rows take part and which column is written next."""
         self._rows, self._column = rows, column
-        if column >= self._k.shape[2]:
-            self._k = torch.cat((self._k, torch.zeros_like(self._k[:, :, :_SPARE_COLUMNS])), dim=2)
-            self._v = torch.cat((self._v, torch.zeros_like(self._v[:, :, :_SPARE_COLUMNS])), dim=2)
+        self._reserve(column + 1)
+
+    def _reserve(self, columns: int) -> None:
+        missing = columns - self._k.shape[2]
+        if missing > 0:
+            room = (0, 0, 0, max(missing, _SPARE_COLUMNS))
+            self._k, self._v = F.pad(self._k, room), F.pad(self._v, room)
 
     def move(self, moved: list[tuple[int, int]], column: int) -> None:
         """Copy the columns before `column` of rows (new, old)."""
@@ -188,9 +190,10 @@ class _SlotLayer(CacheLayerMixin):
             self._k[new, :, :column] = self._k[old, :, :column]
             self._v[new, :, :column] = self._v[old, :, :column]
 
-    def shift(self, columns: int) -> None:
-        """Move everything left."""
-        self._k, self._v = self._k.roll(-columns, 2), self._v.roll(-columns, 2)
+    def shift(self, columns: int, column: int) -> None:
+        """Move the columns before `column` right, or left where columns < 0."""
+        self._reserve(column + columns)
+        self._k, self._v = self._k.roll(columns, 2), self._v.roll(columns, 2)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Do nothing: the memory is there."""

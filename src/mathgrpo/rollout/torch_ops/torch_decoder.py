@@ -10,7 +10,7 @@ D head_dim, L prompt length, T completion length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -44,10 +44,9 @@ class FusedDecoder:
         """Return inference mode; precision is explicit in the fused weights."""
         return torch.inference_mode()
 
-    def open(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int) -> FusedSession:
+    def open(self, *, max_rows: int, positions: int) -> FusedSession:
         """Return an empty session on the weights as they are now."""
-        longest = max(len(ids) for ids in prompts) + max_new_tokens
-        return FusedSession(self._model(longest), prompts, max_new_tokens=max_new_tokens, max_rows=max_rows)
+        return FusedSession(self._model(positions), max_rows=max_rows, positions=positions)
 
     def _model(self, num_positions: int) -> QwenView:
         model, dtype = self._policy.causal_lm, self._policy.compute_dtype
@@ -61,11 +60,8 @@ class FusedDecoder:
 class FusedSession:
     """A `Session` of the fused decoder."""
 
-    def __init__(
-        self, model: QwenView, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, max_rows: int
-    ) -> None:
+    def __init__(self, model: QwenView, *, max_rows: int, positions: int) -> None:
         self._model = model
-        self._prompts = prompts
         self._memory = RowMemory(
             num_layers=len(model.layers),
             num_heads=model.num_heads,
@@ -74,23 +70,25 @@ class FusedSession:
             dtype=model.dtype,
             device=model.embedding.device,
             max_rows=max_rows,
-            max_prompt=max(len(ids) for ids in prompts),
-            max_new_tokens=max_new_tokens,
+            positions=positions,
         )
 
-    def prefill(self, prompts: Sequence[int]) -> Tensor:
-        """Compute these prompts once, in batches of similar length; return next-token logits, float32[n, V]."""
-        batches = batches_by_length([len(self._prompts[p]) for p in prompts], _PREFILL_TOKENS)
-        return in_order([self._prefill_batch([prompts[i] for i in batch]) for batch in batches], batches)
+    def prefill(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Compute prompts (number -> ids) once, in batches of similar length; return next-token logits, [n, V]."""
+        numbers, lengths = list(prompts), [len(ids) for ids in prompts.values()]
+        self._memory.widen(max(lengths))
+        batches = batches_by_length(lengths, _PREFILL_TOKENS)
+        parts = [self._prefill_batch({numbers[i]: prompts[numbers[i]] for i in batch}) for batch in batches]
+        return in_order(parts, batches)
 
-    def _prefill_batch(self, prompts: list[int]) -> Tensor:
+    def _prefill_batch(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         """Run right-padded prompts: under a causal mask, padding behind a prompt cannot be seen by it."""
         model, device = self._model, self._model.embedding.device
-        sequences = [self._prompts[i] for i in prompts]
+        sequences = list(prompts.values())
         lengths = [len(ids) for ids in sequences]
         width = max(lengths)
         ids = torch.tensor([[*ids, *([0] * (width - len(ids)))] for ids in sequences], device=device)
-        slots = self._memory.new_prompts(prompts, lengths)
+        slots = self._memory.new_prompts(list(prompts), lengths)
         x = F.embedding(ids.flatten(), model.embedding)
         cos, sin = (table[:width].repeat(len(prompts), 1, 1) for table in (model.cos, model.sin))
         for index, layer in enumerate(model.layers):
@@ -124,7 +122,7 @@ class FusedSession:
         self._memory.keep(rows)
 
     def release(self, prompt: int) -> None:
-        """Say that no further row will read this prompt."""
+        """Forget a prompt that no row reads."""
         self._memory.release(prompt)
 
 

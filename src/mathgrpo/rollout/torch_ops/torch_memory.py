@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _FIRST_COLUMNS = 64
@@ -28,20 +29,18 @@ class RowMemory:
         dtype: torch.dtype,
         device: torch.device,
         max_rows: int,
-        max_prompt: int,
-        max_new_tokens: int,
+        positions: int,
     ) -> None:
         self._kv_heads, self._share, self._dim = num_kv_heads, num_heads // num_kv_heads, head_dim
         self._scale = head_dim**-0.5
-        self._device, self._max_new = device, max_new_tokens
+        self._device, self._most_columns = device, positions
         self._row_prompt: list[int] = []
         self._ages: list[int] = []
         self._slots: list[int] = []
         self._lengths: list[int] = []
-        self._released: set[int] = set()
-        empty = torch.zeros(2, num_layers, 0, num_kv_heads, max_prompt, head_dim, dtype=dtype, device=device)
+        empty = torch.zeros(2, num_layers, 0, num_kv_heads, 0, head_dim, dtype=dtype, device=device)
         self._prompt_kv = empty
-        columns = min(max_new_tokens, _FIRST_COLUMNS)
+        columns = min(positions, _FIRST_COLUMNS)
         self._row_kv = torch.zeros(2, num_layers, max_rows, num_kv_heads, columns, head_dim, dtype=dtype, device=device)
         self._stale = True
         self._mask: Tensor | None = None
@@ -51,6 +50,12 @@ class RowMemory:
         nothing = torch.zeros(0, dtype=torch.int64, device=device)
         self._positions, self._columns, self._rows = nothing, nothing, nothing
         self._to_rows, self._to_grid = nothing, nothing
+
+    def widen(self, length: int) -> None:
+        """Make room for prompts of this length."""
+        missing = length - self._prompt_kv.shape[4]
+        if missing > 0:
+            self._prompt_kv = F.pad(self._prompt_kv, (0, 0, 0, missing))
 
     def new_prompts(self, prompts: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """Return the memory slots given to these prompts."""
@@ -77,8 +82,14 @@ class RowMemory:
         self._stale = True
 
     def release(self, prompt: int) -> None:
-        """Let a prompt's slot be reused once its last row is gone."""
-        self._released.add(prompt)
+        """Move the last prompt into the slot of one that no row reads."""
+        slot, last = self._slots.index(prompt), len(self._slots) - 1
+        if slot != last:
+            self._prompt_kv[:, :, slot] = self._prompt_kv[:, :, last]
+            self._slots[slot], self._lengths[slot] = self._slots[last], self._lengths[last]
+            self._row_prompt = [slot if p == last else p for p in self._row_prompt]
+        del self._slots[last], self._lengths[last]
+        self._stale = True
 
     def keep(self, rows: Sequence[int]) -> None:
         """Leave only these rows; only rows that change their number are copied."""
@@ -89,24 +100,7 @@ class RowMemory:
             self._row_kv[:, :, new, :, :span] = self._row_kv[:, :, old, :, :span]
         self._row_prompt = [self._row_prompt[r] for r in rows]
         self._ages = [self._ages[r] for r in rows]
-        self._drop_unused_prompts()
         self._stale = True
-
-    def _drop_unused_prompts(self) -> None:
-        """Move the last prompts into the slots of those that no row reads and none will read."""
-        used = set(self._row_prompt)
-        slot = 0
-        while slot < len(self._slots):
-            if slot in used or self._slots[slot] not in self._released:
-                slot += 1
-                continue
-            last = len(self._slots) - 1
-            if slot != last:
-                self._prompt_kv[:, :, slot] = self._prompt_kv[:, :, last]
-                self._slots[slot], self._lengths[slot] = self._slots[last], self._lengths[last]
-                self._row_prompt = [slot if p == last else p for p in self._row_prompt]
-                used = set(self._row_prompt)
-            del self._slots[last], self._lengths[last]
 
     def begin_step(self) -> Tensor:
         """Make room for one token in every row; return the tokens' positions, int64[R]."""
@@ -128,7 +122,7 @@ class RowMemory:
         """Double the completion columns; only rows in the batch are copied."""
         shape = list(self._row_kv.shape)
         columns = shape[4]
-        shape[4] = min(2 * columns, self._max_new)
+        shape[4] = min(2 * columns, self._most_columns)
         grown = self._row_kv.new_zeros(shape)
         grown[:, :, : self._num_rows, :, :columns] = self._row_kv[:, :, : self._num_rows]
         self._row_kv = grown
