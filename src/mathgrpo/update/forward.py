@@ -12,32 +12,10 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
+from mathgrpo.models import Policy
 from mathgrpo.update.fused.fused_forward import FusedForward, why_not_fused_forward
 from mathgrpo.update.logprobs import decoder_states, split_model
 from mathgrpo.update.pack import MicroBatch
-
-
-class UpdatedPolicy(Protocol):
-    """What an update needs of a policy; `mathgrpo.models.Policy` has it."""
-
-    @property
-    def model(self) -> Any:
-        """A causal LM, adapters included."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where it computes."""
-        ...
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """Precision of its matrix products."""
-        ...
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which its forward passes run."""
-        ...
 
 
 class Forward(Protocol):
@@ -98,7 +76,7 @@ class ModuleForward:
         """Do nothing: autograd has written the gradients."""
 
 
-def choose_forward(policy: UpdatedPolicy, section: GrpoSection, *, shared_prompt: bool) -> Forward:
+def choose_forward(policy: Policy, section: GrpoSection, *, shared_prompt: bool) -> Forward:
     """Return the forward pass of an update by grpo.fused_forward.
 
     "auto" is the fused one on a CPU, for the models it serves; on CUDA the modules have kernels of their own.
@@ -115,6 +93,6 @@ def choose_forward(policy: UpdatedPolicy, section: GrpoSection, *, shared_prompt
     return modules
 
 
-def _elsewhere(policy: UpdatedPolicy, section: GrpoSection) -> bool:
+def _elsewhere(policy: Policy, section: GrpoSection) -> bool:
     """Whether "auto" leaves the work to the modules: on CUDA, or when another kernel is asked for by name."""
     return torch.device(policy.device).type != "cpu" or section.attention != "auto"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -141,9 +142,27 @@ def build_micro_batch(
 
     attention: None leaves the layout out; the fused forward pass makes its own.
     """
-    if shared_prompt:
-        return _shared_rows(groups, tokens, pieces, device, attention)
-    return _plain_rows(groups, tokens, pieces, device)
+    rows = _shared_rows(groups, pieces) if shared_prompt else _plain_rows(groups, pieces)
+    places = [(piece.group, g) for piece in pieces for g in piece.completions]
+    lengths = tuple(len(groups[b].completions[g].ids) for b, g in places)
+    layout = None
+    if rows.spans is not None and attention is not None:
+        layout = packed_layout(*rows.spans, len(rows.positions[0]), bucket, device, attention)
+    return MicroBatch(
+        input_ids=upload(rows.ids, device),
+        position_ids=upload(rows.positions, device),
+        attention_mask=None if shared_prompt else upload(rows.mask, device),
+        layout=layout,
+        spans=rows.spans,
+        logit_rows=_padded(rows.logit_rows, device),
+        targets=_padded([token for b, g in places for token in groups[b].completions[g].ids], device),
+        token_index=upload(
+            [tokens.offsets[b][g] + i for (b, g), length in zip(places, lengths, strict=True) for i in range(length)],
+            device,
+        ),
+        lengths=lengths,
+        num_unique=sum(map(sum, rows.mask)),
+    )
 
 
 def bucket(size: int, smallest: int = 16) -> int:
@@ -157,87 +176,52 @@ def bucket(size: int, smallest: int = 16) -> int:
     return -(-size // step) * step
 
 
-def _shared_rows(
-    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str,
-    attention: AttentionKernel | None,
-) -> MicroBatch:  # fmt: skip
+class _Rows(NamedTuple):
+    """What a layout decides: its rows of tokens and positions, 1 where one is no padding, where logits are read."""
+
+    ids: list[list[int]]
+    positions: list[list[int]]
+    mask: list[list[int]]
+    logit_rows: list[int]
+    spans: Spans | None
+
+
+def _shared_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> _Rows:
     ids: list[int] = []
     positions: list[int] = []
-    targets: list[int] = []
     logit_rows: list[int] = []
-    token_index: list[int] = []
     prompts: list[tuple[int, int]] = []
     completions: list[tuple[int, int, int]] = []
     for n, piece in enumerate(pieces):
         prompt = groups[piece.group].prompt.ids
         prompts.append((len(ids), len(prompt)))
-        last_prompt_row = len(ids) + len(prompt) - 1
         ids.extend(prompt)
         positions.extend(range(len(prompt)))
+        last_prompt_row = len(ids) - 1
         for g in piece.completions:
-            completion = groups[piece.group].completions[g].ids
-            start, inputs = len(ids), len(completion) - 1
-            completions.append((start, inputs, n))
-            ids.extend(completion[:-1])
-            positions.extend(range(len(prompt), len(prompt) + inputs))
-            targets.extend(completion)
-            logit_rows.extend([last_prompt_row, *range(start, start + inputs)])
-            first = tokens.offsets[piece.group][g]
-            token_index.extend(range(first, first + len(completion)))
-    num_unique = len(ids)
-    padding = bucket(num_unique + 1) - num_unique  # one row at least, which the fused attention's padding points at
-    num_rows = num_unique + padding
-    return MicroBatch(
-        input_ids=upload([ids + [0] * padding], device),
-        position_ids=upload([positions + [0] * padding], device),
-        attention_mask=None,
-        layout=packed_layout(prompts, completions, num_rows, bucket, device, attention) if attention else None,
-        spans=(tuple(prompts), tuple(completions)),
-        logit_rows=_padded(logit_rows, device),
-        targets=_padded(targets, device),
-        token_index=upload(token_index, device),
-        lengths=_lengths(groups, pieces),
-        num_unique=num_unique,
-    )
+            inputs, start = groups[piece.group].completions[g].ids[:-1], len(ids)
+            completions.append((start, len(inputs), n))
+            ids.extend(inputs)
+            positions.extend(range(len(prompt), len(prompt) + len(inputs)))
+            logit_rows.extend([last_prompt_row, *range(start, len(ids))])
+    padding = [0] * (bucket(len(ids) + 1) - len(ids))  # one row at least: the fused attention's padding points at it
+    spans = tuple(prompts), tuple(completions)
+    return _Rows([ids + padding], [positions + padding], [[1] * len(ids)], logit_rows, spans)
 
 
-def _plain_rows(
-    groups: Sequence[RolloutGroup], tokens: StepTokens, pieces: Sequence[Piece], device: torch.device | str
-) -> MicroBatch:
+def _plain_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> _Rows:
     width = bucket(max(_row_length(groups, piece) for piece in pieces))
-    ids: list[list[int]] = []
-    mask: list[list[int]] = []
-    targets: list[int] = []
-    logit_rows: list[int] = []
-    token_index: list[int] = []
+    rows = _Rows([], [], [], [], None)
     for piece in pieces:
         prompt = groups[piece.group].prompt.ids
         for g in piece.completions:
-            completion = groups[piece.group].completions[g].ids
-            row = [*prompt, *completion[:-1]]
-            first_row = len(ids) * width + len(prompt) - 1
-            ids.append(row + [0] * (width - len(row)))
-            mask.append([1] * len(row) + [0] * (width - len(row)))
-            targets.extend(completion)
-            logit_rows.extend(range(first_row, first_row + len(completion)))
-            first = tokens.offsets[piece.group][g]
-            token_index.extend(range(first, first + len(completion)))
-    return MicroBatch(
-        input_ids=upload(ids, device),
-        position_ids=torch.arange(width, device=device).expand(len(ids), width),
-        attention_mask=upload(mask, device),
-        layout=None,
-        spans=None,
-        logit_rows=_padded(logit_rows, device),
-        targets=_padded(targets, device),
-        token_index=upload(token_index, device),
-        lengths=_lengths(groups, pieces),
-        num_unique=sum(map(sum, mask)),
-    )
-
-
-def _lengths(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> tuple[int, ...]:
-    return tuple(len(groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions)
+            row = [*prompt, *groups[piece.group].completions[g].ids[:-1]]
+            first, padding = len(rows.ids) * width, [0] * (width - len(row))
+            rows.logit_rows.extend(range(first + len(prompt) - 1, first + len(row)))
+            rows.ids.append(row + padding)
+            rows.positions.append(list(range(width)))
+            rows.mask.append([1] * len(row) + padding)
+    return rows
 
 
 def _padded(values: list[int], device: torch.device | str) -> Tensor:

@@ -12,12 +12,11 @@ from torch import Tensor
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.grpo.importance import Importance
+from mathgrpo.models import Policy
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update.forward import UpdatedPolicy
 from mathgrpo.update.gradient import fill_old_logprobs, step_gradient
 from mathgrpo.update.layout_trial import unshared_reason
 from mathgrpo.update.modes import drops_out, update_mode
-from mathgrpo.update.movement import moved_fraction, weight_sample
 from mathgrpo.update.pack import Piece, pieces_with_loss
 from mathgrpo.update.reference_policy import Reference
 from mathgrpo.update.shares import divided
@@ -26,6 +25,8 @@ from mathgrpo.update.step_tokens import objective_of
 from mathgrpo.update.totals import Totals, of_all_processes
 
 DEFAULT_TOKEN_BUDGET = 8192
+MOVEMENT_SAMPLE = 1 << 20
+"""Weights, about, at which an update looks to see how many it changed: small ones are lost in 16-bit masters."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -62,7 +63,7 @@ class UpdateStats:
 
 
 def policy_update(
-    policy: UpdatedPolicy,
+    policy: Policy,
     optimizer: torch.optim.Optimizer,
     groups: Sequence[RolloutGroup],
     section: GrpoSection,
@@ -106,7 +107,7 @@ def policy_update(
     )  # fmt: skip
     notes = choose_step_attention(step, section)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    before = weight_sample(parameters)
+    before = _weight_sample(parameters)
     history, counts = [], [0, 0]
     with attention_of(step), update_mode(policy.model):
         if len(turns) > 1 or (objective.importance is not None and drops_out(policy.model)):
@@ -118,7 +119,7 @@ def policy_update(
                 step, optimizer, parameters, turns[turn], max_grad_norm, world, index, len(turns)
             )
             history.append(metrics)
-    moved = moved_fraction(before, weight_sample(parameters))
+    moved = _moved_fraction(before, _weight_sample(parameters))
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
         metrics=_mean_metrics(history) | {"weights_moved": moved},
@@ -203,3 +204,15 @@ def _mean_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for metrics in history for name in metrics)
     values = {name: [metrics[name] for metrics in history if name in metrics] for name in names}
     return {name: sum(column) / len(column) for name, column in values.items()}
+
+
+def _weight_sample(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of about MOVEMENT_SAMPLE weights, or of all if there are fewer."""
+    stride = max(1, sum(parameter.numel() for parameter in parameters) // MOVEMENT_SAMPLE)
+    return [parameter.detach().flatten()[::stride].clone() for parameter in parameters]
+
+
+def _moved_fraction(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Return the share of the sampled weights whose value is another one, 0 to 1."""
+    moved = [(old != new).sum() for old, new in zip(before, after, strict=True)]
+    return float(torch.stack(moved).sum()) / max(1, sum(old.numel() for old in before))

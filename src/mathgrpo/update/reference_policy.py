@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.update.forward import Forward, UpdatedPolicy
+from mathgrpo.models import Policy
+from mathgrpo.update.forward import Forward
 from mathgrpo.update.logprobs import chunked_logprobs
 from mathgrpo.update.pack import MicroBatch
 
@@ -42,7 +43,7 @@ class Reference:
         return logprobs[: len(batch.token_index)]
 
 
-def build_reference(policy: UpdatedPolicy, beta: float) -> Reference | None:
+def build_reference(policy: Policy, beta: float) -> Reference | None:
     """Return the reference for a KL weight: None for 0, the adapter switched off for LoRA, else a frozen copy.
 
     The copy is held in the policy's compute precision, so in bfloat16 it takes half the memory of the fp32 masters.

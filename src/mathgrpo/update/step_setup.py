@@ -12,10 +12,11 @@ from torch import Tensor
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.objectives import Objective
+from mathgrpo.models import Policy
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.attention.kernel_choice import choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_attention
-from mathgrpo.update.forward import Forward, ModuleForward, UpdatedPolicy, choose_forward
+from mathgrpo.update.forward import Forward, ModuleForward, choose_forward
 from mathgrpo.update.fused.fused_forward import FusedForward
 from mathgrpo.update.logprobs import split_model
 from mathgrpo.update.pack import MicroBatch, Piece, build_micro_batch, plan_micro_batches
@@ -37,7 +38,7 @@ class Step:
         old_known: old_logprobs_M is filled before the first pass.
     """
 
-    policy: UpdatedPolicy
+    policy: Policy
     groups: Sequence[RolloutGroup]
     objective: Objective
     temperature: float
@@ -80,7 +81,7 @@ def check_update(groups: Sequence[RolloutGroup], section: GrpoSection, reference
 
 
 def build_step(
-    policy: UpdatedPolicy, groups: Sequence[RolloutGroup], section: GrpoSection, objective: Objective,
+    policy: Policy, groups: Sequence[RolloutGroup], section: GrpoSection, objective: Objective,
     shares: Sequence[list[Piece]], reference: Reference | None, *, temperature: float, max_new_tokens: int,
     token_budget: int, shared_prompt: bool,
 ) -> Step:  # fmt: skip
@@ -100,7 +101,7 @@ def build_step(
     )  # fmt: skip
 
 
-def _forward_of_reference(policy: UpdatedPolicy, reference: Reference | None, forward: Forward) -> Forward | None:
+def _forward_of_reference(policy: Policy, reference: Reference | None, forward: Forward) -> Forward | None:
     """Return the reference's forward pass, of the same kind as the policy's."""
     if reference is None:
         return None
