@@ -137,3 +137,23 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(tmp_path: Path) -
     with pytest.raises(UserError, match=r"not finite.*checkpoint-0"):
         run.train()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_the_layout_of_a_checkpoint_stays_what_older_ones_have(tmp_path: Path) -> None:
+    """What is resumed from is what was ever written: names of files, of JSON fields, of tensors and of random states."""
+    from safetensors.torch import load_file
+
+    trainer(tmp_path, max_steps=1, save_strategy="steps").train()
+    folder = tmp_path / "checkpoint-1"
+    files = {
+        "config.json", "generation_config.json", "model.safetensors", "optimizer.safetensors", "position.json",
+        "rng_state.safetensors", "scheduler.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json",
+        "training_args.json",
+    }  # fmt: skip
+    assert files <= {path.name for path in folder.iterdir()}
+    assert set(json.loads((folder / "position.json").read_text())) == {"rollout", "token_budget"}
+    randoms = load_file(folder / "rng_state.safetensors")
+    assert set(randoms) - {"cuda"} == {"torch", "python", "python_gauss", "numpy", "numpy_gauss"}
+    assert {name.rpartition("/")[2] for name in load_file(folder / "optimizer.safetensors")} == {
+        "step", "exp_avg", "exp_avg_sq",
+    }  # fmt: skip

@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import asyncio
 import functools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,32 @@ def test_a_reward_model_is_a_reward(tmp_path: Path) -> None:
     judge.config.pad_token_id = tokenizer.pad_token_id
     (value,) = run.reward_funcs[0](prompts=[ROWS[0]["prompt"]], completions=[answer])
     assert value == pytest.approx(judge(input_ids=ids["input_ids"]).logits.item(), abs=1e-5)
+
+
+def test_two_evaluations_give_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reward that only the weights decide rises by one from before to after, in every row."""
+    run: list[GRPOTrainer] = []
+
+    def steps(completions: list[Any], **_: Any) -> list[float]:
+        return [float(run[0].state.global_step >= 2) + i % 4 for i in range(len(completions))]
+
+    run.append(trainer(tmp_path, reward_funcs=steps, eval_dataset=ROWS[:8], eval_strategy="steps", eval_steps=2,
+                       eval_on_start=True, max_steps=2))  # fmt: skip
+    run[0].train()
+    [verdict] = run[0].verdicts
+    assert (verdict.before, verdict.after, verdict.low, verdict.high) == (1.5, 2.5, 1.0, 1.0)
+    # of 2^8 sign patterns two are as far from 0: 0.0078
+    assert verdict.p == pytest.approx(2 / 256, abs=0.002) and verdict.rows == 8
+    assert verdict.line == (
+        f"eval reward 1.500 → 2.500, +1.000, 95 % interval [1.000, 1.000], p = {verdict.p:.3f}, 8 rows, steps 0 to 2"
+    )
+    assert verdict.line in capsys.readouterr().out
+    assert json.loads((tmp_path / "verdict.json").read_text())["eval"]["line"] == verdict.line
+
+
+def test_logs_say_how_well_the_machine_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trainer(tmp_path, max_steps=1)
+    run.train()
+    assert {"time/rollout", "time/update", "mfu/update", "roofline/rollout", "memory/peak_gb"} <= set(logs_of(run)[0])
+    said = capsys.readouterr().out
+    assert "machine     " in said and "MFU" in said

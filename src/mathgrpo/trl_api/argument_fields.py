@@ -38,7 +38,7 @@ NO_EFFECT: dict[str, Any] = {
     "fp16_full_eval": False,
     "disable_dropout": True,
     "full_determinism": False,
-    # One process, no worker processes for the data.
+    # Processes are joined by torchrun's variables; no worker processes for the data.
     "average_tokens_across_devices": True,
     "accelerator_config": None,
     "dataloader_drop_last": False,
@@ -101,7 +101,7 @@ NO_EFFECT: dict[str, Any] = {
     "entropy_target": 0.2,
 }
 
-_SEVERAL_DEVICES = "this trainer is one process on one device; leave it out"
+_SEVERAL_DEVICES = "every process holds the whole model: start several with torchrun, and leave it out"
 
 NOT_SERVED: dict[str, tuple[Any, str]] = {
     "vllm_structured_outputs_regex": (None, "leave it out and pay for the format in a reward function"),

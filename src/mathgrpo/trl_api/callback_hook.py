@@ -15,6 +15,7 @@ from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.trl_api.completions import log_completions
 from mathgrpo.trl_api.hub_push import push
+from mathgrpo.trl_api.reward_verdict import write_reward_verdicts
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import load_weights, random_states, remove_old, save_checkpoint
 from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names
@@ -115,9 +116,17 @@ class CallbackHook(Hook):
         trainer.log(metrics)  # which adds the epoch
         run.note([learning_failure(run.policy.model)] if steps else [])
         if run.world.is_main and self._speed:
-            print("\n".join(filter(None, (run.speedometer.line, speed_line(self._speed)))))
+            self._report(run)
         self._call("train_end")
         self.output = TrainOutput(trainer.state.global_step, loss, metrics)
+
+    def _report(self, run: Run) -> None:
+        """Say how fast the machine was used, and whether evaluations got better."""
+        verdicts = self._trainer.verdicts
+        lines = (run.speedometer.line, speed_line(self._speed), *(verdict.line for verdict in verdicts))
+        print("\n".join(filter(None, lines)))
+        if verdicts:
+            write_reward_verdicts(Path(self._args.output_dir), verdicts)
 
     def close(self, run: Run, status: str) -> None:
         """Take the hooks off the optimizer, which may train on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +29,7 @@ from mathgrpo.trl_api.model import make_policy, make_reference
 from mathgrpo.trl_api.process import Processes, script_world
 from mathgrpo.trl_api.reporting import Reporting
 from mathgrpo.trl_api.reward_functions import RewardFunctions
+from mathgrpo.trl_api.reward_verdict import RewardsAt, RewardVerdict, reward_verdict
 from mathgrpo.trl_api.script_card import model_card
 from mathgrpo.trl_api.script_setup import make_optimizer, make_scheduler, memory_of
 from mathgrpo.trl_api.script_task import ScriptTask
@@ -116,6 +118,7 @@ class GRPOTrainer(Reporting):
         self._reference = make_reference(policy, args.beta)
         self._task = ScriptTask(policy, rewards, self.train_dataset, plan, args, world)
         self._given_optimizers = optimizers
+        self._evaluated: dict[str, list[RewardsAt]] = {}
         self.optimizer, self.lr_scheduler = optimizers
         self._start_state(callbacks or [])
 
@@ -211,6 +214,9 @@ class GRPOTrainer(Reporting):
         with naming(TRL_NAMES):
             found, noted = self._rewarded(rows, chunks)
         values = lengths_and_rewards(found, noted, str(self.args.scale_rewards))
+        self._evaluated.setdefault(metric_key_prefix, []).append(
+            RewardsAt(self.state.global_step, tuple(_mean(group.rewards) for group in found))
+        )
         metrics: dict[str, float | None] = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         seconds = time.time() - started
         metrics |= {f"{metric_key_prefix}_runtime": round(seconds, 4)}
@@ -237,6 +243,17 @@ class GRPOTrainer(Reporting):
                 noted.setdefault(name, []).extend(values)
             groups += found
         return groups, noted
+
+    @property
+    def verdicts(self) -> list[RewardVerdict]:
+        """Whether the rewards of each evaluation set rose, from its first evaluation here to its last, row by row.
+
+        Draws differ by the weights only, so the comparison is paired. `train` shows it at its end, and writes
+        verdict.json; eval_on_start=True makes the first evaluation that of the model before training.
+        """
+        pairs = [(name, made[0], made[-1]) for name, made in self._evaluated.items()]
+        compared = (reward_verdict(*pair) for pair in pairs if _comparable(*pair[1:]))
+        return [verdict for verdict in compared if verdict is not None]
 
     def _note_best(self, metrics: dict[str, float | None]) -> None:
         """Keep the best value of args.metric_for_best_model in the state, after the callbacks have compared with it."""
@@ -306,6 +323,15 @@ class GRPOTrainer(Reporting):
     def remove_callback(self, callback: Any) -> None:
         """Take out a callback."""
         self.callback_handler.remove_callback(callback)
+
+
+def _mean(rewards: Sequence[float]) -> float:
+    known = [reward for reward in rewards if not math.isnan(reward)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _comparable(before: RewardsAt, after: RewardsAt) -> bool:
+    return before.step < after.step and len(before.rewards) == len(after.rewards)
 
 
 def _default_folder(model: Any) -> str:
