@@ -12,9 +12,9 @@ import re
 from mathgrpo.answers.numbers import parse_number
 from mathgrpo.arithmetic.number_grammar import NUMBER_LIKE
 from mathgrpo.formats import Format
+from mathgrpo.formats.boxed import box_contents
 
 _TAGS = (("<answer>", "</answer>"), ("<SOLUTION>", "</SOLUTION>"))
-_BOX = "\\boxed{"
 _HASHES = re.compile(r"####+[ \t]*([^\n#]*)")
 _SAYS = re.compile(r"\banswer(?: is|:)(?:\*\*)?:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|\*|$)")
@@ -40,7 +40,7 @@ def flexible_answer(text: str, fmt: Format | None = None) -> str | None:
         answer = fmt.parse(text).answer
         if answer is not None:
             return answer
-    for marked in (tagged_answers(text), boxed_answers(text), hash_answers(text)):
+    for marked in (tagged_answers(text), box_contents(text), hash_answers(text)):
         if marked:
             return _agreed(marked)
     said = _said_answer(text)
@@ -60,23 +60,9 @@ def tagged_answers(text: str) -> list[str]:
     return found
 
 
-def boxed_answers(text: str) -> list[str]:
-    """Return what stands in each \\boxed{}; "" for one that never closes."""
-    return [_to_closing_brace(piece) for piece in text.split(_BOX, MAX_MARKS + 1)[1:]]
-
-
 def hash_answers(text: str) -> list[str]:
     """Return what follows each #### on its line."""
     return [match[1].strip() for match in _HASHES.finditer(text)]
-
-
-def _to_closing_brace(piece: str) -> str:
-    depth = 1
-    for match in re.finditer(r"[{}]", piece):
-        depth += 1 if match[0] == "{" else -1
-        if depth == 0:
-            return piece[: match.start()].strip()
-    return ""
 
 
 def _agreed(answers: list[str]) -> str | None:

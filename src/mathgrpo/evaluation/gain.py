@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import permutations
 
 from mathgrpo.evaluation.compare import paired_records
@@ -58,10 +58,9 @@ def gain_parts(before: Evaluation, after: Evaluation, *, metric: Metric = "greed
     Raises: UserError if the two evaluations are not on the same problems.
     """
     pairs = paired_records(before, after)
-    old = _filled(rates([b for b, _ in pairs], metric), rates([a for _, a in pairs], metric))
-    new = _filled(rates([a for _, a in pairs], metric), rates([b for b, _ in pairs], metric))
-    first = (old[0], old[1], old[2:])
-    last = (new[0], new[1], new[2:])
+    mine, other = rates([b for b, _ in pairs], metric), rates([a for _, a in pairs], metric)
+    old, new = _filled(mine, other), _filled(other, mine)
+    first, last = (old[0], old[1], old[2:]), (new[0], new[1], new[2:])
     return GainParts(*(100 * part for part in shapley(_accuracy, first, last)))
 
 
@@ -102,16 +101,10 @@ def _accuracy(readable: float, worked: float, right: tuple[float, float]) -> flo
     return readable * (worked * right[0] + (1 - worked) * right[1])
 
 
-def _filled(mine: Rates, other: Rates) -> tuple[float, float, float, float]:
-    def first_known(one: float | None, two: float | None) -> float:
-        return one if one is not None else (two if two is not None else 0.0)
-
-    return (
-        mine.readable,
-        first_known(mine.worked, other.worked),
-        first_known(mine.right_worked, other.right_worked),
-        first_known(mine.right_quick, other.right_quick),
-    )
+def _filled(mine: Rates, other: Rates) -> tuple[float, ...]:
+    """Return the four rates, those that do not exist from the other side."""
+    pairs = zip(astuple(mine), astuple(other), strict=True)
+    return tuple(next((rate for rate in pair if rate is not None), 0.0) for pair in pairs)
 
 
 def _mass(weighted: Sequence[tuple[GradedCompletion, float]]) -> float:

@@ -15,11 +15,12 @@ from typing import Any
 
 from mathgrpo.answers import gold_problem, grade
 from mathgrpo.errors import UserError
+from mathgrpo.formats.boxed import box_contents
+from mathgrpo.rewards.catalogue.length import along_cosine, overlong_penalty, repeated_share
 from mathgrpo.rewards.signature import Completions, completion_texts
 
 Reward = Callable[..., list[Any]]
 
-_BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _FORMULA = re.compile(r"\${1,2}([^$]+)\${1,2}")
 _ANSWER = re.compile(r"answer\b[^$\n]{0,40}\$([^$\n]+)\$", re.IGNORECASE)
 _THINKING = re.compile(r"<think>(?!.*<think>).*?</think>", re.DOTALL)
@@ -76,11 +77,8 @@ def get_soft_overlong_punishment(max_completion_len: int, soft_punish_cache: int
     """
 
     def soft_overlong_punishment_reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        free = max_completion_len - soft_punish_cache
-        lengths = [len(ids) for ids in completion_ids]
-        return [
-            0.0 if n <= free else -1.0 if n > max_completion_len else (free - n) / soft_punish_cache for n in lengths
-        ]
+        begin = max_completion_len - soft_punish_cache
+        return [overlong_penalty(len(ids), begin, max_completion_len) for ids in completion_ids]
 
     return soft_overlong_punishment_reward
 
@@ -95,7 +93,7 @@ def get_repetition_penalty_reward(ngram_size: int = 3, max_penalty: float = -1.0
         raise UserError(f"max_penalty={max_penalty}: must not be above 0; a penalty is negative")
 
     def repetition_penalty_reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        return [_repeated_share(list(ids), ngram_size) * max_penalty or 0.0 for ids in completion_ids]
+        return [repeated_share(list(ids), ngram_size) * max_penalty or 0.0 for ids in completion_ids]
 
     return repetition_penalty_reward
 
@@ -116,9 +114,9 @@ def get_cosine_scaled_reward(
     ) -> list[float | None]:
         rewards: list[float | None] = []
         for right, ids in zip(accuracy_reward(completions, solution), completion_ids, strict=True):
-            low, high = (min_value_correct, max_value_correct) if right else (max_value_wrong, min_value_wrong)
-            cosine = math.cos(min(len(ids) / max_len, 1.0) * math.pi)
-            rewards.append(None if right is None else low + 0.5 * (high - low) * (1.0 + cosine))
+            long, short = (min_value_correct, max_value_correct) if right else (max_value_wrong, min_value_wrong)
+            value = along_cosine(short, long, min(len(ids) / max_len, 1.0) * math.pi)
+            rewards.append(None if right is None else value)
         return rewards
 
     return cosine_scaled_reward
@@ -131,9 +129,9 @@ def final_answer(text: str) -> str | None:
         >>> final_answer(r"$x$ is \boxed{\frac{1}{2}}."), final_answer("the answer is $3$."), final_answer("$3$")
         ('\\frac{1}{2}', '3', None)
     """
-    boxes = set(_boxed(text))
+    boxes = set(box_contents(text))
     if boxes:
-        return boxes.pop() if len(boxes) == 1 else None
+        return (boxes.pop() or None) if len(boxes) == 1 else None
     formulas = _ANSWER.findall(text)
     return str(formulas[-1]).strip() if formulas else None
 
@@ -141,26 +139,6 @@ def final_answer(text: str) -> str | None:
 def _gold(solution: str) -> str:
     formula = _FORMULA.fullmatch(solution.strip())
     return final_answer(solution) or (formula.group(1) if formula else solution).strip()
-
-
-def _boxed(text: str) -> list[str | None]:
-    """Return what the boxes of a text hold, None for one that is not closed; a box inside a box is part of it.
-
-    One pass: model text may nest thousands of boxes.
-    """
-    contents: list[str | None] = []
-    start, depth = -1, 0
-    for match in _BRACE.finditer(text):
-        brace = match.group()
-        if start < 0:
-            if len(brace) > 2:
-                start, depth = match.end(), 1
-            continue
-        depth += 1 if brace[-1] == "{" and brace != "\\{" else -1 if brace == "}" else 0
-        if depth == 0:
-            contents.append(text[start : match.start()].strip() or None)
-            start = -1
-    return contents if start < 0 else [*contents, None]
 
 
 def _graded(answer: str | None, gold: str) -> float | None:
@@ -172,8 +150,3 @@ def _graded(answer: str | None, gold: str) -> float | None:
 @functools.lru_cache(maxsize=4096)
 def _readable(gold: str) -> bool:
     return gold_problem(gold) is None
-
-
-def _repeated_share(ids: list[int], size: int) -> float:
-    grams = [tuple(ids[i : i + size]) for i in range(len(ids) - size + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0

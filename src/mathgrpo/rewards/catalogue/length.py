@@ -82,7 +82,12 @@ def cosine(row: Row, settings: CosineSettings) -> float:
         return settings.over
     right = (settings.right_short, settings.right_long)
     short, long = right if row.right else (settings.wrong_short, settings.wrong_long)
-    return long + (short - long) * (1 + math.cos(math.pi * length / limit)) / 2
+    return along_cosine(short, long, math.pi * length / limit)
+
+
+def along_cosine(short: float, long: float, angle: float) -> float:
+    """Return the point at an angle of half a cosine that goes from `short` at 0 to `long` at pi."""
+    return long + (short - long) * (1 + math.cos(angle)) / 2
 
 
 class OverlongSettings(LengthSettings):
@@ -116,7 +121,12 @@ def soft_overlong(row: Row, settings: OverlongSettings) -> float:
     Source: DAPO, arXiv 2503.14476, equation 13.
     """
     begin, limit = settings.begin(row.max_new_tokens), settings.limit(row.max_new_tokens)
-    return -min(max(len(row.token_ids or ()) - begin, 0) / (limit - begin), 1.0)
+    return overlong_penalty(len(row.token_ids or ()), begin, limit)
+
+
+def overlong_penalty(length: int, begin: int, limit: int) -> float:
+    """Return 0 up to `begin`, from there a straight line to -1 at `limit`, -1 beyond."""
+    return 0.0 if length <= begin else -1.0 if length >= limit else (begin - length) / (limit - begin)
 
 
 class RepetitionSettings(Section):
