@@ -98,7 +98,8 @@ class RewardSuite:
             call["max_new_tokens"] = self.max_new_tokens
         functions = self._reading(grades, completions, columns)
         parts = {name: tuple(values) for name, values in call_rewards(functions, completions, call).items()}
-        return Scores(_totals(parts, self.weights, len(completions)), parts)
+        weights = [self.weights[name] for name in parts]
+        return Scores(tuple(weighted_total(row, weights) for row in zip(*parts.values(), strict=True)), parts)
 
     def _reading(
         self, grades: Sequence[Graded] | None, texts: Sequence[str], columns: Mapping[str, Sequence[Any]]
@@ -174,14 +175,9 @@ def _check_lengths(prompts: Sequence[Any], completions: Sequence[str], columns: 
             raise ValueError(f"{name} has {length} rows for {len(completions)} completions")
 
 
-def _totals(
-    parts: Mapping[str, tuple[float | None, ...]], weights: Mapping[str, float], count: int
-) -> tuple[float, ...]:
-    return tuple(_total({name: values[row] for name, values in parts.items()}, weights) for row in range(count))
-
-
-def _total(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float:
-    paid = [weights[name] * value for name, value in parts.items() if value is not None]
+def weighted_total(values: Sequence[float | None], weights: Sequence[float]) -> float:
+    """Return the weighted sum of what rewards pay for a completion: None adds nothing, NaN where all are None."""
+    paid = [weight * value for weight, value in zip(weights, values, strict=True) if value is not None]
     try:
         return math.fsum(paid) + 0.0 if paid else math.nan
     except (OverflowError, ValueError):  # larger than a number can be

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.rewards.checked_calls import call_rewards
+from mathgrpo.rewards.suite import weighted_total
 
 Parts = dict[str, tuple[float | None, ...]]
 
@@ -95,7 +95,7 @@ class RewardFunctions:
     def totals(self, parts: Parts) -> list[float]:
         """Return the weighted sums; NaN for a completion to which no function applies."""
         rows = list(zip(*parts.values(), strict=True))
-        return [_total(row, self.weights) for row in rows]
+        return [weighted_total(row, self.weights) for row in rows]
 
     def _adapted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, taking all keywords; an async one runs on the trainer's own event loop.
@@ -188,8 +188,3 @@ def _unique(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return unique
-
-
-def _total(values: Sequence[float | None], weights: Sequence[float]) -> float:
-    applied = [weight * value for value, weight in zip(values, weights, strict=True) if value is not None]
-    return math.fsum(applied) if applied else math.nan
