@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(tmp_path: Path) -
 
 
 def test_the_layout_of_a_checkpoint_stays_what_older_ones_have(tmp_path: Path) -> None:
-    """What is resumed from is what was ever written: names of files, of JSON fields, of tensors and of random states."""
+    """Resuming reads what was ever written: names of files, of JSON fields, of tensors and of random states."""
     from safetensors.torch import load_file
 
     trainer(tmp_path, max_steps=1, save_strategy="steps").train()
