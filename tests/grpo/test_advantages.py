@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from mathgrpo.errors import UserError
 from mathgrpo.grpo import group_advantages, with_advantages
+from mathgrpo.grpo.advantages import decoupled_advantages
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from update.grpo_cases import make_groups
 
@@ -79,3 +81,32 @@ def test_with_advantages_refuses_missing_and_infinite_rewards() -> None:
         with pytest.raises(UserError):
             with_advantages(bad, "group")
     assert with_advantages([], "group") == []
+
+
+def test_decoupled_advantages_by_hand() -> None:
+    """Each reward normalised in its group, summed by weight, and the sums normalised over the step."""
+    nan = math.nan
+    parts = torch.tensor([[[1.0, 0.0, 0.0], [2.0, 4.0, nan]], [[0.1, 0.1, 0.4], [nan, 0.5, nan]]], dtype=torch.float64)
+    weights = [1.0, 0.5]
+    first, second = group_advantages(parts[0]).double(), group_advantages(parts[1]).double()
+    sums = first + 0.5 * second
+    assert second[1].tolist() == [0.0, 0.0, 0.0] and first[1, 2] == 0.0
+    known = torch.cat([sums[0], sums[1, :2]])
+    expected = (known - known.mean()) / (known.std() + 1e-4)
+    ours = decoupled_advantages(parts, weights)
+    assert ours.flatten()[:5].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert ours[1, 2] == 0.0, "no reward applies to it"
+
+
+def test_groups_take_decoupled_advantages_from_their_parts() -> None:
+    groups = [
+        dataclasses.replace(group, reward_parts={"correct": group.rewards, "form": (None, 0.1, 0.0, 0.3)})
+        for group in make_groups()
+    ]
+    filled = with_advantages(groups, "decoupled", {"correct": 1.0, "form": 0.5})
+    parts = torch.tensor(
+        [[group.rewards for group in groups], [(math.nan, 0.1, 0.0, 0.3) for _ in groups]], dtype=torch.float64
+    )
+    expected = decoupled_advantages(parts, [1.0, 0.5])
+    assert [group.advantages for group in filled] == [tuple(row) for row in expected.tolist()]
+    assert abs(sum(sum(group.advantages) for group in filled)) < 1e-5

@@ -39,9 +39,8 @@ class Tokens:
 
     Attributes:
         logprobs_N: log-probabilities under the policy as it is now; the gradient goes through them.
-        old_N: those under the policy that sampled, by the trainer; constants.
-        ref_N: those under the reference; only looked at with beta > 0.
-        sampling_N: those that the sampler drew with.
+        old_N, ref_N, sampling_N: those of the policy that sampled, by the trainer; of the reference, only looked at
+            with beta > 0; and those that the sampler drew with.
         advantages_N: how much better the completion is than its group.
         lengths: tokens of each completion, one completion after another; () where completions are cut into chunks,
             which no objective sees that needs whole completions.
@@ -109,11 +108,9 @@ def sapo(tokens: Tokens, ratio_N: Tensor, settings: Settings) -> tuple[Tensor, N
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What stands behind the name of an objective.
+    """What stands behind the name of an objective: its term, and where its token losses are averaged.
 
     Attributes:
-        term: its loss per token.
-        normaliser: where its token losses are averaged.
         settings: names in SETTINGS that its term takes; those in COMMON it takes anyway.
         flags: names of its term's flags.
         sequence_ratio: one ratio for each completion, unless the setting of this name says otherwise.
@@ -187,11 +184,6 @@ class Objective:
         return self.settings["sequence_ratio"] == 1.0
 
     @property
-    def entropy_coef(self) -> float:
-        """Weight of the entropy bonus."""
-        return self.settings["entropy_coef"]
-
-    @property
     def needs_whole_completions(self) -> bool:
         """Whether a token's loss depends on the other tokens of its completion."""
         return self.sequence_ratio or (self.importance is not None and self.importance.whole)
@@ -199,7 +191,7 @@ class Objective:
     @property
     def zero_without_advantage(self) -> bool:
         """Whether a completion of advantage 0 has gradient 0, whatever the policy: every term is a multiple of it."""
-        return self.beta == 0.0 and self.entropy_coef == 0.0
+        return self.beta == 0.0 and self.settings["entropy_coef"] == 0.0
 
     def counts_completions(self, metric: str) -> bool:
         """Whether a metric of `losses` has one value for all tokens of a completion, which then counts once."""
@@ -233,7 +225,7 @@ class Objective:
 
 
 def choose_objective(
-    name: str, settings: Settings, *, epsilon_low: float, epsilon_high: float, beta: float,
+    name: str, settings: Settings, *, epsilon_low: float, epsilon_high: float, beta: float = 0.0,
     importance: Importance | None = None,
 ) -> Objective:  # fmt: skip
     """Return the objective of a name, with defaults for what `settings` leaves out.
@@ -271,9 +263,8 @@ def objective_errors(name: str, settings: Settings) -> list[str]:
 def k3_kl(token_logprobs_N: Tensor, ref_logprobs_N: Tensor) -> Tensor:
     """Return the k3 estimate of KL(policy || reference) per token, exp(d) - d - 1 with d = ref - policy.
 
-    Never negative, 0 where both agree.
-    The loss takes it times the ratio r. At r = 1 the value is the same, the gradient is not: that of k3 alone,
-    1 - exp(d), is the forward KL's in expectation; with the ratio it is that of KL(policy || reference), at every r.
+    The loss takes it times the ratio r, which at r = 1 changes the gradient alone: that of k3, 1 - exp(d), is the
+    forward KL's in expectation; with the ratio it is that of KL(policy || reference), at every r.
 
     Source: DeepSeekMath eq. 4; http://joschu.net/blog/kl-approx.html; the ratio from DeepSeek-V3.2 (arXiv 2512.02556),
         TRL 1.16's default (use_bias_correction_kl).

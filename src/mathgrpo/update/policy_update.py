@@ -63,34 +63,21 @@ class UpdateStats:
 
 
 def policy_update(
-    policy: Policy,
-    optimizer: torch.optim.Optimizer,
-    groups: Sequence[RolloutGroup],
-    section: GrpoSection,
-    *,
-    temperature: float,
-    max_new_tokens: int,
-    max_grad_norm: float,
-    reference: Reference | None = None,
-    token_budget: int | None = None,
-    world: World = SINGLE,
-    parts: Sequence[Sequence[Piece]] = (),
+    policy: Policy, optimizer: torch.optim.Optimizer, groups: Sequence[RolloutGroup], section: GrpoSection, *,
+    temperature: float, max_new_tokens: int, max_grad_norm: float, reference: Reference | None = None,
+    token_budget: int | None = None, world: World = SINGLE, parts: Sequence[Sequence[Piece]] = (),
     importance: Importance | None = None,
-) -> UpdateStats:
+) -> UpdateStats:  # fmt: skip
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
     The old log-probabilities of the ratio are those of the first of these steps, when the policy is still the one that
-    sampled; with one step they are token_logprobs themselves without gradient, and no extra pass is made. The
-    difference to the engine's own sampling log-probabilities is logged. Learning rates are the caller's to set before.
+    sampled, and no extra pass is made. Learning rates are the caller's to set before.
 
     policy: its model is in evaluation mode here, except adapter dropout.
-    token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving. With neither, it is
-        DEFAULT_TOKEN_BUDGET.
-    world: processes that take this step together, all with the same groups: each computes its part of them, the
-        gradients are added up, and every process takes the same optimizer step.
+    token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving.
+    world: processes that take this step together, all with the same groups, each computing its part of them.
     parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
-        whole does: its token weights are multiplied by the number of parts. The old log-probabilities are then those
-        of one forward pass before the first step.
+        whole does. The old log-probabilities are then those of one forward pass before the first step.
     importance: weights for the sampler's numerics, in place of section.importance.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages, beta without reference,
         or a loss that does not exist.
@@ -113,16 +100,14 @@ def policy_update(
         if len(turns) > 1 or (objective.importance is not None and drops_out(policy.model)):
             fill_old_logprobs(step)
         for index in range(section.updates_per_rollout):
-            turn = index % len(turns)
-            step.pieces = shares[turn]
+            step.pieces, pieces_of_all = shares[index % len(turns)], turns[index % len(turns)]
             metrics, counts = _optimizer_step(
-                step, optimizer, parameters, turns[turn], max_grad_norm, world, index, len(turns)
+                step, optimizer, parameters, pieces_of_all, max_grad_norm, world, index, len(turns)
             )
             history.append(metrics)
-    moved = _moved_fraction(before, _weight_sample(parameters))
     notes += (f"prompts are computed once per completion in the update: {reason}",) if reason else ()
     return UpdateStats(
-        metrics=_mean_metrics(history) | {"weights_moved": moved},
+        metrics=_mean_metrics(history) | {"weights_moved": _moved_fraction(before, _weight_sample(parameters))},
         tokens=counts[1],
         completion_tokens=step.tokens.num_tokens,
         micro_batches=counts[0],

@@ -94,7 +94,7 @@ def build_step(
     forward = choose_forward(policy, section, shared_prompt=shared_prompt)
     return Step(
         policy, groups, objective, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(shares)),
-        objective.entropy_coef * len(shares) / max(1, tokens.num_kept),
+        objective.settings["entropy_coef"] * len(shares) / max(1, tokens.num_kept),
         [piece for share in shares for piece in share], shared_prompt, token_budget,
         torch.zeros_like(tokens.weights_M), torch.zeros_like(tokens.weights_M),
         forward, _forward_of_reference(policy, reference, forward),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from mathgrpo.types import RolloutGroup
 
 @dataclass(frozen=True, slots=True)
 class StepTokens:
-    """What the loss needs to know about every completion token of a step, in one flat order (group by group).
+    """Every completion token of a step, in one flat order (group by group).
 
     Attributes:
         offsets: offsets[b][g] is where completion g of group b begins.
@@ -65,8 +66,9 @@ def step_tokens(
     weights_R = completion_weights(normaliser, lengths_R, torch.tensor(kept), max_new_tokens)
     advantages_R = torch.tensor([value for group in groups for value in group.advantages], dtype=torch.float32)
     logprobs = [value for completion in completions for value in completion.logprobs]
+    starts = accumulate(lengths, initial=0)
     return StepTokens(
-        offsets=_offsets(groups),
+        offsets=tuple(tuple(next(starts) for _ in group.completions) for group in groups),
         advantages_M=upload(advantages_R.repeat_interleave(lengths_R), device),
         weights_M=upload(weights_R.repeat_interleave(lengths_R), device),
         sampling_logprobs_M=upload(torch.tensor(logprobs, dtype=torch.float32), device),
@@ -74,14 +76,3 @@ def step_tokens(
         num_kept=sum(length for length, keep in zip(lengths, kept, strict=True) if keep),
         num_kept_completions=sum(kept),
     )
-
-
-def _offsets(groups: Sequence[RolloutGroup]) -> tuple[tuple[int, ...], ...]:
-    offsets, total = [], 0
-    for group in groups:
-        starts = []
-        for completion in group.completions:
-            starts.append(total)
-            total += len(completion.ids)
-        offsets.append(tuple(starts))
-    return tuple(offsets)
