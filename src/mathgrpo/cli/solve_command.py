@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,13 +31,6 @@ FOR_PROBLEMS = {name: f"--{name}" for name in ("split", "samples", "keep", "limi
 """Options that only --problems reads."""
 
 
-class Keep(StrEnum):
-    """Which traces of problems are written."""
-
-    correct = "correct"
-    all = "all"
-
-
 def solve_command(
     ctx: typer.Context,
     model: Model,
@@ -51,7 +43,7 @@ def solve_command(
     ] = "",
     split: Annotated[str, typer.Option(help="Their split, or file stem in a folder.")] = "train",
     samples: Annotated[int, typer.Option(help="Completions of each of them.", min=1)] = 8,
-    keep: Annotated[Keep, typer.Option(help="Traces to write: correct or all.")] = Keep.correct,
+    keep: Annotated[Literal["correct", "all"], typer.Option(help="Traces to write: correct or all.")] = "correct",
     limit: Annotated[int, typer.Option(help="Problems at most, the first ones; default: all.", min=0)] = 0,
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Append question, reasoning, answer and settings to this file.")
@@ -82,7 +74,7 @@ def solve_command(
         if file is not None:
             raise UserError("--file: --problems is given too; give one or the other")
         request = TraceRequest(
-            model, problems, split=split, samples=samples, keep=keep.value, limit=limit, fmt=fmt, top_p=top_p,
+            model, problems, split=split, samples=samples, keep=keep, limit=limit, fmt=fmt, top_p=top_p,
             temperature=1.0 if temperature is None else temperature, seed=seed, max_new_tokens=max_new_tokens,
             device=device, plain=plain,
         )  # fmt: skip

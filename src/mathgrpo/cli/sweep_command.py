@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,12 +15,7 @@ if TYPE_CHECKING:
     from mathgrpo.sweep.run_sweep import SweepSettings
 
 
-class Pruner(StrEnum):
-    """What stops trials early."""
-
-    median = "median"
-    asha = "asha"
-    none = "none"
+Pruner = Literal["median", "asha", "none"]
 
 
 def sweep_command(
@@ -40,7 +34,7 @@ def sweep_command(
         int, typer.Option(help="Trials in all; default: 20, or the sweep's own with --resume.", min=0)
     ] = 0,
     validation: Annotated[int, typer.Option(help="Training problems set aside to judge trials.", min=1)] = 200,
-    pruner: Annotated[Pruner, typer.Option(help="Stop trials that fall behind: median, asha or none.")] = Pruner.median,
+    pruner: Annotated[Pruner, typer.Option(help="Stop trials that fall behind: median, asha or none.")] = "median",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting of every trial.")
     ] = None,
@@ -91,7 +85,7 @@ def _new(
 
     loaded = load_recipe(recipe, overrides)
     texts = param or [each.text() for each in default_space(loaded)]
-    settings = SweepSettings(parse_parameters(texts, loaded), trials, validation, pruner.value)
+    settings = SweepSettings(parse_parameters(texts, loaded), trials, validation, pruner)
     name = f"sweep-{find_recipe(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = out if out is not None else Path(loaded.run.output_dir).expanduser() / name
     create_sweep(folder, loaded, settings)

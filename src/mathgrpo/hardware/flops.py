@@ -83,8 +83,8 @@ def update_size(groups: Sequence[GroupLengths]) -> tuple[int, int, int]:
     """
     tokens = sum(group.prompt + sum(max(length - 1, 0) for length in group.completions) for group in groups)
     attended = sum(
-        _triangle(group.prompt)
-        + sum(_triangle(group.prompt + max(length - 1, 0)) - _triangle(group.prompt) for length in group.completions)
+        _triangle(group.prompt) * (1 - len(group.completions))
+        + sum(_triangle(group.prompt + max(length - 1, 0)) for length in group.completions)
         for group in groups
     )
     return tokens, attended, sum(sum(group.completions) for group in groups)
@@ -107,28 +107,23 @@ def decode_work(shape: ModelShape, groups: Sequence[GroupLengths]) -> list[Work]
 
     Costs O(completions + steps) whatever the lengths.
     """
-    steps = max((max(group.completions, default=0) for group in groups), default=0) - 1
-    if steps < 1:
-        return []
-    live, own_prompt, shared_prompt = [0] * (steps + 2), [0] * (steps + 2), [0] * (steps + 2)
-    for group in groups:
-        for length in group.completions:
-            _add(live, length - 1, 1)
-            _add(own_prompt, length - 1, group.prompt)
-        _add(shared_prompt, max(group.completions, default=0) - 1, group.prompt)
-    counts = zip(*(list(accumulate(row))[1 : steps + 1] for row in (live, own_prompt, shared_prompt)), strict=True)
+    pairs = [(max(length - 1, 0), group.prompt) for group in groups for length in group.completions]
+    longest = [(max((*group.completions, 1)) - 1, group.prompt) for group in groups]
+    steps = max((last for last, _ in longest), default=0)
+
+    def still_there(last_steps: list[tuple[int, int]], *, count: bool = False) -> list[int]:
+        """Return, for every step, the sum of what goes on at least until it: prompt tokens, or 1 each."""
+        ends = [0] * (steps + 1)
+        for last, prompt in last_steps:
+            ends[last] += 1 if count else prompt
+        return list(accumulate(reversed(ends)))[::-1][1:]
+
+    counts = zip(still_there(pairs, count=True), still_there(pairs), still_there(longest), strict=True)
     weights = shape.linear_bytes + shape.head_bytes
     return [
         Work(forward_flops(shape, rows, prompts + t * rows, rows), weights + (shared + t * rows) * shape.kv_bytes)
         for t, (rows, prompts, shared) in enumerate(counts, start=1)
     ]
-
-
-def _add(differences: list[int], last_step: int, value: int) -> None:
-    """Add a value to the steps 1 to last_step of a row given by its differences."""
-    if last_step >= 1:
-        differences[1] += value
-        differences[last_step + 1] -= value
 
 
 def _triangle(n: int) -> int:

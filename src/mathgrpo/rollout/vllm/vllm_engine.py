@@ -16,23 +16,14 @@ from mathgrpo.errors import UserError
 from mathgrpo.models import Policy
 from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.scheduler import completion_until_end
+from mathgrpo.rollout.vllm import logprob_probe as probe
 from mathgrpo.rollout.vllm.backend import Backend, Request, ServerLost
-from mathgrpo.rollout.vllm.logprob_probe import (
-    Difference,
-    difference,
-    plain_logprobs,
-    tolerance,
-    trial_ids,
-    trial_limit,
-    trial_model,
-)
+from mathgrpo.rollout.vllm.logprob_probe import Difference
 from mathgrpo.rollout.vllm.pushed_weights import fingerprint, served_weights, write_weights
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _PROBE_TOKENS = 128
 """Longest probe: the first prompt of a rollout, cut there."""
-
-
 Scratch = tempfile.TemporaryDirectory[str]
 
 
@@ -76,11 +67,11 @@ class VllmEngine:
         A push that leaves one matrix behind cannot be seen after a small optimizer step, but here every matrix moves.
         Raises: UserError when they are further apart than rounding explains.
         """
-        weights, model = trial_model(self._policy, served_weights(self._policy))
+        weights, model = probe.trial_model(self._policy, served_weights(self._policy))
         try:
             self._push(weights)
-            ids = trial_ids(self._policy)
-            limit = self._section.probe_tolerance or trial_limit(self._policy, model, ids)
+            ids = probe.trial_ids(self._policy)
+            limit = self._section.probe_tolerance or probe.trial_limit(self._policy, model, ids)
             found = self._compare(ids, model, limit, "a trial of new weights")
         except ServerLost as lost:
             raise UserError(f"rollout.engine=vllm: it was lost in its trial ({lost}): {self._words()}") from lost
@@ -118,7 +109,7 @@ class VllmEngine:
         ]
         return [rows if len(rows) == group_size else rows * group_size for rows in drawn]
 
-    def _synchronise(self, probe: Sequence[int]) -> None:
+    def _synchronise(self, ids: Sequence[int]) -> None:
         """Push the weights if they are others than vLLM has, and verify."""
         self.metrics = {"vllm/pushed": 0.0, "vllm/push_seconds": 0.0}
         now = fingerprint(self._policy)
@@ -127,8 +118,8 @@ class VllmEngine:
         started = time.perf_counter()
         self._pushed = None
         self._push(served_weights(self._policy))
-        limit = self._section.probe_tolerance or tolerance(self._policy.compute_dtype)
-        found = self._compare(probe, self._policy.causal_lm, limit, "the pushed weights")
+        limit = self._section.probe_tolerance or probe.tolerance(self._policy.compute_dtype)
+        found = self._compare(ids, self._policy.causal_lm, limit, "the pushed weights")
         self._pushed = now
         self.metrics = {
             "vllm/pushed": 1.0, "vllm/push_seconds": time.perf_counter() - started,
@@ -158,7 +149,7 @@ class VllmEngine:
         """
         if len(ids) < 2:
             return Difference(0.0, 0.0)
-        found = difference(self._backend.prompt_logprobs(ids), plain_logprobs(self._policy, model, ids))
+        found = probe.difference(self._backend.prompt_logprobs(ids), probe.plain_logprobs(self._policy, model, ids))
         if not found.mean <= limit:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
