@@ -41,7 +41,7 @@ def resident_by_step(steps: int, dtype: str, seed: int = 0) -> list[float]:
     bound_kernel_caches()
     draw = random.Random(seed)
     policy = load_policy(ModelSection.model_validate({"dtype": dtype}), "cpu", train=True)
-    engine = build_engine(policy, "auto", 0)
+    engine = build_engine(policy)
     optimizer = build_optimizer(policy.model, OptimizerSection(learning_rate=1e-6))
     section = GrpoSection(skip_zero_advantage=False)
     resident = []

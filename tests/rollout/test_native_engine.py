@@ -15,6 +15,7 @@ from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+from mathgrpo.rollout.hf.generate_engine import GenerateEngine
 from mathgrpo.rollout.sampling import truncate
 from mathgrpo.rollout.scheduler import NativeEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
@@ -35,7 +36,7 @@ def tiny_policy(architecture: str = "qwen2", **overrides: Any) -> Policy:
 
 def engine_of(policy: Policy, path: str, max_rows: int = 0) -> Any:
     if path == "generate":
-        return build_engine(policy, "generate", max_rows)
+        return GenerateEngine(policy, max_rows=max_rows)
     decoder = FusedDecoder(policy) if path == "fused" else CachedDecoder(policy)
     return NativeEngine(policy, decoder, max_rows=max_rows)
 
@@ -224,12 +225,18 @@ def test_the_engine_is_chosen_by_architecture() -> None:
     config = MambaConfig(vocab_size=100, hidden_size=16, num_hidden_layers=1, state_size=4, eos_token_id=1)
     mamba = AutoModelForCausalLM.from_config(config).eval()
     policy = policy_from(mamba, tiny_tokenizer(), device="cpu", dtype=torch.float32, name="mamba")
-    fallback = build_engine(policy)
-    assert fallback.name == "generate" and "recurrent state" in fallback.reason
-    got = fallback.generate(PROMPTS, 1, Sampling(max_new_tokens=6, temperature=0.0))
-    assert [group[0].ids for group in got] == [plain_greedy(policy, prompt, 6) for prompt in PROMPTS]
-    with pytest.raises(UserError, match=r"rollout\.engine=native"):
-        build_engine(policy, "native")
+    for kind in ("fast", "plain"):
+        fallback = build_engine(policy, kind)
+        assert fallback.name == "generate" and "recurrent state" in fallback.reason
+        got = fallback.generate(PROMPTS, 1, Sampling(max_new_tokens=6, temperature=0.0))
+        assert [group[0].ids for group in got] == [plain_greedy(policy, prompt, 6) for prompt in PROMPTS]
+
+
+def test_plain_is_the_models_own_forward_pass() -> None:
+    policy = tiny_policy()
+    plain, sampling = build_engine(policy, "plain"), Sampling(max_new_tokens=20, seed=4)
+    assert plain.reason == "model forward with slot cache"
+    assert ids_of(plain.generate(PROMPTS, 2, sampling)) == ids_of(build_engine(policy).generate(PROMPTS, 2, sampling))
 
 
 def test_a_sliding_window_goes_through_the_models_own_masks() -> None:

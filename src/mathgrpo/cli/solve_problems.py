@@ -95,7 +95,7 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
             stop.check()
 
         return write_traces(
-            build_engine(policy, "generate" if request.plain else "auto"), policy, problems, fmt, file,
+            build_engine(policy, "plain" if request.plain else "fast"), policy, problems, fmt, file,
             samples=request.samples, sampling=sampling, keep=request.keep, on_batch=on_batch,
         )  # fmt: skip
 

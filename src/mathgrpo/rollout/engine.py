@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from mathgrpo.config.recipe import VllmSection
-from mathgrpo.errors import UserError
 from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
@@ -43,7 +42,7 @@ class Engine(Protocol):
 
 def build_engine(
     policy: Policy,
-    kind: Literal["auto", "native", "generate", "vllm"] = "auto",
+    kind: Literal["fast", "plain", "vllm", "auto", "native", "generate"] = "fast",
     max_rows: int = 0,
     compiled: bool = True,
     *,
@@ -52,27 +51,26 @@ def build_engine(
     dequantize: bool = True,
     vllm: VllmSection | None = None,
 ) -> Engine:
-    """Return the fastest engine that computes what this policy computes.
+    """Return the engine that draws this policy's completions: "fast", "plain" or "vllm".
 
-    Each native decoder proves itself on two short prompts of different length: its logits must equal the plain
-    forward pass. max_rows bounds the rows decoded at once; 0 decodes all. compiled=False leaves out the decoder that is
-    compiled for this CPU. On CUDA graphs=False leaves out captured decoding, and triton=False its Triton kernels.
-    dequantize=False leaves out every decoder that writes a 4-bit model's matrices out.
+    fast: the fastest that proves itself on two short prompts of different length, where its logits must equal the
+    plain forward pass. plain: the model's own forward pass with a cache. Where neither serves (recurrent models),
+    transformers' `generate` does. vllm: as its settings say. "auto" and "native" mean fast, "generate" means plain.
 
-    vllm holds the settings of kind "vllm", which is never chosen by itself.
+    max_rows bounds the rows decoded at once; 0 decodes all. The other switches are for tests and benchmarks:
+    compiled=False leaves out the decoder compiled for this CPU, graphs=False CUDA graphs, triton=False Triton kernels,
+    dequantize=False every decoder that writes a 4-bit model's matrices out.
 
-    Raises: UserError for kind "native" when no native decoder serves the architecture; for "vllm" when it cannot run.
+    Raises: UserError when "vllm" cannot run.
     """
     if kind == "vllm":
         from mathgrpo.rollout.vllm import build_vllm_engine
 
         return build_vllm_engine(policy, vllm or VllmSection(), max_rows)
-    if kind == "generate":
-        return GenerateEngine(policy, max_rows=max_rows, reason="transformers generate, as asked for")
     obstacles: list[str] = []
     quantized = bool(linear4bit_layers(policy.model))
     builders = [_compiled, _fused, _cached] if compiled else [_fused, _cached]
-    if quantized and not dequantize:
+    if kind in ("plain", "generate") or (quantized and not dequantize):
         graphs, builders = False, [_cached]
     if graphs and policy.device.startswith("cuda"):
         engine, obstacle = build_graph_engine(policy, max_rows=max_rows, triton=triton)
@@ -87,11 +85,6 @@ def build_engine(
             reason = "; ".join(filter(None, [decoder.name + how, *obstacles]))
             return NativeEngine(policy, decoder, max_rows=max_rows, reason=reason)
         obstacles.append(obstacle)
-    if kind == "native":
-        raise UserError(
-            f"rollout.engine=native: it does not serve {type(policy.causal_lm).__name__} ({obstacles[-1]}); "
-            'use "auto" or "generate"'
-        )
     reason = "; ".join(filter(None, ["transformers generate, slow", *obstacles]))
     return GenerateEngine(policy, max_rows=max_rows, reason=reason)
 
@@ -147,7 +140,7 @@ def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
     try:
         difference = trial_difference(decoder, policy)
     except Exception as error:
-        pass_on(error, "rollout.engine=native", "rollout.engine=generate")
+        pass_on(error, "run.engine=fast", "run.engine=plain")
         return None, f"{decoder.name} failed its trial ({type(error).__name__})"
     if not is_rounding(difference, policy):
         return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"
