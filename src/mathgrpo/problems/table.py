@@ -43,16 +43,9 @@ def _bad_file(path: Path, complaint: str) -> UserError:
 def _undecodable_line(path: Path) -> int:
     """Return the number of the first line that is not UTF-8 (a decoding error only knows its place in a buffer)."""
     with path.open("rb") as lines:
-        return next((number for number, line in enumerate(lines, start=1) if not _is_utf8(line)), 1)
-
-
-def _is_utf8(line: bytes) -> bool:
-    """Return whether bytes decode."""
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        return next(
+            (number for number, line in enumerate(lines, start=1) if line.decode("utf-8", "ignore").encode() != line), 1
+        )
 
 
 def _read_jsonl(path: Path) -> list[Row]:
@@ -61,7 +54,8 @@ def _read_jsonl(path: Path) -> list[Row]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                rows.append(Row(f"line {number}", _json_object(line, path, f"line {number}")))
+                place = f"line {number}"
+                rows.append(Row(place, _as_object(_json_value(line, path, place), path, place)))
     return rows
 
 
@@ -123,11 +117,6 @@ def _json_value(text: str, path: Path, place: str) -> Any:
         else:
             reason = "nested too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
         raise _bad_file(path, f"{place} is not JSON ({reason}); repair or remove it") from error
-
-
-def _json_object(text: str, path: Path, place: str) -> dict[str, Any]:
-    """Return a parsed JSON object."""
-    return _as_object(_json_value(text, path, place), path, place)
 
 
 def _as_object(value: Any, path: Path, place: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Column = Literal["question", "answer", "solution"]
 COLUMNS: tuple[Column, ...] = ("question", "answer", "solution")
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which a JSON escape may hold and no file can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +115,6 @@ def _unreadable(value: object) -> str:
     """Return in words why a cell is neither text nor a number, "" when it is one."""
     if isinstance(value, bool | list | tuple | dict | bytes):
         return f"a {type(value).__name__}"
-    if isinstance(value, str) and not _is_encodable(value):
+    if isinstance(value, str) and _SURROGATE.search(value):
         return "a broken Unicode character (half of a surrogate pair)"
     return ""
-
-
-def _is_encodable(text: str) -> bool:
-    """Return whether text can be written to a file: JSON escapes may hold half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.rewards.checked_calls import describe
 from mathgrpo.rewards.signature import RewardFunction
 
@@ -51,8 +50,7 @@ def _expanded(file: str) -> Path:
 
 def unknown_reward(name: str, known: Sequence[str]) -> UserError:
     """Return the error for a reward name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    hint = did_you_mean(name, known) or ";"
     return UserError(f'rewards.{name}: no such reward{hint} known: {", ".join(known)}, or "file.py:function"')
 
 
@@ -63,8 +61,7 @@ def _there_are(module: ModuleType, name: str) -> str:
         for key, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_")
     ]
-    near = difflib.get_close_matches(name.rpartition(":")[2], own, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    hint = did_you_mean(name.rpartition(":")[2], own) or ";"
     more = ", …" if len(own) > MAX_NAMES else ""
     return f"{hint} its functions: {', '.join(sorted(own)[:MAX_NAMES]) or 'none'}{more}"
 

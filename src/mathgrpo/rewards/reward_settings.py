@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from mathgrpo.config.load_recipe import validated
@@ -13,7 +11,7 @@ from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
 from mathgrpo.rewards.catalogue.length import LengthSettings
 from mathgrpo.rewards.known_rewards import CATALOGUE
-from mathgrpo.rewards.signature import RewardFunction
+from mathgrpo.rewards.signature import RewardFunction, with_keywords
 
 Settings = Section | Mapping[str, Any]
 """A built-in reward's settings, or the keyword arguments of a user's function."""
@@ -57,17 +55,8 @@ def with_settings(function: RewardFunction, settings: Settings | None) -> Reward
     """Return the function with its settings in it, its name kept."""
     if settings is None:
         return function
-    fixed = {"settings": settings} if isinstance(settings, Section) else dict(settings)
-
-    @functools.wraps(function)
-    def configured(**columns: Any) -> Any:
-        return function(**{**columns, **fixed})
-
-    with suppress(TypeError, ValueError):  # a builtin has no signature
-        own = inspect.signature(function)
-        left = [parameter for key, parameter in own.parameters.items() if key not in fixed]
-        configured.__signature__ = own.replace(parameters=left)  # type: ignore[attr-defined]
-    return configured
+    fixed = {"settings": settings} if isinstance(settings, Section) else settings
+    return with_keywords(function, **fixed)
 
 
 def _section(name: str, section: type[Section], table: Mapping[str, Any]) -> Section:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mathgrpo.formats import Format
@@ -39,12 +41,21 @@ def bound(reward: RewardFunction, fmt: Format, **fixed: Any) -> RewardFunction:
     Example:
         >>> from mathgrpo.formats import get_format
         >>> from mathgrpo.rewards import REWARDS
-        >>> bound(REWARDS["correct"], get_format("boxed"))(prompts=["?"], completions=["so \\\\boxed{4}"], answer=["4"])
+        >>> bound(REWARDS["correct"], get_format("boxed"))(prompts=["?"], completions=["so \\boxed{4}"], answer=["4"])
         [1.0]
     """
+    return with_keywords(reward, response_format=fmt, **fixed)
 
-    @functools.wraps(reward)
-    def reward_in_format(**columns: Any) -> Any:
-        return reward(**{**columns, "response_format": fmt, **fixed})
 
-    return reward_in_format
+def with_keywords(function: RewardFunction, **fixed: Any) -> RewardFunction:
+    """Return the function with these keywords fixed, whatever it is called with; its name kept."""
+
+    @functools.wraps(function)
+    def fixed_function(**columns: Any) -> Any:
+        return function(**{**columns, **fixed})
+
+    with suppress(TypeError, ValueError):  # a builtin has no signature
+        own = inspect.signature(function)
+        left = [parameter for key, parameter in own.parameters.items() if key not in fixed]
+        fixed_function.__signature__ = own.replace(parameters=left)  # type: ignore[attr-defined]
+    return fixed_function

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from mathgrpo.rewards.checked_calls import call_rewards
 from mathgrpo.rewards.function_file import load_reward, unknown_reward
 from mathgrpo.rewards.known_rewards import REWARDS, SOUND
 from mathgrpo.rewards.reward_settings import Settings, reward_settings, with_settings
-from mathgrpo.rewards.signature import RewardFunction, conversational
+from mathgrpo.rewards.signature import RewardFunction, conversational, with_keywords
 from mathgrpo.rewards.soundness import check_soundness
 from mathgrpo.types import Graded
 
@@ -111,7 +110,7 @@ class RewardSuite:
         if grades is None:
             asked = zip(texts, columns["answer"], columns.get("question") or [""] * len(texts), strict=True)
             grades = [grade_completion(text, gold, self.fmt, question=question) for text, gold, question in asked]
-        known = {name: functools.partial(self.functions[name], completion_grades=grades) for name in built_in}
+        known = {name: with_keywords(self.functions[name], completion_grades=grades) for name in built_in}
         return {name: known.get(name, function) for name, function in self.functions.items()}
 
 
