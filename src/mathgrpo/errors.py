@@ -22,15 +22,21 @@ class UserError(Exception):
     """
 
 
-def named(setting: str) -> str:
+def named(setting: str, value: str = "") -> str:
     """Return what the caller calls a recipe's setting, for the text of an error; the recipe's name is the default.
 
+    value: "name=value" then; the caller may have words of its own for just this value.
+
     Example:
-        >>> with naming({"optimizer.learning_rate": "learning_rate"}):
-        ...     named("optimizer.learning_rate"), named("grpo.beta")
-        ('learning_rate', 'grpo.beta')
+        >>> with naming({"optimizer.learning_rate": "learning_rate", "rollout.engine=vllm": "use_vllm=True"}):
+        ...     named("optimizer.learning_rate"), named("grpo.beta", "0.1"), named("rollout.engine", "vllm")
+        ('learning_rate', 'grpo.beta=0.1', 'use_vllm=True')
     """
-    return _NAMES.get({}).get(setting, setting)
+    names = _NAMES.get({})
+    pair = f"{setting}={value}"
+    if value and pair in names:
+        return names[pair]
+    return names.get(setting, setting) + (f"={value}" if value else "")
 
 
 @contextmanager

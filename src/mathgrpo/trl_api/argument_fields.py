@@ -134,8 +134,16 @@ TRL_NAMES: dict[str, str] = {
     "rollout.max_rows": "per_device_train_batch_size",
     "rollout.max_new_tokens": "max_completion_length",
     "grpo.beta": "beta",
+    "rollout.engine=vllm": "use_vllm=True",
+    "rollout.engine=auto": "use_vllm=False",
+    "rollout.vllm.url": "vllm_server_base_url",
+    'rollout.vllm.url=""': 'vllm_mode="colocate"',
+    "rollout.vllm.mode=colocate": 'vllm_mode="colocate"',
+    "rollout.vllm.mode=server": "MATHGRPO_VLLM_PYTHON=PYTHON",
+    "rollout.vllm.arguments": "vllm_tensor_parallel_size, vllm_model_impl",
+    "rollout.vllm.max_model_len": "vllm_max_model_length",
 }
-"""Setting of a recipe -> what it is called here, for errors that the rooms below raise."""
+"""Setting of a recipe, or one with a value -> what it is called here, for errors that the rooms below raise."""
 
 RENAMED: dict[str, str] = {
     "evaluation_strategy": "eval_strategy",

@@ -114,7 +114,8 @@ class GRPOTrainer(Reporting):
         self._policy = policy = make_policy(model, args, processing_class, peft_config, quantization_config)
         self.accelerator = Processes(world, policy.device, args.local_process_index)
         rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
-        self.engine: Engine = build_trainer_engine(policy, args)
+        with naming(TRL_NAMES):
+            self.engine: Engine = build_trainer_engine(policy, args)
         self._reference = make_reference(policy, args.beta)
         self._task = ScriptTask(policy, rewards, self.train_dataset, plan, args, world)
         self._given_optimizers = optimizers

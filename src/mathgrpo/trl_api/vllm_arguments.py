@@ -16,20 +16,6 @@ from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE, tested_text
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 
-_OWN_ENVIRONMENT = f"name the python of an environment of its own in {PYTHON_VARIABLE}"
-_NAMES = {
-    "rollout.engine=vllm": "use_vllm=True",
-    'rollout.engine="auto"': "use_vllm=False",
-    "rollout.vllm.url=": "vllm_server_base_url=",
-    "or leave the address out to have one started": 'or use vllm_mode="colocate" to have one started',
-    "rollout.vllm.mode=colocate": 'vllm_mode="colocate"',
-    'use mode "server" with an environment of its own': _OWN_ENVIRONMENT,
-    'use mode "server"': _OWN_ENVIRONMENT,
-    "rollout.vllm.arguments": "vllm_tensor_parallel_size, vllm_model_impl",
-    "rollout.vllm.max_model_len": "vllm_max_model_length",
-}
-"""What the engine calls a setting -> what a script calls it."""
-
 
 def build_trainer_engine(policy: Policy, args: GRPOConfig) -> Engine:
     """Return the rollout engine of a trainer: vLLM with use_vllm=True, else the fastest one here.
@@ -39,12 +25,9 @@ def build_trainer_engine(policy: Policy, args: GRPOConfig) -> Engine:
     if not args.use_vllm:
         return build_engine(policy)
     section = vllm_section(args, policy.device)
-    try:
-        if section.url:
-            _wait_for(section.url, args.vllm_server_timeout)
-        return build_engine(policy, "vllm", vllm=section)
-    except UserError as error:
-        raise UserError(_renamed(str(error))) from error
+    if section.url:
+        _wait_for(section.url, args.vllm_server_timeout)
+    return build_engine(policy, "vllm", vllm=section)
 
 
 def vllm_section(args: GRPOConfig, device: str) -> VllmSection:
@@ -97,9 +80,3 @@ def _wait_for(url: str, timeout_s: float) -> None:
             print(f"waiting for the vLLM server at {url} (vllm_server_timeout={timeout_s:g} s)", file=sys.stderr)
             told = True
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
-
-
-def _renamed(message: str) -> str:
-    for name, new in _NAMES.items():
-        message = message.replace(name, new)
-    return message

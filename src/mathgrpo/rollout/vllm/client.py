@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost, require_logprobs, sampling_fields
 
 _CONNECTIONS = 64
@@ -29,7 +29,7 @@ class Client(Backend):
     def __init__(self, url: str, *, timeout_s: float, key: str = "") -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
-            raise UserError(f"rollout.vllm.url={url}: not an address; write it as http://HOST:PORT")
+            raise UserError(f"{named('rollout.vllm.url', url)}: not an address; write it as http://HOST:PORT")
         self.url, self._host, self._port, self._timeout_s = url, parts.hostname, parts.port or 80, timeout_s
         self.where = f"server at {url}"
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -99,7 +99,7 @@ class Client(Backend):
         if status >= 500:
             raise ServerLost(f"{self.url}{path} answered {status}: {_words(text)}")
         if status >= 400:
-            raise UserError(f"rollout.engine=vllm: {self.url}{path} refused ({status}): {_words(text)}")
+            raise UserError(f"{named('rollout.engine', 'vllm')}: {self.url}{path} refused ({status}): {_words(text)}")
         return json.loads(text) if text else {}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost, require_logprobs, sampling_fields
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension
 from mathgrpo.rollout.vllm.server_command import CPU_BATCH_TOKENS, Launch
@@ -20,11 +20,11 @@ def import_vllm(section: VllmSection) -> Any:
 
     Raises: UserError when it is not installed here, does not import, or its version is outside the tested range.
     """
-    asked = "rollout.vllm.mode=colocate"
+    asked = named("rollout.vllm.mode", "colocate")
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
             f"{asked}: vLLM is not installed in this environment, and vllm {tested_text()} wants a transformers older "
-            'than 5.20; install both here, or use mode "server" with an environment of its own'
+            f"than 5.20; install both, or use {named('rollout.vllm.mode', 'server')} with an environment of its own"
         )
     try:
         vllm = importlib.import_module("vllm")
@@ -41,7 +41,9 @@ class Colocated(Backend):
 
     def __init__(self, vllm: Any, launch: Launch, section: VllmSection) -> None:
         if section.arguments:
-            raise UserError("rollout.vllm.arguments: are for a server's command line; leave them out with colocate")
+            raise UserError(
+                f"{named('rollout.vllm.arguments')}: are for a server's command line; leave them out with colocate"
+            )
         self._vllm = vllm
         more: dict[str, Any] = {"max_num_seqs": launch.max_rows} if launch.max_rows else {}
         if launch.device == "cpu":  # see `server_command`

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mathgrpo.config.recipe import VllmSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.rollout.vllm.backend import ServerLost
 from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.server_command import Launch, server_command, server_environment
@@ -80,7 +80,9 @@ class OwnServer(Client):
         deadline = time.monotonic() + self._section.start_timeout_s
         while not self.is_ready():
             if self._process.poll() is not None:
-                raise UserError(f"rollout.engine=vllm: the server ended while starting: {self.last_words()}")
+                raise UserError(
+                    f"{named('rollout.engine', 'vllm')}: the server ended while starting: {self.last_words()}"
+                )
             if time.monotonic() > deadline:
                 self.close()
                 raise UserError(
@@ -95,20 +97,21 @@ def named_server(section: VllmSection) -> Client:
 
     Raises: UserError when none answers there, of a tested version, with the log-probabilities that are needed.
     """
+    here, none = named("rollout.vllm.url", section.url), named("rollout.vllm.url", '""')
     client = Client(section.url.rstrip("/"), timeout_s=section.timeout_s, key=os.environ.get("VLLM_API_KEY", ""))
     try:
         version, mode = client.version(), client.logprobs_mode()
     except (ServerLost, UserError) as error:
         raise UserError(
-            f"rollout.vllm.url={section.url}: no vLLM server with development routes answers there ({error}); "
-            "start one as docs/vllm.md says, or leave the address out to have one started"
+            f"{here}: no vLLM server with development routes answers there ({error}); "
+            f"start one as docs/vllm.md says, or use {none} to have one started"
         ) from error
     if mode != "processed_logprobs":
         raise UserError(
-            f"rollout.vllm.url={section.url}: the server reports {mode or 'unknown'} log-probabilities, not "
+            f"{here}: the server reports {mode or 'unknown'} log-probabilities, not "
             "those it samples from; start it with --logprobs-mode processed_logprobs"
         )
-    require_tested(version, section, f"rollout.vllm.url={section.url}")
+    require_tested(version, section, here)
     return client
 
 

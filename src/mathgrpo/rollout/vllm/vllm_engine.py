@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mathgrpo.config.recipe import VllmSection
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.rollout.context import check_context
 from mathgrpo.rollout.scheduler import completion_until_end
@@ -74,7 +74,9 @@ class VllmEngine:
             limit = self._section.probe_tolerance or probe.trial_limit(self._policy, model, ids)
             found = self._compare(ids, model, limit, "a trial of new weights")
         except ServerLost as lost:
-            raise UserError(f"rollout.engine=vllm: it was lost in its trial ({lost}): {self._words()}") from lost
+            raise UserError(
+                f"{named('rollout.engine', 'vllm')}: it was lost in its trial ({lost}): {self._words()}"
+            ) from lost
         return found
 
     def make_room(self) -> None:
@@ -137,8 +139,9 @@ class VllmEngine:
         for worker, answer in enumerate(self._backend.call("mathgrpo_load", str(path))):
             if not isinstance(answer, dict) or answer.get("digest") != digest:
                 raise UserError(
-                    f"rollout.engine=vllm: worker {worker} took other weights than were pushed ({answer}; "
-                    f"{len(weights)} tensors with digest {digest[:16]} were written to {path}); is the folder shared?"
+                    f"{named('rollout.engine', 'vllm')}: worker {worker} took other weights than were pushed "
+                    f"({answer}; {len(weights)} tensors with digest {digest[:16]} "
+                    f"were written to {path}); is the folder shared?"
                 )
         self._backend.forget_prefixes()
 
@@ -154,7 +157,7 @@ class VllmEngine:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
                 f"are {found.mean:.2g} off on average, {found.largest:.2g} at most, so it does not compute what the "
-                'policy does; use rollout.engine="auto" for this model'
+                f"policy does; use {named('rollout.engine', 'auto')} for this model"
             )
         return found
 
@@ -165,7 +168,9 @@ class VllmEngine:
         """
         words, self._pushed, self._asleep = self._words(), None, False
         if not self._backend.restart():
-            raise UserError(f"rollout.engine=vllm: {self._backend.where} was lost ({lost}): {words}") from lost
+            raise UserError(
+                f"{named('rollout.engine', 'vllm')}: {self._backend.where} was lost ({lost}): {words}"
+            ) from lost
 
     def _words(self) -> str:
         return self._backend.last_words() or "it keeps no log here"
