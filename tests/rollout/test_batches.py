@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mathgrpo.rollout.length_batches import batches_by_length, in_order
+from mathgrpo.rollout.decoder import batches_by_length, in_order
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))

@@ -1,4 +1,4 @@
-"""What the scheduler asks of a decoder: prompts in, logits out, rows coming and going."""
+"""What the scheduler asks of a decoder: prompts in, logits out, rows coming and going; and how prompts are taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from mathgrpo.errors import UserError
+from mathgrpo.models import Policy
+from mathgrpo.types import Prompt, Sampling
 
 _FROZEN_POSITIONS = 4096
 
@@ -85,3 +90,40 @@ class Decoder(Protocol):
     def open(self, *, max_rows: int, positions: int) -> Session:
         """Return an empty session for rows of at most `positions` tokens, their prompts included."""
         ...
+
+
+def check_context(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+    """Raise UserError when a prompt and its longest completion exceed the model's context.
+
+    Beyond it positions are unknown to the model: GPT-2 crashes there, others go on and write nonsense.
+    """
+    longest = max((len(prompt.ids) for prompt in prompts), default=0)
+    if longest + sampling.max_new_tokens > policy.max_context:
+        raise UserError(
+            f"rollout.max_new_tokens={sampling.max_new_tokens}: with a prompt of {longest} tokens it exceeds the "
+            f"{policy.max_context} tokens of context of {policy.name}; use at most {policy.max_context - longest} "
+            "or shorter prompts"
+        )
+
+
+def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Return the numbers of sequences in batches, the shortest first, of at most max_tokens with padding, or of one.
+
+    Example:
+        >>> batches_by_length([5, 1, 4, 9], 10)
+        [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batches and (len(batches[-1]) + 1) * lengths[number] <= max_tokens:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
+
+
+def in_order(parts: Sequence[Tensor], batches: Sequence[Sequence[int]]) -> Tensor:
+    """Return what was computed batch by batch, a row each sequence, in the order of the sequences."""
+    rows = torch.cat(list(parts))
+    numbers = torch.tensor([number for batch in batches for number in batch])
+    return rows.index_select(0, numbers.argsort().to(rows.device))

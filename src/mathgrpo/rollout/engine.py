@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.hardware.device_memory import free_bytes
@@ -37,6 +38,29 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt; result[i][g] is sample g of prompts[i]."""
+        ...
+
+
+@runtime_checkable
+class OutsideEngine(Protocol):
+    """What an engine outside the policy's own memory has more than an `Engine`.
+
+    Attributes:
+        metrics: of its last generate call, by name.
+    """
+
+    metrics: dict[str, float]
+
+    def make_room(self) -> None:
+        """Give the device's memory back until the next rollout, where that is asked for."""
+        ...
+
+    def keep_log(self, path: Path) -> None:
+        """Write its log to this file from now on."""
+        ...
+
+    def close(self) -> None:
+        """End what it started."""
         ...
 
 
@@ -145,3 +169,26 @@ def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
     if not is_rounding(difference, policy):
         return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"
     return decoder, ""
+
+
+def make_room(engine: Engine) -> None:
+    """Let an engine outside give the device's memory back until the next rollout."""
+    if isinstance(engine, OutsideEngine):
+        engine.make_room()
+
+
+def keep_log(engine: Engine, folder: Path) -> None:
+    """Let an engine outside log into a run folder, as NAME.log."""
+    if isinstance(engine, OutsideEngine):
+        engine.keep_log(folder / f"{engine.name}.log")
+
+
+def close_engine(engine: Engine) -> None:
+    """End an engine outside; the others have nothing to end."""
+    if isinstance(engine, OutsideEngine):
+        engine.close()
+
+
+def engine_metrics(engine: Engine) -> dict[str, float]:
+    """Return what an engine outside measured in its last rollout, {} for the others."""
+    return dict(engine.metrics) if isinstance(engine, OutsideEngine) else {}

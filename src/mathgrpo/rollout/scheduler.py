@@ -16,8 +16,7 @@ from torch import Tensor
 from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
-from mathgrpo.rollout.context import check_context
-from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
+from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session, check_context
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
 from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
@@ -146,12 +145,8 @@ class Rows:
         return drawn
 
     def _may_admit(self) -> bool:
-        """Whether enough places are free to be worth a prefill: all, or an eighth."""
-        if not self._waiting or not self._rows:
-            return bool(self._waiting)
-        free = self._max_rows - len(self._rows)
-        fits = self._waiting[0].positions <= self._positions
-        return fits and free >= min(len(self._waiting), -(-self._max_rows // 8))
+        waits_for_room = self._rows and self._waiting and self._waiting[0].positions > self._positions
+        return not waits_for_room and worth_a_prefill(len(self._waiting), len(self._rows), self._max_rows)
 
     def _open_session(self) -> Session:
         """Return the session, opened for all that wait; opened anew where it is too short for the first of them."""
@@ -238,6 +233,16 @@ class Rows:
                 assert self._session is not None
                 self._session.release(group.number)
                 self._numbers.append(group.number)
+
+
+def worth_a_prefill(waiting: int, running: int, places: int) -> bool:
+    """Return whether rows wait for which enough places are free: all, or an eighth.
+
+    Example:
+        >>> worth_a_prefill(9, 60, 64), worth_a_prefill(9, 56, 64), worth_a_prefill(2, 60, 64)
+        (False, True, True)
+    """
+    return waiting > 0 and (not running or places - running >= min(waiting, -(-places // 8)))
 
 
 def _sample(rows: Sequence[_Row], logits: Tensor, keys: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:

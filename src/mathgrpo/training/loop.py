@@ -13,7 +13,7 @@ import torch
 from mathgrpo.distributed import FollowMain
 from mathgrpo.errors import UserError, named
 from mathgrpo.optim.optimizer import set_learning_rate
-from mathgrpo.rollout.outside import engine_metrics, make_room
+from mathgrpo.rollout.engine import engine_metrics, make_room
 from mathgrpo.runs.hook import Lesson, Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.progress import clock

@@ -12,7 +12,7 @@ from mathgrpo.config.variables import kept_checkpoints, logged_groups, peer_time
 from mathgrpo.distributed import join_world
 from mathgrpo.errors import UserError
 from mathgrpo.models import resolve_device
-from mathgrpo.rollout.outside import close_engine, keep_log
+from mathgrpo.rollout.engine import close_engine, keep_log
 from mathgrpo.runs.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
 from mathgrpo.runs.display import Display
 from mathgrpo.runs.hook import Hook, Run

@@ -10,7 +10,7 @@ from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.models.lora import learning_failure
-from mathgrpo.rollout.outside import keep_log
+from mathgrpo.rollout.engine import keep_log
 from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.trl_api.completions import log_completions

@@ -13,7 +13,7 @@ from mathgrpo.errors import UserError, naming
 from mathgrpo.hardware.allocator import bound_kernel_caches
 from mathgrpo.optim.master_adamw import compute_copies
 from mathgrpo.rollout import Engine
-from mathgrpo.rollout.outside import close_engine, make_room
+from mathgrpo.rollout.engine import close_engine, make_room
 from mathgrpo.runs.hook import Run
 from mathgrpo.runs.interrupt import StopRequests
 from mathgrpo.runs.speedometer import build_speedometer

@@ -6,9 +6,8 @@ import random
 
 import torch
 
-from mathgrpo.rollout.cuda.buckets import BUCKETS, bucket_of, reach_of
-from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row, tiles_of
-from mathgrpo.rollout.cuda.polling import FlagPoll
+from mathgrpo.rollout.cuda.graph_rollout import FlagPoll
+from mathgrpo.rollout.cuda.places import BUCKETS, NEW, PlaceTable, Row, bucket_of, reach_of, tiles_of
 from mathgrpo.rollout.cuda.pool import Ranges, TokenPool
 
 

@@ -1,14 +1,43 @@
-"""One decode step, whole: from the last sampled tokens to the next, everything on the device."""
+"""Prompts into the pool, and one decode step, whole: from the last sampled tokens to the next, on the device."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mathgrpo.hardware.upload import upload
 from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach
 from mathgrpo.rollout.cuda.places import Places
 from mathgrpo.rollout.cuda.pool import TokenPool
+from mathgrpo.rollout.decoder import batches_by_length, in_order
+from mathgrpo.rollout.torch_ops.torch_decoder import prefill_batch
 from mathgrpo.types import Sampling
+
+_PREFILL_TOKENS = 16384
+"""Padded prompt tokens computed at once: bounds the memory of activations."""
+
+
+def prefill(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+    """Write the prompts' keys and values at these starts; return their next-token logits, [n, V]."""
+    batches = batches_by_length([len(prompt) for prompt in prompts], _PREFILL_TOKENS)
+    parts = [_prefill_batch(model, pool, [prompts[i] for i in batch], [starts[i] for i in batch]) for batch in batches]
+    return in_order(parts, batches)
+
+
+def _prefill_batch(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+    device, lengths = model.embedding.device, torch.tensor([len(prompt) for prompt in prompts])
+    real = upload((torch.arange(int(lengths.max())) < lengths[:, None]).flatten().nonzero()[:, 0], device)
+    targets = upload(torch.cat([torch.arange(s, s + len(p)) for s, p in zip(starts, prompts, strict=True)]), device)
+
+    def write(layer: int, k: Tensor, v: Tensor) -> None:
+        pool.keys(layer).index_copy_(1, targets, k.flatten(0, 1)[real].transpose(0, 1))
+        pool.values(layer).index_copy_(1, targets, v.flatten(0, 1)[real].transpose(0, 1))
+
+    return prefill_batch(model, prompts, write)
 
 
 def decode_step(

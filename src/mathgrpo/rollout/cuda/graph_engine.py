@@ -14,17 +14,16 @@ from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.models.qwen_view import QwenView
-from mathgrpo.rollout.context import check_context
-from mathgrpo.rollout.cuda.buckets import BUCKETS, reach_of
-from mathgrpo.rollout.cuda.decode_step import decode_step
+from mathgrpo.rollout.cuda.decode_step import decode_step, prefill
 from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
 from mathgrpo.rollout.cuda.graphs import StepGraphs
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach
-from mathgrpo.rollout.cuda.places import PlaceTable
+from mathgrpo.rollout.cuda.places import BUCKETS, PlaceTable, reach_of
 from mathgrpo.rollout.cuda.pool import TokenPool
-from mathgrpo.rollout.cuda.prefill import prefill
+from mathgrpo.rollout.decoder import check_context
 from mathgrpo.rollout.noise import row_keys
-from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
+from mathgrpo.rollout.scheduler import completion_until_end
+from mathgrpo.types import Completion, Prompt, Sampling
 
 _FEWEST_POSITIONS = 1024
 
@@ -116,13 +115,6 @@ class GraphEngine:
 
     def _completions(self, num_rows: int, limit: int) -> list[Completion]:
         """Return what was sampled, in row order; a completion is everything up to its first end token."""
-        places = self._table.view(1)
-        ids = places.ids[1 : 1 + num_rows * limit].view(num_rows, limit)
-        logprobs = places.logprobs[1 : 1 + num_rows * limit].view(num_rows, limit)
-        ends = (ids[:, :, None] == places.eos).any(2)
-        lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, limit).tolist()
-        reasons: list[FinishReason] = ["eos" if over else "length" for over in ends.any(1).tolist()]
-        return [
-            Completion(tuple(row_ids[:n].tolist()), tuple(row_logprobs[:n].tolist()), reason)
-            for row_ids, row_logprobs, n, reason in zip(ids.cpu(), logprobs.cpu(), lengths, reasons, strict=True)
-        ]
+        places, ends = self._table.view(1), set(self._policy.eos_ids)
+        ids, logprobs = (side[1 : 1 + num_rows * limit].view(num_rows, limit) for side in (places.ids, places.logprobs))
+        return [completion_until_end(*row, ends) for row in zip(ids.tolist(), logprobs.tolist(), strict=True)]

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from mathgrpo.hardware.upload import upload
-from mathgrpo.rollout.cuda.buckets import bucket_of
-from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row
-from mathgrpo.rollout.cuda.polling import FlagPoll
+from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row, bucket_of
 from mathgrpo.rollout.cuda.pool import Ranges
+from mathgrpo.rollout.scheduler import worth_a_prefill
 
 POLL_STEPS = 8
 """Decode steps between two looks at the finished flags."""
@@ -71,7 +70,7 @@ class Rollout:
     def run(self) -> None:
         """Sample every row to its end."""
         while self._waiting or self._rows:
-            if self._may_admit() and self._admit():
+            if worth_a_prefill(len(self._waiting), len(self._rows), self._job.slots) and self._admit():
                 continue
             self._advance()
             self._drop_finished()
@@ -83,11 +82,6 @@ class Rollout:
             self._device.step(self._bucket, min(oldest + done + 1, self._job.limit))
         count = min(POLL_STEPS, self._job.limit - youngest)
         self._ages = {index: age + count for index, age in self._ages.items()}
-
-    def _may_admit(self) -> bool:
-        """Whether enough slots are free to be worth a prefill: all, or an eighth."""
-        free = self._job.slots - len(self._rows)
-        return bool(self._waiting) and (not self._rows or free >= min(len(self._waiting), -(-self._job.slots // 8)))
 
     def _admit(self) -> bool:
         """Give waiting rows a place and their first token; return False when the pool has no room for any."""
@@ -188,6 +182,39 @@ class Rollout:
         if self._rows:
             self._bucket = bucket_of(len(self._rows))
             self._table.load(self._rows, sources, self._bucket, self._tile_rows)
+
+
+class FlagPoll:
+    """Flags are asked for after some steps and read after some more: by then the copy has long been made.
+
+    Flags only ever rise, so old ones are safe to act on; `clear` forgets them when the places change.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Tensor, torch.cuda.Event | None] | None = None
+
+    def exchange(self, done: Tensor) -> list[int] | None:
+        """Ask for these flags; return the ones asked for before, or None when there are none."""
+        before, self._pending = self._pending, self._ask(done)
+        if before is None:
+            return None
+        flags, event = before
+        if event is not None:
+            event.synchronize()
+        return [int(flag) for flag in flags.tolist()]
+
+    def clear(self) -> None:
+        """Forget the flags asked for: they belong to places that are no more."""
+        self._pending = None
+
+    def _ask(self, done: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        if not done.is_cuda:
+            return done.clone(), None
+        flags = torch.empty(done.shape, dtype=done.dtype, pin_memory=True)
+        flags.copy_(done, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return flags, event
 
 
 def _index(numbers: Sequence[int], like: Tensor) -> Tensor:

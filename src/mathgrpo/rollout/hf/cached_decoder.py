@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from mathgrpo.models import Policy
-from mathgrpo.rollout.length_batches import batches_by_length, in_order
+from mathgrpo.rollout.decoder import batches_by_length, in_order
 
 _PREFILL_TOKENS = 8192
 _SPARE_COLUMNS = 64

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
-from mathgrpo.rollout.context import check_context
+from mathgrpo.rollout.decoder import check_context
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
 from mathgrpo.rollout.scheduler import completion_until_end

@@ -10,7 +10,7 @@ D head_dim, L prompt length, T completion length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mathgrpo.hardware.upload import upload
 from mathgrpo.models import Policy
 from mathgrpo.models.qwen_view import QwenView, ViewLayer
-from mathgrpo.rollout.decoder import frozen_positions
-from mathgrpo.rollout.length_batches import batches_by_length, in_order
+from mathgrpo.rollout.decoder import batches_by_length, frozen_positions, in_order
 from mathgrpo.rollout.torch_ops.torch_memory import RowMemory
 
 _PREFILL_TOKENS = 8192
@@ -82,23 +82,13 @@ class FusedSession:
         return in_order(parts, batches)
 
     def _prefill_batch(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Run right-padded prompts: under a causal mask, padding behind a prompt cannot be seen by it."""
-        model, device = self._model, self._model.embedding.device
         sequences = list(prompts.values())
-        lengths = [len(ids) for ids in sequences]
-        width = max(lengths)
-        ids = torch.tensor([[*ids, *([0] * (width - len(ids)))] for ids in sequences], device=device)
-        slots = self._memory.new_prompts(list(prompts), lengths)
-        x = F.embedding(ids.flatten(), model.embedding)
-        cos, sin = (table[:width].repeat(len(prompts), 1, 1) for table in (model.cos, model.sin))
-        for index, layer in enumerate(model.layers):
-            q, k, v = _project(model, layer, x, cos, sin)
-            q, k, v = (t.view(len(prompts), width, -1, model.head_dim).transpose(1, 2) for t in (q, k, v))
-            self._memory.write_prompts(index, slots, k, v)
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            x = _finish(model, layer, x, attended.transpose(1, 2).reshape(len(x), -1))
-        last = torch.tensor([i * width + n - 1 for i, n in enumerate(lengths)], device=device)
-        return _logits(model, x.index_select(0, last)).float()
+        slots = self._memory.new_prompts(list(prompts), [len(ids) for ids in sequences])
+
+        def write(layer: int, k: Tensor, v: Tensor) -> None:
+            self._memory.write_prompts(layer, slots, k.transpose(1, 2), v.transpose(1, 2))
+
+        return prefill_batch(self._model, sequences, write).float()
 
     def admit(self, prompts: Sequence[int]) -> None:
         """Append rows that read these prompts."""
@@ -124,6 +114,29 @@ class FusedSession:
     def release(self, prompt: int) -> None:
         """Forget a prompt that no row reads."""
         self._memory.release(prompt)
+
+
+def prefill_batch(
+    model: QwenView, sequences: Sequence[Sequence[int]], write: Callable[[int, Tensor, Tensor], None]
+) -> Tensor:
+    """Run right-padded prompts; return the logits behind their last tokens, [n, V].
+
+    Under a causal mask, padding behind a prompt cannot be seen by it. write(layer, k, v) keeps keys and values, each
+    [n, longest length, KV, D].
+    """
+    device, count, lengths = model.embedding.device, len(sequences), [len(ids) for ids in sequences]
+    width = max(lengths)
+    ids = upload([[*ids, *([0] * (width - len(ids)))] for ids in sequences], device)
+    x = F.embedding(ids.flatten(), model.embedding)
+    cos, sin = (table[:width].repeat(count, 1, 1) for table in (model.cos, model.sin))
+    for index, layer in enumerate(model.layers):
+        q, k, v = (t.view(count, width, -1, model.head_dim) for t in _project(model, layer, x, cos, sin))
+        write(index, k, v)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = _finish(model, layer, x, attended.transpose(1, 2).reshape(len(x), -1))
+    last = upload([i * width + n - 1 for i, n in enumerate(lengths)], device)
+    return _logits(model, x.index_select(0, last))
 
 
 def _project(model: QwenView, layer: ViewLayer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
