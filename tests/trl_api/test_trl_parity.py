@@ -133,10 +133,15 @@ GSPO = {"importance_sampling_level": "sequence", "beta": 0.0, "epsilon": 0.02, "
         {"num_iterations": 3, "loss_type": "dapo", "max_steps": 6, **GSPO},
         {"loss_type": "grpo", **GSPO},
         {"steps_per_generation": 1, "loss_type": "dr_grpo", "scale_rewards": "batch"},
+        {"steps_per_generation": 4, "num_iterations": 2, "loss_type": "grpo", "max_steps": 8, **GSPO, "beta": 0.2},
+        {"num_iterations": 2, "loss_type": "cispo", "epsilon_high": 1.2, "beta": 0.0},
+        {"steps_per_generation": 4, "loss_type": "sapo", "sapo_temperature_neg": 2.0},
+        {"num_iterations": 2, "delta": 1.5, "epsilon": 0.1},
     ],
     ids=[
         "two parts", "two parts twice", "batch", "by size", "two generations", "gspo, two parts twice", "gspo, dapo",
         "gspo, one step", "two generations, batch",
+        "gspo with KL", "cispo", "sapo", "two-sided",
     ],
 )  # fmt: skip
 def test_weights_of_divided_and_of_joined_generations_equal_those_of_trl(
