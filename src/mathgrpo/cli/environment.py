@@ -148,7 +148,8 @@ def of_recipe(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     quiet_libraries()
     obstacle = why_not_served(hollow_model(model))
     served = "every native engine that works here" if not obstacle else f"native, cached, or generate: {obstacle}"
-    return {"model": shortened(model.path), **asdict(outline(model)), "served": served}
+    architecture, counts = outline(model)
+    return {"model": shortened(model.path), "architecture": architecture, **asdict(counts), "served": served}
 
 
 def processor() -> str:

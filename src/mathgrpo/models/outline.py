@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,16 @@ from torch import nn
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.models.count import num_weights
+from mathgrpo.models.count import ParameterCounts, num_weights
 from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter
 from mathgrpo.models.shape import ModelSizes, model_sizes
 
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What a recipe's model is made of.
+def outline(section: ModelSection) -> tuple[str, ParameterCounts]:
+    """Return the class in transformers and the counts, a fresh adapter's included, of the model a recipe names.
 
-    Attributes:
-        architecture: its class in transformers.
-        total: parameters, a fresh adapter's included; tied weights count once.
-        trainable: those the optimizer would change.
-        quantized: those kept in 4 bits.
-    """
-
-    architecture: str
-    total: int
-    trainable: int
-    quantized: int
-
-
-def outline(section: ModelSection) -> Outline:
-    """Return the outline of the model a recipe names. Its code, where it brings any, is not run.
+    Its code, where it brings any, is not run.
 
     Raises: UserError when its config is not on this machine, or the adapter does not fit it.
     """
@@ -50,8 +35,7 @@ def outline(section: ModelSection) -> Outline:
         with torch.device("meta"):
             model = attach_adapter(model, section.lora)
     parameters = list(model.parameters())
-    return Outline(
-        architecture,
+    return architecture, ParameterCounts(
         total=sum(num_weights(each) for each in parameters),
         trainable=sum(num_weights(each) for each in parameters if each.requires_grad),
         quantized=quantized,

@@ -40,11 +40,9 @@ class FlexMask:
 
 
 def flex_mask(
-    prompts: Sequence[tuple[int, int]],
-    completions: Sequence[tuple[int, int, int]],
-    num_rows: int,
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
     device: torch.device | str,
-) -> FlexMask:
+) -> FlexMask:  # fmt: skip
     """Return the block mask of a packed row (see `packed_layout`). Every padding row attends to itself alone."""
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -68,11 +66,9 @@ def flex_obstacle(device: torch.device) -> str:
 
 
 def _ranges(
-    prompts: Sequence[tuple[int, int]],
-    completions: Sequence[tuple[int, int, int]],
-    num_rows: int,
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
     device: torch.device | str,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return (prompt_start, prompt_end, segment_start), each [W] int32, W the rows rounded up to tiles."""
     width = -(-num_rows // TILE) * TILE
     prompt_start, prompt_end = (torch.zeros(width, dtype=torch.int32) for _ in range(2))

@@ -6,11 +6,11 @@ everything else in a transformer works token by token, and positions come from p
 
 Three kernels compute the same, each from a layout of its own:
 
-    sdpa    padded batches through scaled_dot_product_attention; every device (attention_padded.py)
-    varlen  one call of the flash attention bundled with torch; CUDA, 16 bits (attention_varlen.py)
-    flex    FlexAttention with a block mask, compiled; CUDA (attention_flex.py)
+    sdpa    padded batches through scaled_dot_product_attention; every device (padded.py)
+    varlen  one call of the flash attention bundled with torch; CUDA, 16 bits (varlen.py)
+    flex    FlexAttention with a block mask, compiled; CUDA (flex.py)
 
-`attention_choice.py` chooses among them.
+`kernel_choice.py` chooses among them. A CPU has one kernel, and the fast family another forward pass (update/fused).
 """
 
 from __future__ import annotations
@@ -60,13 +60,9 @@ class PackedLayout:
 
 
 def packed_layout(
-    prompts: Sequence[tuple[int, int]],
-    completions: Sequence[tuple[int, int, int]],
-    num_rows: int,
-    bucket: Callable[[int], int],
-    device: torch.device | str,
-    kernel: AttentionKernel = "sdpa",
-) -> PackedLayout:
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
+    bucket: Callable[[int], int], device: torch.device | str, kernel: AttentionKernel = "sdpa",
+) -> PackedLayout:  # fmt: skip
     """Return the layout of a packed row of `num_rows` tokens, its padding included.
 
     prompts: (first row, length) of each. completions: (first row, length, prompt) of each; a length may be 0.
@@ -83,15 +79,9 @@ def packed_layout(
 
 
 def shared_prompt_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
     """Return the attention output of a packed row, in transformers' attention signature.
 
     Shapes: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D].

@@ -55,16 +55,13 @@ class PaddedRows:
 
 
 def padded_rows(
-    prompts: Sequence[tuple[int, int]],
-    completions: Sequence[tuple[int, int, int]],
-    num_rows: int,
-    bucket: Callable[[int], int],
-    device: torch.device | str,
-) -> PaddedRows:
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
+    bucket: Callable[[int], int], device: torch.device | str,
+) -> PaddedRows:  # fmt: skip
     """Return the padded batches of a packed row (see `packed_layout`). Padding is read from row 0 and masked."""
     width_P = bucket(max(length for _, length in prompts))
     width_C = bucket(max(1, *(length for _, length, _ in completions)))
-    prompt_rows, prompt_real = _rows([(start, length) for start, length in prompts], width_P)
+    prompt_rows, prompt_real = _rows(prompts, width_P)
     completion_rows, completion_real = _rows([(start, length) for start, length, _ in completions], width_C)
     owner = torch.tensor([prompt for _, _, prompt in completions])
     rows = torch.cat([prompt_rows.flatten(), completion_rows.flatten()])

@@ -13,9 +13,8 @@ copy is small (512 bytes a token and layer for Qwen2.5-0.5B) against the activat
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -53,11 +52,9 @@ class VarlenSegments:
 
 
 def varlen_segments(
-    prompts: Sequence[tuple[int, int]],
-    completions: Sequence[tuple[int, int, int]],
-    num_rows: int,
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
     device: torch.device | str,
-) -> VarlenSegments:
+) -> VarlenSegments:  # fmt: skip
     """Return the segments of a packed row (see `packed_layout`). Padding is a segment of its own.
 
     Example: a prompt of 3 rows and completions of 2 and 1 make segments of 3, 2, 1 queries with 3, 5, 4 keys.
@@ -93,7 +90,7 @@ def causal_varlen(
 
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
     # The kernel itself serves fewer key-value heads; from torch 2.12 on it wants to be told.
-    if query.shape[1] != key.shape[1] and _takes(varlen_attn, "enable_gqa"):
+    if query.shape[1] != key.shape[1] and "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = True
     output: Tensor = varlen_attn(query, key, value, query_ends, key_ends, longest_query, longest_key, **options)  # type: ignore[assignment]
     return output
@@ -105,12 +102,6 @@ def varlen_obstacle(device: torch.device, dtype: torch.dtype) -> str:
         return "it needs CUDA"
     if dtype not in (torch.bfloat16, torch.float16):
         return f"it needs 16-bit numbers, not {str(dtype).removeprefix('torch.')}"
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return f"torch {torch.__version__} has no torch.nn.attention.varlen"
-    if not _takes(varlen_attn, "window_size"):
-        return f"varlen_attn of torch {torch.__version__} takes no window_size"
     return ""
 
 
@@ -121,12 +112,6 @@ def in_compute_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(tensor.to(dtype) if tensor.dtype != torch.float64 else tensor for tensor in tensors)
-
-
-@cache
-def _takes(function: Callable[..., Any], argument: str) -> bool:
-    """Return whether a function has an argument of this name."""
-    return argument in inspect.signature(function).parameters
 
 
 class _SharedRows(torch.autograd.Function):

@@ -42,6 +42,14 @@ class Block:
     prompt_sum: Tensor | None
     shape: tuple[int, int, int]
 
+    def to(self, device: torch.device | str) -> Block:
+        """Return the block on a device."""
+        prompt_sum = None if self.prompt_sum is None else self.prompt_sum.to(device)
+        return Block(
+            self.queries.to(device), self.keys.to(device), self.values.to(device), self.outputs.to(device),
+            self.bias.to(device), prompt_sum, self.shape,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
@@ -60,11 +68,7 @@ class Blocks:
 
 
 def build_blocks(
-    spans: Spans,
-    num_rows: int,
-    heads: tuple[int, int],
-    device: torch.device | str,
-    dtype: torch.dtype,
+    spans: Spans, num_rows: int, heads: tuple[int, int], device: torch.device | str, dtype: torch.dtype
 ) -> Blocks:
     """Return the blocks of a packed row whose last row is padding; all padding in blocks points there.
 
@@ -90,8 +94,7 @@ def build_blocks(
     # Places of padding rows hold whatever was written last; they must read the zero row at the end.
     output_rows.view(num_rows, -1)[trash] = sum(len(block.outputs) for block in made)
     gradient_rows.view(num_rows, -1)[trash] = sum(map(len, gradients))
-    blocks = tuple(_to(block, device) for block in made)
-    return Blocks(blocks, output_rows.to(device), gradient_rows.to(device), heads)
+    return Blocks(tuple(block.to(device) for block in made), output_rows.to(device), gradient_rows.to(device), heads)
 
 
 def attend(heads_TWD: Tensor, blocks: Blocks, *, keep: bool) -> tuple[Tensor, list[Tensor | None]]:
@@ -197,13 +200,9 @@ def _buffer(like: Tensor, rows: int) -> Tensor:
 
 
 def _block(
-    own: Tensor,
-    prompt_rows: Tensor | None,
-    owners: list[int],
-    heads: tuple[int, int],
-    num_rows: int,
+    own: Tensor, prompt_rows: Tensor | None, owners: list[int], heads: tuple[int, int], num_rows: int,
     dtype: torch.dtype,
-) -> Block:
+) -> Block:  # fmt: skip
     key_heads, share = heads
     (rows, width), query_heads = own.shape, heads[0] * heads[1]
     every_head = query_heads + 2 * key_heads
@@ -251,15 +250,3 @@ def _rows(spans: Sequence[tuple[int, int]], trash: int) -> Tensor:
     lengths = torch.tensor([length for _, length in spans])[:, None]
     steps = torch.arange(bucket(int(lengths.max())))[None, :]
     return torch.where(steps < lengths, starts + steps, trash)
-
-
-def _to(block: Block, device: torch.device | str) -> Block:
-    return Block(
-        queries=block.queries.to(device),
-        keys=block.keys.to(device),
-        values=block.values.to(device),
-        outputs=block.outputs.to(device),
-        bias=block.bias.to(device),
-        prompt_sum=None if block.prompt_sum is None else block.prompt_sum.to(device),
-        shape=block.shape,
-    )
