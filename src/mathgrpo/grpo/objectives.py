@@ -7,8 +7,8 @@ The loss of an optimizer step is a sum over its completion tokens,
 with r_t = p_now / p_old of a token, or of its whole completion. policy_t is an objective's own term, a function below;
 w_t the normaliser (`grpo.normalisers`); v_t the importance weight for a sampler with other numerics, 1 without one; H_t
 the entropy of the policy at the token, its mean over the step (in TRL 1.16 over each micro-batch). OBJECTIVES says
-which term goes with which normaliser, SETTINGS what they take. A new objective is a function here, a line in OBJECTIVES,
-and a line in SETTINGS for each setting of its own.
+which term goes with which normaliser, SETTINGS what they take. A new objective is a function here, a line in
+OBJECTIVES, and a line in SETTINGS for each setting of its own.
 
 Tensors are used by their methods: recipes are checked against these tables in processes that never load torch.
 """
