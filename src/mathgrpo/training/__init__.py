@@ -1,7 +1,6 @@
 """Training: from a recipe to a run folder."""
 
 from mathgrpo.runs.interrupt import Interrupted
-from mathgrpo.training.dry_run import plan_lines_of
-from mathgrpo.training.train_recipe import train
+from mathgrpo.training.train_recipe import plan_lines_of, train
 
 __all__ = ["Interrupted", "plan_lines_of", "train"]

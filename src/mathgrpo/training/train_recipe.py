@@ -72,6 +72,18 @@ def train(
     return folder
 
 
+def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = None) -> list[str]:
+    """Return the plan of a run for a reader, after every check that comes before step 0. Nothing is written.
+
+    Raises: UserError for whatever is wrong.
+    """
+    folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, datetime.now().astimezone())
+    saved = checkpoints(folder)
+    require_trackers(recipe.training.trackers)
+    ready = prepare(recipe, saved[-1] if saved else None)
+    return plan_lines(ready, make_plan(ready), folder)
+
+
 def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests) -> Run:
     """Return the run as it begins or goes on, its machine measured."""
     plan, world = make_plan(ready), ready.world

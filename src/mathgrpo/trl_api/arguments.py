@@ -19,7 +19,6 @@ class RunFacts:
     num_generations: int
     warmup_steps: float
     warmup_ratio: float | None
-    ddp_timeout: float
 
     @property
     def world_size(self) -> int:

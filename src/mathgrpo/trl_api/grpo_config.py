@@ -92,6 +92,8 @@ class GRPOConfig(RunFacts):
     shuffle_dataset: bool = True
     seed: int = 42
     use_cpu: bool = False
+    ddp_timeout: int = 1800
+    """Seconds that one process waits for another."""
     bf16: bool | None = None
     """Precision of matrix products: True bfloat16, False float32; None: bfloat16 on CUDA, float32 on
     a CPU (TRL: bfloat16 on both). Weights that train are float32 always."""
