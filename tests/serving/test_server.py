@@ -20,12 +20,12 @@ import pytest
 from live_server import serving, tiny_policy
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.formats.chat import encode_prompt, prompt_of_text
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine, completion_text
 from mathgrpo.serving.http_server import API_KEY, open_socket
 from mathgrpo.serving.stream import Streamer
-from mathgrpo.types import Completion, Problem, Prompt, Sampling
+from mathgrpo.types import Completion, Problem, Prompt, Sampling, question_id
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -170,7 +170,7 @@ def test_text_completions_take_the_prompt_as_it_is(policy: Policy, client: opena
         ('{"\\ud800": 1, "messages": [{"role": "user", "content": "x"}]}', 400, "", None),
         ({}, 400, "messages: missing", "messages"),
         ({"messages": []}, 400, "messages: ", "messages"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, 400, "messages.0.role: allowed: system", "messages.0.role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, 400, "role: input should be 'system'", "messages.0.role"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "end with one of role user", "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "only parts of type text", None),
         ({"messages": ASK, "temperature": -1}, 400, "temperature: input should be greater", "temperature"),
@@ -272,21 +272,28 @@ def test_a_client_that_leaves_stops_the_generation(slow: Policy, stream: bool) -
         )
 
 
-def test_requests_at_the_same_time_take_turns(policy: Policy, base: str) -> None:
-    body = {"messages": ASK, "max_tokens": 30, "seed": 9}
-    expected = httpx.post(f"{base}/chat/completions", json=body).json()["choices"]
-    found: list[Any] = []
-    threads = [
-        threading.Thread(
-            target=lambda: found.append(httpx.post(f"{base}/chat/completions", json=body).json()["choices"])
-        )
-        for _ in range(6)
-    ]
+def test_requests_at_the_same_time_are_drawn_together_and_each_as_if_alone(policy: Policy, base: str) -> None:
+    """64 clients: greedy and drawn, short and long, one and several completions; each gets what the engine draws."""
+    asked = [
+        {"prompt": f"{i}+{i}=", "max_tokens": 5 + i % 30, "temperature": i % 3 / 2, "seed": i, "n": 1 + i % 2}
+        for i in range(64)
+    ]  # fmt: skip
+    found: dict[int, list[str]] = {}
+
+    def ask(i: int) -> None:
+        answer = httpx.post(f"{base}/completions", json=asked[i], timeout=60).json()
+        found[i] = [choice["text"] for choice in answer["choices"]]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(64)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
-    assert found == [expected] * 6
+        thread.join(60)
+    for i, body in enumerate(asked):
+        text = str(body["prompt"])
+        prompt = prompt_of_text(policy.tokenizer, text, question_id(text), plain=True)
+        sampling = {"max_new_tokens": body["max_tokens"], "temperature": body["temperature"], "seed": i}
+        assert found[i] == [completion_text(policy, one) for one in drawn(policy, prompt, 1 + i % 2, **sampling)]
 
 
 def test_a_failing_generation_is_an_error_not_a_hang(policy: Policy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy, load_policy, policy_from
 from mathgrpo.rollout import build_decoder, build_engine
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder
+from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+from mathgrpo.rollout.hf.plain_decoder import PlainDecoder
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.serving import stream
-from mathgrpo.serving.stream import PLAIN, Detokenizer, Streamer
+from mathgrpo.serving.stream import PLAIN, CompletionText, Detokenizer, StopText, Streamer
 from mathgrpo.types import Problem, Prompt, Sampling
 
 ASKED = Problem("What is 2 + 2?", "4")
@@ -31,8 +34,12 @@ def policy_of(architecture: str = "qwen2") -> Policy:
 
 
 def drawn(streamer: Streamer, prompt: Prompt, sampling: Sampling, count: int = 1) -> list[tuple[int, ...]]:
-    steps = list(streamer.samples(prompt, sampling, count))
-    return [tuple(step[i] for step in steps if step[i] is not None) for i in range(count)]  # type: ignore[misc]
+    rows = streamer.rows(count)
+    found: dict[int, list[int]] = {ticket: [] for ticket in rows.submit(prompt, sampling, range(count))}
+    while rows.busy:
+        for part in rows.step(3):
+            found[part.ticket] += part.ids
+    return [tuple(ids) for ids in found.values()]
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -84,23 +91,95 @@ def test_frozen_weights_are_laid_out_once_and_again_for_longer_texts(decoder: An
     first = frozen._model(60)
     assert frozen._model(300) is first and frozen._model(5000) is not first
     assert decoder(policy)._model(60) is not decoder(policy)._model(60)
-    # One session after another, and two at once, on the same weights: each as if it were alone.
     alone = [drawn(Streamer(policy, native=False), prompt, sampling)[0] for prompt in prompts]
     streamer = Streamer(policy)
     assert [drawn(streamer, prompt, sampling)[0] for prompt in prompts] == alone
-    pairs = zip(streamer.samples(prompts[0], sampling, 1), streamer.samples(prompts[1], sampling, 1), strict=True)
-    both = list(pairs)
-    assert [tuple(step[i][0] for step in both) for i in (0, 1)] == alone[:2]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "fused", "cache", "rows read anew"])
+def test_whatever_runs_beside_them_completions_are_the_engines(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of all kinds come and go, more of them than rows; some are cancelled on the way."""
+    policy, rng = policy_of("qwen2" if kind in ("compiled", "fused") else "gpt2"), random.Random(4)
+    decoders: dict[str, Any] = {"compiled": CompiledDecoder, "fused": FusedDecoder, "cache": CachedDecoder}
+    decoder = decoders.get(kind, PlainDecoder)(policy)
+    monkeypatch.setattr(stream, "build_decoder", lambda *_, **__: (decoder, "chosen"))
+    rows, asked, found = Streamer(policy).rows(5), [], {}
+    cancelled: set[int] = set()
+    while len(asked) < 25 or rows.busy:
+        if len(asked) < 25 and rng.random() < 0.4:
+            prompt = Prompt(
+                tuple(rng.randrange(5, 60) for _ in range(rng.choice([2, 30, 300]))), rng.randrange(1 << 40)
+            )
+            sampling = Sampling(
+                rng.choice([1, 5, 20]), rng.choice([0.0, 0.7, 1.0]), top_p=rng.choice([1.0, 0.9]), seed=rng.randrange(9)
+            )
+            tickets = rows.submit(prompt, sampling, range(rng.choice([1, 3, 8])))
+            asked.append((prompt, sampling, tickets))
+            found |= {ticket: [] for ticket in tickets}
+        if asked and rng.random() < 0.1:
+            chosen = rng.choice(rng.choice(asked)[2])
+            rows.cancel(chosen)
+            cancelled.add(chosen)
+        for part in rows.step(rng.choice([1, 8])):
+            assert part.ticket not in cancelled
+            found[part.ticket] += part.ids
+    engine, whole = build_engine(policy), 0
+    for prompt, sampling, tickets in asked:
+        [completions] = engine.generate([prompt], len(tickets), sampling)
+        for ticket, completion in zip(tickets, completions, strict=True):
+            ids = tuple(found[ticket])
+            assert ids == (completion.ids[: len(ids)] if ticket in cancelled else completion.ids)
+            whole += ids == completion.ids
+    assert whole > 50 and cancelled
+
+
+@given(st.lists(st.text("abE ND", max_size=6), max_size=8), st.sampled_from([("END",), ("aa", "ab"), ()]))
+def test_stop_texts_cut_at_the_first_wherever_pieces_end(parts: list[str], stops: tuple[str, ...]) -> None:
+    stop, out = StopText(stops), ""
+    for part in parts:
+        if not stop.found:
+            out += stop.push(part)
+    out += stop.rest()
+    whole = "".join(parts)
+    # The reference: the shortest beginning of the text that ends with a stop text, without it.
+    expected = whole
+    for end in range(len(whole) + 1):
+        ended = [s for s in stops if whole[:end].endswith(s)]
+        if ended:
+            expected = whole[: end - max(map(len, ended))]
+            break
+    if len(stops) < 2:
+        assert out == expected
+    assert whole.startswith(out) and not any(s in out for s in stops)
+
+
+def test_a_completions_text_ends_with_its_stop_text_its_end_token_or_the_limit() -> None:
+    policy, sampling = policy_of(), Sampling(40, seed=3)
+    prompt = Prompt(tuple(range(10, 30)), key=77)
+    [group] = build_engine(policy).generate([prompt], 4, sampling)
+    for completion in group:
+        plain = policy.tokenizer.decode([token for token in completion.ids if token not in policy.eos_ids])
+        for most, stop in ((40, ""), (40, plain[3:5]), (7, "")):
+            pieces, whole = (CompletionText(policy, most, (stop,) if stop else (), whole=w) for w in (False, True))
+            told = ""
+            for token in completion.ids:
+                if not pieces.finish:
+                    told += pieces.push(token)
+                    whole.push(token)
+            shown = policy.tokenizer.decode(completion.ids[:7]) if most == 7 else plain
+            assert told == pieces.text == whole.text == (shown.partition(stop)[0] if stop else shown)
+            ended = stop or (completion.finish_reason == "eos" and len(completion.ids) <= most)
+            assert pieces.finish == whole.finish == ("stop" if ended else "length")
+            assert pieces.num_tokens == whole.num_tokens <= most
 
 
 def test_between_tokens_the_caller_is_not_in_inference_mode() -> None:
-    policy = policy_of()
-    steps = Streamer(policy).samples(Prompt((7, 8, 9), key=1), Sampling(max_new_tokens=4, temperature=0.0), 1)
-    next(steps)
+    pieces = Streamer(policy_of()).text(Prompt((7, 8, 9), key=1), Sampling(max_new_tokens=4, temperature=0.0), [])
+    next(pieces)
     weight = torch.ones(2, requires_grad=True)
     (weight * 2).sum().backward()
     assert weight.grad is not None and not torch.is_inference_mode_enabled()
-    steps.close()
+    pieces.close()
 
 
 def test_without_room_for_a_second_copy_the_model_itself_decodes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,15 @@ def serve_command(
       mathgrpo serve runs/my-run
       mathgrpo serve starter --port 0
     """
+    from importlib.util import find_spec
+
     from mathgrpo.cli.run_defaults import run_recipe
     from mathgrpo.formats import get_format
-    from mathgrpo.serving.http_server import API_KEY, address, allowed_hosts, open_socket, require_libraries, run_server
+    from mathgrpo.serving.http_server import API_KEY, LOCAL_NAMES, is_loopback, open_socket, run_server
 
-    require_libraries()
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise UserError(f'serve: needs {" and ".join(missing)}; run: pip install "mathgrpo[serve]"')
     chosen = get_format(fmt or run_recipe(model).format.name)
     if chosen.leaky:
         raise UserError(
@@ -55,10 +59,13 @@ def serve_command(
     streamer = Streamer(policy, native=not plain)
     worker = Worker(streamer)
     service = Service(
-        policy, chosen, worker, max_new_tokens=DEFAULT_NEW_TOKENS, hosts=allowed_hosts(host),
+        policy, chosen, worker, max_new_tokens=DEFAULT_NEW_TOKENS, hosts=LOCAL_NAMES if is_loopback(host) else (),
         api_key=os.environ.get(API_KEY, ""), started=int(time.time()),
     )  # fmt: skip
-    print(f'serving "{policy.name}" at {address(listening)} (format {chosen.name}); Ctrl-C stops')
+    name = f"[{host}]" if ":" in host else host
+    where = f"http://{name}:{listening.getsockname()[1]}/v1"
+    print(f'serving "{policy.name}" at {where} (format {chosen.name}); Ctrl-C stops')
     print(f"decoding: {streamer.reason}", flush=True)
-    run_server(build_app(service), listening, worker.close)
+    run_server(build_app(service), listening)
+    worker.close()
     print("stopped")

@@ -14,7 +14,7 @@ from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
-    from mathgrpo.serving.solved_traces import TraceCounts
+    from mathgrpo.evaluation.solved_traces import TraceCounts
     from mathgrpo.types import Problem
 
 
@@ -68,12 +68,12 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
 def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
     from mathgrpo.answers.gold_check import require_golds
     from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.evaluation.solved_traces import TraceFile, write_traces
     from mathgrpo.formats import get_format
     from mathgrpo.models.locate import locate_model
     from mathgrpo.rollout import build_engine
     from mathgrpo.runs.interrupt import StopRequests
     from mathgrpo.runs.progress import make_progress
-    from mathgrpo.serving.solved_traces import TraceFile, write_traces
     from mathgrpo.training.prepare import require_prompts_fit
     from mathgrpo.types import Sampling
 

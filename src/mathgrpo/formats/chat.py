@@ -70,6 +70,33 @@ def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
         ) from error
 
 
+def conversation_text(tokenizer: Any, messages: list[Message]) -> str:
+    """Return any conversation as text; a template that refuses a system turn gets it inside the first user turn.
+
+    Without a template, in the plain layout of single questions: paragraphs, the last to be answered.
+
+    Raises:
+        UserError: the chat template does not take it.
+    """
+    from jinja2 import TemplateError
+
+    if not _has_template(tokenizer):
+        return "".join(f"{message['content'].strip()}\n\n" for message in messages)
+    first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
+    merged = [*_merged(messages[: first + 1]), *messages[first + 1 :]]
+    reason = "it leaves turns out"
+    for attempt in (messages, merged):
+        try:
+            text = _render(tokenizer, attempt)
+        except TemplateError as error:
+            reason = first_line(error)
+            continue
+        # Some templates leave out a system turn in silence; that they cut old answers short is as the model expects.
+        if all(message["content"].strip() in text for message in attempt if message["role"] != "assistant"):
+            return text
+    raise UserError(f"messages: the model's chat template does not take this conversation ({reason})")
+
+
 def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
     """Return a problem's prompt as token ids, with the key that names the problem.
 

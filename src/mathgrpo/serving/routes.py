@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -19,16 +18,17 @@ from starlette.routing import Route
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats import Format
+from mathgrpo.formats.chat import conversation_text, encode_prompt, prompt_of_text
 from mathgrpo.models import Policy
-from mathgrpo.serving.pieces import Job, Piece
-from mathgrpo.serving.prompts import chat_prompt, in_format, text_prompt
-from mathgrpo.serving.replies import Reply, event, new_reply
+from mathgrpo.serving.replies import Reply, event
 from mathgrpo.serving.requests import ApiError, ChatRequest, CompletionRequest, Options, read_request
-from mathgrpo.serving.worker import Gone, Worker
-from mathgrpo.types import Prompt, Sampling
+from mathgrpo.serving.stream import CompletionText
+from mathgrpo.serving.worker import Worker
+from mathgrpo.types import Problem, Prompt, Sampling, question_id
 
 MAX_BODY_BYTES = 4 << 20
-Handler = Callable[["Service", Request], Awaitable[Response]]
+Pieces = AsyncGenerator[tuple[int, str], None]
+"""(completion, its next text) of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,158 +50,151 @@ class Service:
     api_key: str
     started: int
 
+    async def models(self, request: Request) -> Response:
+        """The one model there is, in a list or by its name."""
+        card = {"id": self.policy.name, "object": "model", "created": self.started, "owned_by": "mathgrpo",
+                "max_model_len": self.policy.max_context}  # fmt: skip
+        self._require_model(request.path_params.get("model"))
+        return JSONResponse(card if request.path_params else {"object": "list", "data": [card]})
+
+    async def health(self, _: Request) -> Response:
+        """How many requests are under way."""
+        return JSONResponse({"status": "ok", "requests": self.worker.jobs})
+
+    async def chat_completions(self, request: Request) -> Response:
+        """Completions of a conversation; one without a system message is put as the format puts questions."""
+        asked = read_request(ChatRequest, await _body(request))
+        turns = [{"role": m.role.replace("developer", "system"), "content": m.content} for m in asked.messages]
+        fmt = None if any(turn["role"] == "system" for turn in turns) else self.fmt
+        asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
+        return await self._reply(request, asked, self._chat_prompt(turns, fmt), chat=True, fmt=fmt)
+
+    async def completions(self, request: Request) -> Response:
+        """Completions of a text as it is."""
+        asked = read_request(CompletionRequest, await _body(request))
+        prompt = prompt_of_text(self.policy.tokenizer, asked.prompt, question_id(asked.prompt), plain=True)
+        return await self._reply(request, asked, prompt, chat=False, fmt=None)
+
+    def _chat_prompt(self, turns: list[dict[str, str]], fmt: Format | None) -> Prompt:
+        """Return a conversation as a prompt: a single question's is that of training, evaluation and `solve`."""
+        tokenizer, role = self.policy.tokenizer, turns[-1]["role"]
+        if role != "user":
+            raise ApiError(400, f"messages: the last one is from the {role}; end with one of role user", "messages")
+        if fmt is not None:
+            if len(turns) == 1:
+                return encode_prompt(tokenizer, Problem(question=turns[0]["content"], answer=""), fmt)
+            asked = [{**t, "content": fmt.user_turn(t["content"])} if t["role"] == "user" else t for t in turns]
+            turns = [{"role": "system", "content": fmt.system_prompt}, *asked]
+        text = conversation_text(tokenizer, turns)
+        return prompt_of_text(tokenizer, text, question_id(text), plain=not tokenizer.chat_template)
+
+    async def _reply(
+        self, request: Request, asked: Options, prompt: Prompt, *, chat: bool, fmt: Format | None
+    ) -> Response:
+        self._require_model(asked.model)
+        policy, sampling, whole = self.policy, self._sampling(asked, prompt), not asked.stream
+        texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop, whole=whole) for _ in range(asked.n)]
+        reply, pieces = (
+            Reply(policy.name, len(prompt.ids), texts, chat=chat, fmt=fmt),
+            self._pieces(prompt, sampling, texts),
+        )
+        if asked.stream:
+            events = _events(reply, pieces, usage=bool(asked.stream_options.get("include_usage")))
+            headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        drawing, leaving = asyncio.ensure_future(_exhausted(pieces)), asyncio.ensure_future(_left(request))
+        await asyncio.wait((drawing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if drawing.cancel():  # not done: the client has left
+            return Response()
+        drawing.result()
+        return JSONResponse(reply.whole())
+
+    def _sampling(self, asked: Options, prompt: Prompt) -> Sampling:
+        """Return how to draw; OpenAI's defaults, a seed drawn for each request among them."""
+        room = self.policy.max_context - len(prompt.ids)
+        if room < 1 or (asked.max_tokens or 0) > room:
+            param, remedy = ("max_tokens", f"use at most {room}") if room > 0 else ("messages", "shorten it")
+            sizes = f"the prompt has {len(prompt.ids)} tokens, the model's context {self.policy.max_context}"
+            raise ApiError(400, f"{param}: {sizes}; {remedy}", param, "context_length_exceeded")
+        seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
+        most = asked.max_tokens or min(room, self.max_new_tokens)
+        return Sampling(most, asked.temperature, asked.top_p, asked.top_k, asked.min_p, seed)
+
+    async def _pieces(self, prompt: Prompt, sampling: Sampling, texts: list[CompletionText]) -> Pieces:
+        """Yield texts until all completions are finished; leaving stops what is drawn."""
+        async with aclosing(self.worker.drawn(prompt, sampling, len(texts))) as drawn:
+            while not all(text.finish for text in texts):
+                for index, ids in (await anext(drawn)).items():
+                    for token in ids:
+                        if not texts[index].finish and ((piece := texts[index].push(token)) or texts[index].finish):
+                            yield index, piece
+
+    def require_admitted(self, request: Request) -> None:
+        """Return if a request may be answered.
+
+        Raises: ApiError for a host name that is not this server's, or a wrong key.
+        """
+        name = re.sub(r":\d*$", "", request.headers.get("host", ""))
+        if self.hosts and name.lower() not in self.hosts:
+            raise ApiError(403, f"Host: {name[:80]!r} is not this server; allowed: {', '.join(self.hosts)}")
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if self.api_key and not hmac.compare_digest(given, self.api_key.encode()):
+            raise ApiError(401, "Authorization: not the server's key", code="invalid_api_key")
+
+    def _require_model(self, name: str | None) -> None:
+        if name not in (None, self.policy.name):
+            message = f"model: {str(name)[:80]!r} is not served here; there is {self.policy.name!r}"
+            raise ApiError(404, message, "model", "model_not_found")
+
 
 def build_app(service: Service) -> Starlette:
-    """Return the application; when it shuts down it stops what is being generated."""
+    """Return the application."""
+    posts = {"/v1/chat/completions": service.chat_completions, "/v1/completions": service.completions}
+    gets = {"/v1/models": service.models, "/v1/models/{model:path}": service.models, "/health": service.health}
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        service.worker.close()
+    async def answer(request: Request) -> Response:
+        service.require_admitted(request)
+        return await (posts if request.method == "POST" else gets)[request.scope["route"].path](request)
 
-    def route(path: str, handler: Handler, method: str) -> Route:
-        async def endpoint(request: Request) -> Response:
-            try:
-                require_admitted(service, request.headers)
-                return await handler(service, request)
-            except ApiError as error:
-                return _refused(error)
-            except UserError as error:
-                return _refused(ApiError(400, str(error)))
-
-        return Route(path, endpoint, methods=[method])
-
-    async def http_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        message = f"{request.method} {request.url.path}: {error.detail.lower()}"
-        return _refused(ApiError(error.status_code, message))
-
-    async def server_error(_: Request, error: Exception) -> Response:
-        return _refused(_failure(error))
+    async def refused(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}")
+        known = _api_error(error)
+        return JSONResponse(known.body(), status_code=known.status)
 
     return Starlette(
-        routes=[
-            route("/v1/models", list_models, "GET"),
-            route("/v1/models/{model:path}", one_model, "GET"),
-            route("/v1/chat/completions", chat_completions, "POST"),
-            route("/v1/completions", completions, "POST"),
-            route("/health", health, "GET"),
-        ],
-        lifespan=lifespan,
-        exception_handlers={HTTPException: http_error, Exception: server_error},
+        routes=[Route(path, answer, methods=[m]) for m, paths in (("POST", posts), ("GET", gets)) for path in paths],
+        exception_handlers=dict.fromkeys((HTTPException, ApiError, UserError, Exception), refused),
     )
 
 
-def require_admitted(service: Service, headers: Headers) -> None:
-    """Return if a request may be answered.
-
-    Raises: ApiError for a host name that is not this server's, or a wrong key.
-    """
-    host = headers.get("host", "")
-    name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-    if service.hosts and name.lower() not in service.hosts:
-        raise ApiError(403, f"Host: {name[:80]!r} is not this server; allowed: {', '.join(service.hosts)}")
-    given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-    if service.api_key and not hmac.compare_digest(given, service.api_key.encode()):
-        raise ApiError(401, "Authorization: not the server's key", code="invalid_api_key")
-
-
-async def list_models(service: Service, _: Request) -> Response:
-    """The one model there is."""
-    return JSONResponse({"object": "list", "data": [_model_card(service)]})
-
-
-async def one_model(service: Service, request: Request) -> Response:
-    """The model by its name."""
-    _require_model(service, request.path_params["model"])
-    return JSONResponse(_model_card(service))
-
-
-async def health(service: Service, _: Request) -> Response:
-    """How many requests are being answered or wait."""
-    return JSONResponse({"status": "ok", "requests": service.worker.jobs})
-
-
-async def chat_completions(service: Service, request: Request) -> Response:
-    """Completions of a conversation."""
-    asked = read_request(ChatRequest, await _body(request))
-    _require_model(service, asked.model)
-    prompt = chat_prompt(service.policy, asked.messages, service.fmt)
-    job = _job(service, prompt, asked, asked.limit)
-    fmt = service.fmt if in_format(asked.messages) else None
-    return await _reply(service, request, asked, job, chat=True, fmt=fmt)
-
-
-async def completions(service: Service, request: Request) -> Response:
-    """Completions of a text as it is."""
-    asked = read_request(CompletionRequest, await _body(request))
-    _require_model(service, asked.model)
-    job = _job(service, text_prompt(service.policy, asked.prompt), asked, asked.limit)
-    return await _reply(service, request, asked, job, chat=False, fmt=None)
-
-
-def _job(service: Service, prompt: Prompt, asked: Options, limit: int | None) -> Job:
-    """Return what to generate. Defaults are OpenAI's: temperature 1, one completion, a seed drawn for each request."""
-    room = service.policy.max_context - len(prompt.ids)
-    if room < 1 or (limit or 0) > room:
-        remedy = f"use at most {room}" if room > 0 else "shorten it"
-        sizes = f"the prompt has {len(prompt.ids)} tokens, the model's context {service.policy.max_context}"
-        param = "max_tokens" if room > 0 else "messages"
-        raise ApiError(400, f"{param}: {sizes}; {remedy}", param=param, code="context_length_exceeded")
-    sampling = Sampling(
-        max_new_tokens=limit or min(room, service.max_new_tokens),
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_p=1.0 if asked.top_p is None else asked.top_p,
-        top_k=asked.top_k or 0,
-        min_p=asked.min_p or 0.0,
-        seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
-    )
-    return Job(prompt, sampling, asked.n or 1, asked.stops)
-
-
-async def _reply(
-    service: Service, request: Request, asked: Options, job: Job, *, chat: bool, fmt: Format | None
-) -> Response:
-    name = service.policy.name
-    reply = new_reply(name, len(job.prompt.ids), chat=chat, fmt=fmt, fingerprint=f"mathgrpo-{_version()}")
-    service.worker.require_room()
-    pieces = service.worker.run(job, _gone(request))
-    if not asked.stream:
-        found = [piece async for piece in pieces]
-        if sum(piece.finish is not None for piece in found) < job.samples:  # the client is gone, or the server stops
-            raise ApiError(503, "stopped before the end")
-        return JSONResponse(reply.whole(found))
-    usage = asked.stream_options is not None and asked.stream_options.include_usage
-    return StreamingResponse(
-        _events(reply, pieces, job.samples, usage=usage), media_type="text/event-stream",
-        headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-    )  # fmt: skip
-
-
-async def _events(reply: Reply, pieces: AsyncIterator[Piece], samples: int, *, usage: bool) -> AsyncIterator[str]:
+async def _events(reply: Reply, pieces: Pieces, *, usage: bool) -> AsyncGenerator[str, None]:
     """Yield the events of a stream; an error in the middle is one of them, because the status is sent already."""
-    ends: dict[int, Piece] = {}
-    for chunk in reply.first_chunks(samples):
-        yield event(chunk)
+    yield reply.first_events()
     try:
-        async for piece in pieces:
-            ends[piece.sample] = piece
-            for chunk in reply.chunks(piece):
-                yield event(chunk)
+        async for index, piece in pieces:
+            yield reply.next_event(index, piece)
+        yield reply.last_events(usage=usage)
     except Exception as error:
-        yield event((error if isinstance(error, ApiError) else _failure(error)).body())
-        return
-    if usage:
-        yield event(reply.usage_chunk(ends))
-    yield event("[DONE]")
+        yield event(_api_error(error).body())
 
 
-def _gone(request: Request) -> Gone:
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+def _api_error(error: Exception) -> ApiError:
+    if isinstance(error, UserError):
+        return ApiError(400, str(error))
+    failure = f"generation failed: {type(error).__name__}: {first_line(error)}"
+    return error if isinstance(error, ApiError) else ApiError(500, failure)
 
-    return gone
+
+async def _exhausted(pieces: Pieces) -> None:
+    async for _ in pieces:
+        pass
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(request: Request) -> bytes:
@@ -211,31 +204,3 @@ async def _body(request: Request) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise ApiError(413, f"the body has more than {MAX_BODY_BYTES:,} bytes; shorten it")
     return bytes(body)
-
-
-def _require_model(service: Service, name: str | None) -> None:
-    if name is not None and name != service.policy.name:
-        raise ApiError(
-            404, f"model: {name[:80]!r} is not served here; there is {service.policy.name!r}", param="model",
-            code="model_not_found",
-        )  # fmt: skip
-
-
-def _model_card(service: Service) -> dict[str, Any]:
-    return {"id": service.policy.name, "object": "model", "created": service.started, "owned_by": "mathgrpo",
-            "max_model_len": service.policy.max_context}  # fmt: skip
-
-
-def _refused(error: ApiError) -> Response:
-    return JSONResponse(error.body(), status_code=error.status)
-
-
-def _failure(error: Exception) -> ApiError:
-    return ApiError(500, f"generation failed: {type(error).__name__}: {first_line(error)}")
-
-
-def _version() -> str:
-    try:
-        return metadata.version("mathgrpo")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "checkout"

@@ -12,10 +12,10 @@ import pytest
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
+from mathgrpo.evaluation import solved_traces as traces
+from mathgrpo.evaluation.solved_traces import TraceFile, write_traces
 from mathgrpo.formats import get_format
 from mathgrpo.problems.traced import load_worked_sets
-from mathgrpo.serving import solved_traces as traces
-from mathgrpo.serving.solved_traces import TraceFile, write_traces
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 PROBLEMS = [Problem(f"What is {i} + {i}?", str(2 * i)) for i in range(12)]
