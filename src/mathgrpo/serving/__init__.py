@@ -1,1 +1,1 @@
-"""A trained model at work: streamed answers, graded traces, an OpenAI-compatible server."""
+"""A trained model at work: streamed answers, an OpenAI-compatible server."""
