@@ -83,11 +83,8 @@ def as_json(scored: Scored) -> str:
     """Return one completion's score as a JSON object on one line."""
     graded, explanation = scored.explanation.graded, scored.explanation
     rewards = [
-        {
-            "name": part.name, "value": part.value, "weight": part.weight, "pays": part.amount,
-            "low": _finite(part.low), "high": _finite(part.high), "why": part.why,
-        }
-        for part in explanation.parts
+        {"name": part.name, "value": part.value, "weight": part.weight, "pays": part.amount,
+         "low": _finite(part.low), "high": _finite(part.high), "why": part.why} for part in explanation.parts
     ]  # fmt: skip
     record: dict[str, Any] = {
         "question": scored.problem.question, "gold": scored.problem.answer, "answer": graded.answer,

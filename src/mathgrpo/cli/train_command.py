@@ -54,7 +54,10 @@ def train_command(
     else:
         raise UserError("RECIPE: nothing given; name a recipe, such as demo, or a run to go on with: --resume RUN")
     if processes > 1 and launches(loaded, processes) and not dry_run:
-        raise typer.Exit(run_processes(loaded, processes, recipe, overrides or [], resume, tiny=tiny))
+        from mathgrpo.distributed.launch import launch
+        from mathgrpo.models import resolve_device
+
+        raise typer.Exit(launch(sys.argv[1:], processes, resolve_device(loaded.run.device)))  # each is this command
     run_training(loaded, name, resume=resume, dry_run=dry_run)
 
 
@@ -73,19 +76,6 @@ def launches(recipe: Recipe, processes: int) -> bool:
     require_shareable(recipe, processes)
     require_devices(processes, resolve_device(recipe.run.device))
     return job is None
-
-
-def run_processes(
-    recipe: Recipe, processes: int, name: str, overrides: list[str], resume: Path | None, *, tiny: bool = False
-) -> int:
-    """Return the exit code of a run in several processes, each of which is this command again."""
-    from mathgrpo.distributed.launch import launch
-    from mathgrpo.models import resolve_device
-
-    sets = [word for override in overrides for word in ("--set", override)]
-    going_on = ["--resume", str(resume)] if resume is not None else ["--tiny"] if tiny else []
-    arguments = ["train", *([name] if name else []), *sets, *going_on, "--processes", str(processes)]
-    return launch(arguments, processes, resolve_device(recipe.run.device))
 
 
 def resumed(run: Path, recipe: str, overrides: list[str]) -> Recipe:
