@@ -14,10 +14,10 @@ from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
+from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.generate_engine import GenerateEngine
 from mathgrpo.rollout.sampling import truncate
-from mathgrpo.rollout.scheduler import NativeEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 

@@ -13,8 +13,9 @@ from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.decoder import Decoder
+from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.scheduler import NativeEngine, Rows
+from mathgrpo.rollout.scheduler import Rows
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 

@@ -76,8 +76,8 @@ class StandIn:
     def _completions(self, body: dict[str, Any]) -> tuple[int, Any]:
         import torch
 
+        from mathgrpo.rollout.engine import NativeEngine
         from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-        from mathgrpo.rollout.scheduler import NativeEngine
         from mathgrpo.types import Prompt, Sampling
 
         ids = body["prompt"]

@@ -10,17 +10,21 @@ from mathgrpo.config.recipe import VllmSection
 from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
+from mathgrpo.models.policy import resting
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.cuda.choice import build_graph_engine
-from mathgrpo.rollout.decoder import Decoder
+from mathgrpo.rollout.decoder import Decoder, check_context
 from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.generate_engine import GenerateEngine
-from mathgrpo.rollout.scheduler import NativeEngine
+from mathgrpo.rollout.scheduler import Rows
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
-from mathgrpo.types import Completion, Prompt, Sampling
+from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
+
+_MOST_STEPS = 64
+"""Steps that one call of the scheduler makes, at most: an interrupt waits no longer than that."""
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
 
@@ -39,6 +43,42 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt; result[i][g] is sample g of prompts[i]."""
         ...
+
+
+class NativeEngine:
+    """An `Engine` on a `Decoder`."""
+
+    name = "native"
+
+    def __init__(self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, reason: str = "") -> None:
+        self._policy, self._decoder, self._max_rows = policy, decoder, max_rows
+        self.reason = reason
+
+    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
+        """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
+        if not prompts:
+            return []
+        check_context(self._policy, prompts, sampling)
+        num_rows = len(prompts) * group_size
+        rows = Rows(self._policy, self._decoder, max_rows=min(self._max_rows or num_rows, num_rows))
+        for prompt in prompts:
+            rows.submit(prompt, sampling, range(group_size))
+        with resting(self._policy.model), self._decoder.context():
+            completions = _run_to_end(rows, num_rows)
+        return [completions[i : i + group_size] for i in range(0, num_rows, group_size)]
+
+
+def _run_to_end(rows: Rows, count: int) -> list[Completion]:
+    """Return the completions of the rows with tickets 0..count-1, in this order."""
+    ids: list[list[int]] = [[] for _ in range(count)]
+    logprobs: list[list[float]] = [[] for _ in range(count)]
+    reasons: list[FinishReason] = ["length"] * count
+    while rows.busy:
+        for drawn in rows.step(_MOST_STEPS):
+            ids[drawn.ticket] += drawn.ids
+            logprobs[drawn.ticket] += drawn.logprobs
+            reasons[drawn.ticket] = drawn.finish_reason or "length"
+    return [Completion(tuple(ids[i]), tuple(logprobs[i]), reasons[i]) for i in range(count)]
 
 
 @runtime_checkable

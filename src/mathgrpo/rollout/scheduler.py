@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mathgrpo.hardware.cudnn import without_cudnn_attention
 from mathgrpo.models import Policy
-from mathgrpo.models.policy import resting
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session, check_context
 from mathgrpo.rollout.noise import row_keys, uniforms
 from mathgrpo.rollout.sampling import sample_tokens
@@ -23,9 +22,6 @@ from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
 
 _CUDA_POLL_STEPS = 8
 """Steps between looks at what was sampled on CUDA, where each look waits for the device."""
-
-_MOST_STEPS = 64
-"""Steps that `generate` makes in one call, at most: an interrupt waits no longer than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,45 +276,6 @@ def _drawn_by_session(
     if cut:
         ids[cut, 0], logprobs[cut, 0] = _sample([rows[i] for i in cut], logits[cut], keys[cut], ages[cut])
     return ids, logprobs
-
-
-class NativeEngine:
-    """An `Engine` on a `Decoder`."""
-
-    name = "native"
-
-    def __init__(self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, reason: str = "") -> None:
-        self._policy, self._decoder, self._max_rows = policy, decoder, max_rows
-        self.reason = reason
-
-    def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
-        """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
-        if not prompts:
-            return []
-        check_context(self._policy, prompts, sampling)
-        num_rows = len(prompts) * group_size
-        rows = Rows(self._policy, self._decoder, max_rows=min(self._max_rows or num_rows, num_rows))
-        for prompt in prompts:
-            rows.submit(prompt, sampling, range(group_size))
-        with resting(self._policy.model), self._decoder.context():
-            completions = run_to_end(rows, num_rows)
-        return [completions[i : i + group_size] for i in range(0, num_rows, group_size)]
-
-
-def run_to_end(rows: Rows, count: int) -> list[Completion]:
-    """Return the completions of the rows with tickets 0..count-1, in this order."""
-    ids: list[list[int]] = [[] for _ in range(count)]
-    logprobs: list[list[float]] = [[] for _ in range(count)]
-    reasons: list[FinishReason] = ["length"] * count
-    while rows.busy:
-        for drawn in rows.step(_MOST_STEPS):
-            ids[drawn.ticket] += drawn.ids
-            logprobs[drawn.ticket] += drawn.logprobs
-            reasons[drawn.ticket] = drawn.finish_reason or "length"
-    return [
-        Completion(tuple(row_ids), tuple(row_logprobs), reason)
-        for row_ids, row_logprobs, reason in zip(ids, logprobs, reasons, strict=True)
-    ]
 
 
 def _close_gaps(alive: list[int]) -> list[int]:

@@ -22,10 +22,10 @@ from mathgrpo.rollout.cuda import graphs
 from mathgrpo.rollout.cuda.choice import build_graph_engine, trial_difference
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import TorchKernels
+from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf import generate_engine as generating
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.generate_engine import GenerateEngine
-from mathgrpo.rollout.scheduler import NativeEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 

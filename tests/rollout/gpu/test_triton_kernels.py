@@ -19,8 +19,8 @@ from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import NEW, Places, PlaceTable, Row
+from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.noise import row_keys
-from mathgrpo.rollout.scheduler import NativeEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Prompt, Sampling
 

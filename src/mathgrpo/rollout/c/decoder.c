@@ -10,13 +10,6 @@ static int omp_get_thread_num(void) { return 0; }
 static int omp_get_num_threads(void) { return 1; }
 #endif
 
-/* -> a session, or NULL without memory. longest: positions of the longest prompt and completion together. */
-session *mg_open(const model *m, int64_t max_rows, int64_t longest, int64_t threads) {
-    return open_session(m, max_rows, longest, threads);
-}
-
-void mg_close(session *s) { close_session(s); }
-
 /* Compute n prompts whose ids stand one after another in tokens; logits: [n][vocab]. -> 0 or NO_MEMORY. */
 int mg_prefill(session *s, int64_t n, const int64_t *which, const int64_t *lengths, const int64_t *tokens,
                float *logits) {

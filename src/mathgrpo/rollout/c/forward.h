@@ -76,7 +76,7 @@ static int make_buffers(session *s) {
                    s->blocks ? make_desks(s) : NO_MEMORY;
 }
 
-static void close_session(session *s) {
+void mg_close(session *s) {
     if (!s) return;
     for (long i = 0; s->prompts && i < s->num_prompts; i++) free(s->prompts[i].pages.page);
     for (long i = 0; s->rows && i < s->num_rows; i++) free(s->rows[i].own.page);
@@ -87,7 +87,8 @@ static void close_session(session *s) {
     free(s);
 }
 
-static session *open_session(const model *m, int64_t max_rows, int64_t longest, int64_t threads) {
+/* -> a session, or NULL without memory. longest: positions of the longest prompt and completion together. */
+session *mg_open(const model *m, int64_t max_rows, int64_t longest, int64_t threads) {
     session *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     s->m = m, s->threads = threads, s->num_prompts = max_rows + 1;
@@ -97,7 +98,7 @@ static session *open_session(const model *m, int64_t max_rows, int64_t longest, 
     s->prompts = calloc(s->num_prompts, sizeof *s->prompts);
     s->rows = calloc(max_rows, sizeof *s->rows);
     if (s->prompts && s->rows && !make_buffers(s)) return s;
-    close_session(s);
+    mg_close(s);
     return NULL;
 }
 
