@@ -56,7 +56,7 @@ def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
 
     facts = json.loads(path.read_text())
     theirs = load_file(path.with_suffix(".safetensors"))
-    ours, loss = _our_gradient(ready.policy, facts, ready.recipe.grpo)
+    ours, loss = _our_gradient(ready.policy, facts, ready.recipe.grpo, ready.machinery)
     if ours.keys() != theirs.keys():
         raise ValueError(f"the two sides train different parameters: {sorted(ours.keys() ^ theirs.keys())[:3]}")
     if not (norm := _norm(theirs)) > 0:
@@ -68,21 +68,21 @@ def compare_gradient(ready: Any, path: Path) -> dict[str, float]:
     masters = all(p.dtype == torch.float32 for p in ready.policy.model.parameters())
     if masters and ready.policy.compute_dtype != torch.float32:
         exact_policy = dataclasses.replace(ready.policy, compute_dtype=torch.float32)
-        plain = ready.recipe.grpo.model_copy(update={"fused_forward": "off", "attention": "sdpa", "compile": "off"})
-        exact, _ = _our_gradient(exact_policy, facts, plain)
+        plain = dataclasses.replace(ready.machinery, fused_forward="off", attention="sdpa", compile="off")
+        exact, _ = _our_gradient(exact_policy, facts, ready.recipe.grpo, plain)
         found |= {"rounding": distance(ours, exact), "trl_rounding": distance(theirs, exact)}
     torch.manual_seed(0)
     return found
 
 
-def _our_gradient(policy: Any, facts: dict[str, Any], settings: Any) -> tuple[dict[str, Any], float]:
+def _our_gradient(policy: Any, facts: dict[str, Any], section: Any, machinery: Any) -> tuple[dict[str, Any], float]:
     """Return our gradient on TRL's batch before clipping, by parameter, and the loss."""
     from mathgrpo.update import policy_update
 
     recorder = _recorder(policy.model)
     stats = policy_update(
-        policy, recorder, _groups(facts), settings, temperature=1.0, max_new_tokens=facts["max_new_tokens"],
-        max_grad_norm=1e30,
+        policy, recorder, _groups(facts), section, temperature=1.0, max_new_tokens=facts["max_new_tokens"],
+        max_grad_norm=1e30, machinery=machinery,
     )  # fmt: skip
     return recorder.gradient, stats.metrics["loss"]
 

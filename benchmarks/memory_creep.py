@@ -17,6 +17,7 @@ import time
 
 import torch
 
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
 from mathgrpo.grpo import with_advantages
 from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
@@ -43,11 +44,14 @@ def resident_by_step(steps: int, dtype: str, seed: int = 0) -> list[float]:
     policy = load_policy(ModelSection.model_validate({"dtype": dtype}), "cpu", train=True)
     engine = build_engine(policy)
     optimizer = build_optimizer(policy.model, OptimizerSection(learning_rate=1e-6))
-    section = GrpoSection(skip_zero_advantage=False)
+    section, machinery = GrpoSection(), Machinery(skip_zero_advantage=False)
     resident = []
     for step in range(steps):
         groups = sampled_groups(policy, engine, draw, step)
-        policy_update(policy, optimizer, groups, section, temperature=1.0, max_new_tokens=LONGEST, max_grad_norm=1.0)
+        policy_update(
+            policy, optimizer, groups, section, temperature=1.0, max_new_tokens=LONGEST, max_grad_norm=1.0,
+            machinery=machinery,
+        )  # fmt: skip
         resident.append(memory_metrics("cpu")["memory/resident_gb"])
         if (step + 1) % 50 == 0:
             print(f"step {step + 1}: {resident[-1]:.3f} GB", file=sys.stderr, flush=True)

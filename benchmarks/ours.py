@@ -17,9 +17,10 @@ from benchmarks.task import FORCED_END, recipe_of
 def run(control: Control, settings: Settings, folder: Path, options: dict[str, Any]) -> None:
     """Prepare, then take one step for each command.
 
-    Options are fields of the recipe's [grpo]. Commands: step (its number), gradient (the path of TRL's batch),
+    Options are fields of `Machinery`. Commands: step (its number), gradient (the path of TRL's batch),
     evaluate.
     """
+    from mathgrpo.config.machinery import Machinery
     from mathgrpo.training.prepare import prepare
 
     if settings.threads:
@@ -28,7 +29,8 @@ def run(control: Control, settings: Settings, folder: Path, options: dict[str, A
         torch.set_num_threads(settings.threads)
     imported = resident_bytes()
     started = time.perf_counter()
-    ready = forced(prepare(recipe_of(settings, folder, **options), None), settings)
+    machinery = Machinery(**{"skip_zero_advantage": False, "token_budget": settings.micro_tokens} | options)
+    ready = forced(prepare(recipe_of(settings, folder), machinery=machinery), settings)
     contestant = Ours(ready, settings)
     reset_peak(settings.device)
     control.reply(
@@ -51,8 +53,7 @@ def forced(ready: Any, settings: Settings) -> Any:
     if settings.mode == "natural":
         return ready
     policy = dataclasses.replace(ready.policy, eos_ids=(FORCED_END,))
-    rollout = ready.recipe.rollout
-    return dataclasses.replace(ready, policy=policy, engine=build_engine(policy, rollout.engine, rollout.max_rows))
+    return dataclasses.replace(ready, policy=policy, engine=build_engine(policy))
 
 
 class Ours:
@@ -89,10 +90,13 @@ class Ours:
         stats = policy_update(
             ready.policy, ready.optimizer, groups, recipe.grpo, temperature=1.0,
             max_new_tokens=settings.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
+            machinery=ready.machinery,
         )  # fmt: skip
         times = StepTimes(rolled_out - started, rewarded - rolled_out, clock(settings.device) - rewarded)
         rollout_metrics(groups)
-        speed = speed_metrics(self._speedometer, groups, recipe.grpo, times)
+        speed = speed_metrics(
+            self._speedometer, groups, recipe.grpo, times, skip_zero_advantage=ready.machinery.skip_zero_advantage
+        )
         ended = clock(settings.device)
         lengths = [len(c.ids) for group in groups for c in group.completions]
         prompt_tokens = sum(len(group.prompt.ids) for group in groups)

@@ -79,12 +79,11 @@ def model_path(settings: Settings, folder: Path) -> str:
     return "starter" if settings.model == "starter" else str(folder.parent / "models" / settings.model)
 
 
-def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
+def recipe_of(settings: Settings, folder: Path) -> Recipe:
     """Return the settings as a recipe of this project."""
     from mathgrpo.config import Recipe
 
     reward = str(Path(__file__).with_name("spread_reward.py")) + ":spread"
-    budget = {"token_budget": settings.micro_tokens} if settings.micro_tokens else {}
     return Recipe.model_validate(
         {
             "run": {"device": settings.device, "seed": settings.seed},
@@ -101,7 +100,7 @@ def recipe_of(settings: Settings, folder: Path, **grpo: Any) -> Recipe:
                 "group_size": settings.group_size,
                 "max_new_tokens": settings.max_new_tokens,
             },
-            "grpo": {"skip_zero_advantage": False, "advantage_scale": settings.advantage_scale} | budget | grpo,
+            "grpo": {"advantage_scale": settings.advantage_scale},
             "optimizer": {
                 "learning_rate": settings.learning_rate,
                 "max_grad_norm": settings.max_grad_norm,

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
+from mathgrpo.config.machinery import machinery_of
 from mathgrpo.distributed import join
 from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
@@ -75,7 +77,8 @@ def run_case(case: Mapping[str, Any]) -> dict[str, Any]:
     progress = Signalling(case["stop_after"]) if case.get("stop_after") else SilentProgress()
     try:
         with fault(case.get("fault", "")):
-            train(recipe, recipe_name="tiny", resume=resume, progress=progress)
+            machinery = replace(machinery_of(recipe.run.engine), token_budget=case.get("token_budget", 0))
+            train(recipe, recipe_name="tiny", resume=resume, progress=progress, machinery=machinery)
     except Interrupted as stop:
         return {"ended": "interrupted", "exit_code": stop.exit_code}
     except SystemExit as silent:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.case import Numbers, WrongNumbers
 from benchmarks.gpu.timing import device_seconds
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.models import Policy
 from mathgrpo.optim.master_adamw import MasterAdamW, master_of
@@ -113,11 +114,14 @@ def chi_square(kernels: Kernels, device: str, vocabulary: int, steps: int, rows:
 
 
 def gradient_of(
-    policy: Policy, groups: list[RolloutGroup], *, compute_copy: str = "off", **grpo: Any
+    policy: Policy, groups: list[RolloutGroup], **how: Any
 ) -> tuple[dict[str, Tensor], dict[str, float], tuple[str, ...]]:
-    """Return one update's gradient by parameter before clipping, its metrics and notes; no weight is changed."""
-    section = OptimizerSection.model_validate({"compute_copy": compute_copy, "kernel": "torch"})
-    optimizer = build_optimizer(policy.model, section, policy.compute_dtype)
+    """Return one update's gradient by parameter before clipping, its metrics and notes; no weight is changed.
+
+    how: fields of `Machinery`.
+    """
+    machinery = Machinery(**{"compute_copy": "off", "kernel": "torch"} | how)
+    optimizer = build_optimizer(policy.model, OptimizerSection(), policy.compute_dtype, machinery=machinery)
     gradient: dict[str, Tensor] = {}
 
     def keep() -> None:
@@ -127,8 +131,8 @@ def gradient_of(
     optimizer.step = keep  # type: ignore[method-assign, assignment]
     longest = max(len(completion.ids) for group in groups for completion in group.completions)
     stats = policy_update(
-        policy, optimizer, groups, GrpoSection.model_validate(grpo), temperature=1.0, max_new_tokens=longest,
-        max_grad_norm=1e30,
+        policy, optimizer, groups, GrpoSection(), temperature=1.0, max_new_tokens=longest,
+        max_grad_norm=1e30, machinery=machinery,
     )  # fmt: skip
     return gradient, stats.metrics, stats.notes
 

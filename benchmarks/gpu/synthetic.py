@@ -13,6 +13,7 @@ from benchmarks.gpu.case import Setup
 from benchmarks.models import model_config
 from benchmarks.task import FORCED_END
 from mathgrpo.config import Recipe
+from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.hardware.device_memory import device_bytes
 from mathgrpo.hardware.flops import GroupLengths, update_size
 from mathgrpo.models import Policy, policy_from
@@ -89,13 +90,14 @@ def update_work(groups: Sequence[RolloutGroup]) -> tuple[int, int, int]:
     return update_size([GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions)) for g in groups])
 
 
-def memory_plan(policy: Policy, recipe: Recipe, longest_prompt: int) -> MemoryPlan:
+def memory_plan(policy: Policy, recipe: Recipe, longest_prompt: int, machinery: Machinery = FAST) -> MemoryPlan:
     """Return the plan of a run of this policy on its device, as a run makes it."""
     sizes = model_sizes(policy.model)
     assert sizes is not None
     return plan_memory(
         sizes, recipe, compute_bytes=policy.compute_dtype.itemsize, longest_prompt=longest_prompt,
         device=device_bytes(policy.device), kind=policy.device.split(":")[0],
+        machinery=machinery,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from benchmarks.run import main
 from benchmarks.settings import OURS, TRL_GENERATE, Settings
 from benchmarks.task import prepare_task
 from mathgrpo.config import load_recipe
+from mathgrpo.config.machinery import machinery_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SMALL: dict[str, Any] = {"prompts_per_step": 4, "group_size": 6, "max_new_tokens": 40, "threads": 1}
@@ -82,4 +83,5 @@ def test_a_whole_small_run_writes_its_files_and_ends_with_the_ratio(
     results = read_results(tmp_path / "tiny-natural-float32.json")
     assert results.kind == "tiny" and all(not row.failure for row in results.experiments[0].rows)
     assert (tmp_path / "tiny-natural-float32.md").read_text().startswith("Measured on ")
-    assert load_recipe("demo").grpo.skip_zero_advantage, "the label of the skipping row says that it is the default"
+    skips = machinery_of(load_recipe("demo").run.engine).skip_zero_advantage
+    assert skips, "the label of the skipping row says that it is the default"

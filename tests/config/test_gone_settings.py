@@ -54,7 +54,9 @@ def test_a_recipe_that_names_it_is_told_what_to_write(name: str) -> None:
     assert line.startswith(f"{name}=") and ": went; " in line and "{" not in line.partition("went")[2]
     for successor in Recipe.model_fields:  # what it names exists
         if f"{successor}." in (words := line.partition(": went; ")[2]):
-            path = next(word for word in words.replace("=", " ").split() if word.startswith(f"{successor}."))
+            path = next(
+                word for word in words.replace("=", " ").split() if word.lstrip("[").startswith(f"{successor}.")
+            ).strip("[],")
             assert field_at(Recipe, path.split(".")[:2]) is not None
 
 

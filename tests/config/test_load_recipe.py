@@ -192,7 +192,7 @@ def test_an_unknown_key_gets_the_nearest_name_and_all_names(tmp_path: Path) -> N
     [
         ("steps=5", 'steps=5: no such field; did you mean "training.steps"? allowed: run, model'),
         ("training.learning_rate=1e-5", 'no such field; did you mean "optimizer.learning_rate"? allowed: steps'),
-        ("rollout.num_generations=8", 'no such field; did you mean "rollout.group_size"? allowed: engine'),
+        ("rollout.num_generations=8", 'no such field; did you mean "rollout.group_size"? allowed: prompts_per_step'),
         ("grpo.temperature=0.9", 'did you mean "rollout.temperature"?'),
         ("lora.r=4", 'lora: no such section; did you mean "model.lora"?'),
         ("reward_settings.cosine=3", "reward_settings.cosine=3: wrong type; allowed: a table"),

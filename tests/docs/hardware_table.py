@@ -12,6 +12,7 @@ import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import LoraSection
 from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.flops import (
@@ -36,7 +37,7 @@ ROLLOUT_SHARE, UPDATE_MFU = 0.30, 0.35
 """Shares of the data sheet that an estimate assumes: of the roofline in the rollout, of the peak in the update."""
 
 Method = Literal["all weights", "LoRA", "QLoRA", "QLoRA, small"]
-"""QLoRA, small: with rollout.dequantize=false, so that the layers' matrices are there in 4 bits only."""
+"""QLoRA, small: decoded as they are, so that the layers' matrices are there in 4 bits only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,6 @@ def recipe_of(method: Method) -> Recipe:
     model: dict[str, Any] = {} if method == "all weights" else {"lora": {}}
     if method.startswith("QLoRA"):
         model["quantization"] = "nf4"
-        rollout["dequantize"] = method == "QLoRA"
     return validated(Recipe, {"rollout": rollout, "model": model})
 
 
@@ -125,7 +125,7 @@ def memory_of(name: str, method: Method, gpu: Gpu) -> MemoryPlan:
     """Return the memory plan of the tables' step on a device."""
     return plan_memory(
         sizes_of(name, method), recipe_of(method), compute_bytes=gpu.dtype.itemsize, longest_prompt=LONGEST_PROMPT,
-        device=gpu.num_bytes, kind="cuda",
+        device=gpu.num_bytes, kind="cuda", machinery=Machinery(dequantize="on" if method == "QLoRA" else "off"),
     )  # fmt: skip
 
 

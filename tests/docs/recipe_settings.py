@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.recipe import LoraSection
+from mathgrpo.config.recipe import LoraSection, VllmSection
 
 
 def defaults(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -21,4 +21,8 @@ def defaults(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-SETTINGS = dict(defaults(Recipe())) | dict(defaults(LoraSection(), "model.lora."))
+SETTINGS = (
+    dict(defaults(Recipe()))
+    | dict(defaults(LoraSection(), "model.lora."))
+    | dict(defaults(VllmSection(), "rollout.vllm."))
+)

@@ -33,7 +33,7 @@ def test_an_error_is_known_by_its_words(error: BaseException | str, lost: bool) 
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"), True),
         (RuntimeError("out of resource: shared memory, Required: 262144, Hardware limit: 232448"), False),
-        (UserError("grpo.token_budget=1: out of memory with one completion at a time"), False),
+        (UserError("1 tokens a micro-batch: out of memory with one completion at a time"), False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     ],
 )
@@ -42,15 +42,15 @@ def test_a_lack_of_memory_is_known_by_type_or_words(error: Exception, ran_out: b
 
 
 def test_a_trial_passes_on_what_is_no_answer_and_nothing_else() -> None:
-    pass_on(ValueError("no kernel image"), "grpo.attention=flex", "grpo.attention=sdpa")
+    pass_on(ValueError("no kernel image"), "update attention flex", "run.engine=plain")
     for error in (MemoryError(), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")):
         with pytest.raises(type(error)) as raised:
-            pass_on(error, "grpo.attention=flex", "grpo.attention=sdpa")
+            pass_on(error, "update attention flex", "run.engine=plain")
         assert raised.value is error
     lost = RuntimeError("CUDA error: misaligned address\nmore")
     with pytest.raises(UserError) as said:
-        pass_on(lost, "grpo.attention=flex", "grpo.attention=sdpa")
+        pass_on(lost, "update attention flex", "run.engine=plain")
     assert str(said.value) == (
-        "grpo.attention=flex: its trial lost the device (CUDA error: misaligned address); start again with "
-        "--set grpo.attention=sdpa"
+        "update attention flex: its trial lost the device (CUDA error: misaligned address); start again with "
+        "--set run.engine=plain"
     )

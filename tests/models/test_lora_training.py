@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import LoraSection, ModelSection
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
@@ -238,7 +239,7 @@ def test_the_memory_plan_knows_4bit_weights_before_and_after_they_are_loaded(fol
     stored = stored_bytes(model)
     assert 0.97 * stored < plan.weights < 1.05 * stored
     kept = plan_memory(
-        loaded, recipe_of(folder, "nf4", rollout={"dequantize": False}), compute_bytes=4, longest_prompt=20,
+        loaded, recipe_of(folder, "nf4"), machinery=Machinery(dequantize="off"), compute_bytes=4, longest_prompt=20,
         device=None, kind="cpu",
     )  # fmt: skip
     assert plan.copies > 0 and kept.copies == 0
@@ -250,7 +251,7 @@ def test_the_plan_shows_what_trains_and_what_is_4bit_and_how_rollouts_are_decode
     assert "89,024 parameters, 8,192 train (LoRA), 73,728 in 4-bit" in lines
     assert "4-bit matrices written out for each rollout" in lines
     assert "written out" not in "\n".join(
-        plan_lines_of(recipe_of(folder, "nf4", rollout={"dequantize": False}), "tiny")
+        plan_lines_of(recipe_of(folder, "nf4"), "tiny", machinery=Machinery(dequantize="off"))
     )
 
 

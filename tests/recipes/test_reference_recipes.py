@@ -41,7 +41,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "model.lora.r": 16, "model.lora.alpha": 32, "model.lora.dropout": 0.1,
         "model.lora.target_modules": ("q_proj", "v_proj"), "format.name": "working_out",
         "rewards": {f"multi_{name}": 1.0 for name in REWARDS["multi"]}, "rollout.group_size": 8,
-        "rollout.max_prompt_tokens": 1024, "rollout.max_new_tokens": 1024, "optimizer.learning_rate": 5e-6,
+        "rollout.max_new_tokens": 1024, "optimizer.learning_rate": 5e-6,
         "optimizer.max_grad_norm": 0.1, "optimizer.schedule": "linear", "training.trackers": ("trackio",),
     },
     "gpt2-step-verified": SYSTEM_3 | {"format.name": "think", "rewards": {"correct": 0.4, "verified_steps": 0.6}},
@@ -52,7 +52,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "model.path": "Qwen/Qwen2.5-0.5B-Instruct", "model.dtype": "bfloat16", "format.name": "xml",
         "rewards": {f"gist_{name}": 1.0 for name in REWARDS["xml"]}
         | {"reference_integer": 1.0, "reference_correctness": 1.0},
-        "rollout.engine": "vllm", "rollout.vllm.gpu_memory_utilization": 0.3, "rollout.group_size": 16,
+        "rollout.vllm.gpu_memory_utilization": 0.3, "rollout.group_size": 16,
         "training.checkpoint_every": 100, "training.trackers": ("wandb",),
     },
 }  # fmt: skip

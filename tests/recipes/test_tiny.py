@@ -171,8 +171,8 @@ def test_the_vllm_recipe_runs_without_vllm_and_ends_as_a_zip_a_card_and_a_trace(
 ) -> None:
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     run = tiny_run_of(VLLM, tmp_path, "training.trackers=[]")
-    (line,) = [line for line in resumed_recipe(run, []).notes if "rollout.engine" in line]
-    assert line.startswith("--tiny: rollout.engine = auto (recipe: vllm); no Python with vLLM is named")
+    (line,) = [line for line in resumed_recipe(run, []).notes if "rollout.vllm" in line]
+    assert line.startswith("--tiny: rollout.vllm = none (recipe: a table); no Python with vLLM is named")
     called("export", run, "--format", "zip", "--check", 2, "--to", tmp_path / "zip")
     with zipfile.ZipFile(tmp_path / "zip" / "run.zip") as archive:
         assert any(name.endswith("model.safetensors") for name in archive.namelist())

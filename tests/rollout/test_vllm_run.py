@@ -1,4 +1,4 @@
-"""Whole runs with rollout.engine = "vllm": against the stand-in, and against the real server where there is one."""
+"""Whole runs with [rollout.vllm]: against the stand-in, and against the real server where there is one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tiny_recipe(tmp_path: Path, **vllm: Any) -> Recipe:
             "model": {"path": str(tmp_path / "model"), "dtype": "float32"},
             "problems": {"source": str(tmp_path / "problems.jsonl"), "train_size": 12, "heldout_size": 3},
             "rewards": {f"{tmp_path / 'my.py'}:vowels": 1.0},
-            "rollout": {"engine": "vllm", "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 8, "vllm": vllm},
+            "rollout": {"prompts_per_step": 3, "group_size": 4, "max_new_tokens": 8, "vllm": vllm},
             "optimizer": {"learning_rate": 1e-3},
             "training": {"steps": 3},
         },
@@ -86,7 +86,7 @@ def test_two_steps_of_the_starter_on_the_real_server(tmp_path: Path) -> None:
             "model": {"path": "starter", "dtype": "float32"},
             "problems": {"train_size": 200, "heldout_size": 20},
             "rollout": {
-                "engine": "vllm", "prompts_per_step": 16, "group_size": 8, "max_new_tokens": 96,
+                "prompts_per_step": 16, "group_size": 8, "max_new_tokens": 96,
                 "vllm": {"arguments": ["--enforce-eager"]},
             },
             "optimizer": {"learning_rate": 1e-4},

@@ -28,9 +28,14 @@ def test_ranges_and_choices_are_read() -> None:
 
 
 def test_values_reach_the_recipe() -> None:
-    values = {"optimizer.learning_rate": 3.5e-7, "rewards.format": 0.25, "grpo.loss": "bnpo", "rollout.compiled": False}
+    values = {
+        "optimizer.learning_rate": 3.5e-7,
+        "rewards.format": 0.25,
+        "grpo.loss": "bnpo",
+        "grpo.mask_truncated": True,
+    }
     changed = with_values(RECIPE, values)
-    assert changed.optimizer.learning_rate == 3.5e-7 and changed.grpo.loss == "bnpo" and not changed.rollout.compiled
+    assert changed.optimizer.learning_rate == 3.5e-7 and changed.grpo.loss == "bnpo" and changed.grpo.mask_truncated
     assert changed.rewards == {"correct": 1.0, "format": 0.25}
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
+from mathgrpo.config.machinery import machinery_of
 from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.resume import resumed_recipe
@@ -48,7 +50,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "adapter": {
         "model": {"lora": {"r": 2, "alpha": 4, "target_modules": ["q_proj", "v_proj"]}},
-        "grpo": {"loss": "dr_grpo", "shared_prompt": False},
+        "grpo": {"loss": "dr_grpo"},
+        "run": {"engine": "plain"},
     },
 }
 
@@ -95,9 +98,11 @@ class Runs:
         }
         return {key: {**base.get(key, {}), **sections.get(key, {})} for key in {**base, **sections}}
 
-    def alone(self, name: str, **sections: dict[str, Any]) -> Path:
+    def alone(self, name: str, token_budget: int = 0, **sections: dict[str, Any]) -> Path:
         """Return a run made by this process."""
-        return train(validated(Recipe, self.recipe(name, **sections)), recipe_name="tiny", progress=SilentProgress())
+        recipe = validated(Recipe, self.recipe(name, **sections))
+        machinery = replace(machinery_of(recipe.run.engine), token_budget=token_budget)
+        return train(recipe, recipe_name="tiny", progress=SilentProgress(), machinery=machinery)
 
     def stopped_alone(self, name: str) -> Path:
         """Return a run that this process was stopped in after its first step."""
@@ -144,13 +149,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         cases[name] = {"recipe": made.recipe(f"{name}-2", **sections)}
     cases["stopped"] = {"recipe": made.recipe("stopped"), "stop_after": 1}
     cases["resumed"] = {"resume": str(made.stopped_alone("resumed"))}
-    small = {"token_budget": 250}
-    cases["out of memory"] = {"recipe": made.recipe("memory-2", grpo=small), "fault": "out of memory"}
+    cases["out of memory"] = {"recipe": made.recipe("memory-2"), "fault": "out of memory", "token_budget": 250}
     cases["weights"] = {"recipe": made.recipe("weights"), "fault": "weights"}
     cases["not a number"] = {"recipe": made.recipe("nan"), "fault": "not a number"}
     cases["fails"] = {"recipe": made.recipe("fails", "fails_in_the_second")}  # ends process 0, so it is the last
     made.together(cases)
-    made.alone("memory-1", grpo=small)
+    made.alone("memory-1", token_budget=250)
     for name, sections in VARIANTS.items():
         made.alone(f"{name}-1", **sections)
     made.alone("whole")

@@ -122,9 +122,9 @@ def test_nothing_runs_on_without_the_command(tmp_path: Path) -> None:
 
 
 def test_an_error_all_processes_meet_is_shown_once(tmp_path: Path) -> None:
-    command = Command(tmp_path, MATHGRPO, "rollout.max_prompt_tokens=5")
+    command = Command(tmp_path, MATHGRPO, "rollout.max_new_tokens=5000")
     assert command.end() == 2
-    assert command.text.count("error:") == 1 and "rollout.max_prompt_tokens=5: 20 of 20" in command.text
+    assert command.text.count("error:") == 1 and "rollout.max_new_tokens=5000: with the longest prompt" in command.text
 
 
 def test_torchrun_starts_the_same_run(tmp_path: Path) -> None:

@@ -152,8 +152,8 @@ def test_what_cannot_be_shared_is_refused() -> None:
     require_shareable(validated(Recipe, {"rollout": {"prompts_per_step": 2}}), 2)
     with pytest.raises(UserError, match=r"rollout\.prompts_per_step=2: fewer than the 3 processes"):
         require_shareable(validated(Recipe, {"rollout": {"prompts_per_step": 2}}), 3)
-    with pytest.raises(UserError, match=r"rollout\.engine=vllm: not with 2 processes"):
-        require_shareable(validated(Recipe, {"rollout": {"engine": "vllm"}}), 2)
+    with pytest.raises(UserError, match=r"rollout\.vllm: not with 2 processes"):
+        require_shareable(validated(Recipe, {"rollout": {"vllm": {}}}), 2)
 
 
 def test_the_environment_says_whether_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,7 +259,7 @@ def test_only_the_last_checkpoints_are_kept(material: dict[str, Any]) -> None:
 def test_weights_that_are_no_numbers_stop_the_run_with_the_batch_on_disk(material: dict[str, Any]) -> None:
     recipe = recipe_of(
         material, optimizer={"learning_rate": 0.99, "warmup_ratio": 0.0}, training={"evaluate_every": 0},
-        grpo={"fused_forward": "off"},
+        run={"engine": "plain"},
     )  # fmt: skip
 
     class Spoil(Quiet):
@@ -289,7 +289,6 @@ def test_weights_that_are_no_numbers_stop_the_run_with_the_batch_on_disk(materia
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"rollout": {"max_prompt_tokens": 20}}, r"rollout.max_prompt_tokens=20: 20 of 20 prompts are longer"),
         ({"rollout": {"max_new_tokens": 2000}}, r"more than the model's context of 1024; use at most"),
         ({"rollout": {"prompts_per_step": 18}}, r"only 16 training problems"),
         ({"problems": {"source": "none.jsonl"}}, r"no such file"),

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from mathgrpo.config.machinery import PLAIN, Choice, Machinery
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.resume import resumed_recipe
 from training.test_loop import Quiet, material, metrics, recipe_of, weights  # noqa: F401
 
-MODULES = {"fused_forward": "off"}
-COPIES = {"compute_copy": "on"}
-
 
 def test_recomputed_layers_train_the_same_weights(material: dict[str, Any]) -> None:  # noqa: F811
     runs = []
-    for setting in ("off", "on"):
-        recipe = recipe_of(
-            material, grpo=MODULES, run={"name": f"recompute-{setting}"}, training={"gradient_checkpointing": setting}
-        )
-        quiet = Quiet()
-        runs.append(weights(train(recipe, recipe_name="tiny", progress=quiet), 4))
+    choices: tuple[Choice, ...] = ("off", "on")
+    for setting in choices:
+        recipe = recipe_of(material, run={"name": f"recompute-{setting}"})
+        quiet, machinery = Quiet(), Machinery(recompute=setting, fused_forward="off")
+        runs.append(weights(train(recipe, recipe_name="tiny", progress=quiet, machinery=machinery), 4))
         assert any("computed again in the backward pass" in line for line in quiet.said) == (setting == "on")
     assert all(torch.allclose(runs[0][name], runs[1][name], atol=1e-6) for name in runs[0])
 
@@ -31,18 +29,19 @@ def test_a_run_with_compute_copies_equals_autocasts_and_resumes_bit_for_bit(
     material: dict[str, Any],  # noqa: F811
 ) -> None:
     material["model"]["dtype"] = "bfloat16"
-    material["rollout"]["engine"] = "generate"  # draws from the same matrices whether they are cast now or before
-    plain = train(recipe_of(material, grpo=MODULES), recipe_name="tiny", progress=Quiet())
+    # Decoding by modules draws from the same matrices whether they are cast now or before.
+    plain = train(recipe_of(material), recipe_name="tiny", progress=Quiet(), machinery=PLAIN)
+    copies = replace(PLAIN, compute_copy="on")
     whole = train(
-        recipe_of(material, grpo=MODULES, optimizer=COPIES, run={"name": "copies"}), recipe_name="tiny",
-        progress=Quiet(),
+        recipe_of(material, run={"name": "copies"}), recipe_name="tiny", progress=Quiet(),
+        machinery=copies,
     )  # fmt: skip
     assert metrics(whole) == metrics(plain)
-    recipe = recipe_of(material, grpo=MODULES, optimizer=COPIES, run={"name": "stopped"})
+    recipe = recipe_of(material, run={"name": "stopped"})
     with pytest.raises(Interrupted):
-        train(recipe, recipe_name="tiny", progress=Quiet(signal_at="step 2"))
+        train(recipe, recipe_name="tiny", progress=Quiet(signal_at="step 2"), machinery=copies)
     folder = whole.parent / "stopped"
-    resumed = train(resumed_recipe(folder, []), recipe_name="tiny", resume=folder, progress=Quiet())
+    resumed = train(resumed_recipe(folder, []), recipe_name="tiny", resume=folder, progress=Quiet(), machinery=copies)
     first, second, third = weights(plain, 4), weights(whole, 4), weights(resumed, 4)
     assert {tensor.dtype for tensor in second.values()} == {torch.float32}
     for name, tensor in first.items():

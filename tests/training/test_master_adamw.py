@@ -13,8 +13,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from fakes import tiny_model, tiny_tokenizer
+from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
-from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.optim.master_adamw import MasterAdamW, full_precision, kernel_obstacle, make_compute_copies
 from mathgrpo.optim.optimizer import build_optimizer
@@ -32,16 +32,17 @@ def policy_of(model: Any) -> Policy:
 def built(
     policy: Policy, compute_copy: Literal["on", "off"], kernel: Literal["torch", "triton"] = "torch"
 ) -> torch.optim.AdamW:
-    section = OptimizerSection(learning_rate=RATE, weight_decay=0.1, compute_copy=compute_copy, kernel=kernel)
-    return build_optimizer(policy.model, section, policy.compute_dtype)
+    section = OptimizerSection(learning_rate=RATE, weight_decay=0.1)
+    machinery = Machinery(compute_copy=compute_copy, kernel=kernel)
+    return build_optimizer(policy.model, section, policy.compute_dtype, machinery=machinery)
 
 
 def one_update(policy: Policy, optimizer: torch.optim.Optimizer, seed: int) -> UpdateStats:
     # The modules' own forward pass: it is what a compute copy is for.
-    section = GrpoSection(token_budget=40, fused_forward="off")
+    machinery = Machinery(token_budget=40, fused_forward="off")
     return policy_update(
-        policy, optimizer, make_groups(seed=seed), section, temperature=1.0, max_new_tokens=MAX_NEW_TOKENS,
-        max_grad_norm=0.5,
+        policy, optimizer, make_groups(seed=seed), GrpoSection(), temperature=1.0, max_new_tokens=MAX_NEW_TOKENS,
+        max_grad_norm=0.5, machinery=machinery,
     )  # fmt: skip
 
 
@@ -154,12 +155,10 @@ def test_the_kernel_takes_the_same_steps_and_goes_on_from_torchs_state(tmp_path:
     assert all(torch.allclose(first[name], second[name], atol=1e-7, rtol=1e-6) for name in first)
 
 
-def test_settings_that_cannot_be_had_are_said() -> None:
-    policy = policy_of(tiny_model())
-    with pytest.raises(UserError, match=r"optimizer.compute_copy=on: the model computes in float32"):
-        build_optimizer(policy.model, OptimizerSection(compute_copy="on"), torch.float32)
-    with pytest.raises(UserError, match=r"optimizer.compute_copy=on: with model.lora"):
-        build_optimizer(lora_model(), OptimizerSection(compute_copy="on"), torch.bfloat16)
+def test_copies_are_made_where_there_is_something_to_copy() -> None:
+    policy, on = policy_of(tiny_model()), Machinery(compute_copy="on")
+    for model, dtype in ((policy.model, torch.float32), (lora_model(), torch.bfloat16)):
+        assert type(build_optimizer(model, OptimizerSection(), dtype, machinery=on)) is torch.optim.AdamW
     assert type(build_optimizer(policy.model, OptimizerSection(), torch.bfloat16)) is torch.optim.AdamW
 
 
@@ -170,6 +169,6 @@ def test_a_kernel_that_fails_its_trial_is_refused_by_name_and_passed_over_by_aut
 
     monkeypatch.setattr(optimizer, "kernel_obstacle", lambda device: "it fails here (RuntimeError: x)")
     policy = policy_of(tiny_model())
-    with pytest.raises(UserError, match=r"optimizer.kernel=triton: it fails here"):
+    with pytest.raises(ValueError, match=r"Triton AdamW: it fails here"):
         built(policy, "off", "triton")
-    assert not optimizer._wants_kernel(OptimizerSection(), True, torch.device("cuda"))
+    assert not optimizer._wants_kernel(FAST, True, torch.device("cuda"))

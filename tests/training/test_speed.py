@@ -65,7 +65,7 @@ def test_speed_by_hand() -> None:
 def test_what_the_update_skips_is_no_useful_work() -> None:
     both = [*GROUPS, group((9, 9), (0.0, 0.0))]
     skipping, all_of_it = (
-        speed_metrics(METER, both, GrpoSection(skip_zero_advantage=skip), TIMES) for skip in (True, False)
+        speed_metrics(METER, both, GrpoSection(), TIMES, skip_zero_advantage=skip) for skip in (True, False)
     )
     assert skipping["mfu/update"] == speed_metrics(METER, GROUPS, GrpoSection(), TIMES)["mfu/update"]
     assert all_of_it["tokens_per_s/update"] == pytest.approx((4 + 3 + 8 + 8) / 25)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from fakes import tiny_model
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo import with_advantages
 from mathgrpo.grpo.importance import Importance
@@ -69,16 +70,19 @@ def make_groups(
     return with_advantages(groups, scale)
 
 
+MACHINERY = {field.name for field in fields(Machinery)}
+
+
 def update(
     model: Any, groups: list[RolloutGroup], *, lr: float = 0.0, reference: Any = None, temperature: float = 1.0,
     max_grad_norm: float = 1e9, importance_weights: Importance | None = None, **section: Any,
 ) -> tuple[UpdateStats, list[dict[str, torch.Tensor]]]:  # fmt: skip
     """Run policy_update with plain SGD; return its stats and the gradients of each optimizer step."""
-    optimizer = RecordingSGD(model, lr)
+    optimizer, machinery = RecordingSGD(model, lr), {name: section.pop(name) for name in MACHINERY & section.keys()}
     stats = policy_update(
         TinyPolicy(model), optimizer, groups, GrpoSection(**section), temperature=temperature,
         max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=max_grad_norm, reference=reference,
-        importance=importance_weights,
+        importance=importance_weights, machinery=Machinery(**machinery),
     )  # fmt: skip
     return stats, optimizer.gradients
 

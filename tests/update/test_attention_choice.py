@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fakes import tiny_model
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
 from mathgrpo.update.attention import kernel_choice as attention_choice
@@ -43,7 +44,7 @@ def forget() -> Iterator[None]:
 
 def choose(asked: str, policy: Any = None, **section: Any) -> AttentionChoice:
     section |= {"attention": asked}
-    return choose_attention(policy or CudaPolicy(tiny_model()), GrpoSection(**section), layout_of)
+    return choose_attention(policy or CudaPolicy(tiny_model()), Machinery(**section), layout_of)
 
 
 def test_a_cpu_has_one_kernel_and_says_so_when_asked_for_another() -> None:
@@ -130,7 +131,7 @@ def test_a_kernel_that_loses_the_device_is_named_with_the_one_that_does_without(
     monkeypatch.setattr(attention_varlen, "causal_varlen", lose)
     plain, rows = layout_of("sdpa")
     trial = Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows)
-    with pytest.raises(UserError, match=r"^grpo.attention=varlen: .* lost the device .* --set grpo.attention=sdpa$"):
+    with pytest.raises(UserError, match=r"^update attention varlen: .* lost the device .* --set run.engine=plain$"):
         trial.obstacle(layout_of("varlen")[0], "varlen")
 
 
@@ -167,8 +168,8 @@ def test_the_updates_gradient_is_the_same_with_every_kernel_on_the_gpu() -> None
         model = tiny_model(hidden_size=64, head_dim=16).cuda()
         optimizer = RecordingSGD(model)
         stats = policy_update(
-            GpuPolicy(model), optimizer, make_groups(), GrpoSection(attention=kernel), temperature=1.0,
-            max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=1e9,
+            GpuPolicy(model), optimizer, make_groups(), GrpoSection(), temperature=1.0,
+            max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=1e9, machinery=Machinery(attention=kernel),
         )  # fmt: skip
         assert not any("not used" in note for note in stats.notes), stats.notes
         gradients[kernel] = optimizer.gradients[0]

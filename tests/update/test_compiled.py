@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from fakes import tiny_model
-from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.update.layer_compile import REPAID_AFTER, compile_pays, compiled_parts, parts_of
 from update.grpo_cases import largest_difference, make_groups, update
 
 
 def test_auto_compiles_long_runs_on_cuda_alone() -> None:
-    auto = GrpoSection()
+    auto = Machinery()
     assert compile_pays(auto, "cuda", REPAID_AFTER) and not compile_pays(auto, "cuda", REPAID_AFTER - 1)
     assert not compile_pays(auto, "cpu", 10 * REPAID_AFTER)
-    assert compile_pays(GrpoSection(compile="on"), "cpu", 1)
-    assert not compile_pays(GrpoSection(compile="off"), "cuda", 10 * REPAID_AFTER)
+    assert compile_pays(Machinery(compile="on"), "cpu", 1)
+    assert not compile_pays(Machinery(compile="off"), "cuda", 10 * REPAID_AFTER)
 
 
 @pytest.mark.parametrize(("architecture", "in_a_layer"), [("qwen2", 3), ("qwen3", 5), ("llama", 3), ("gpt2", 3)])

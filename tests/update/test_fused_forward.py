@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fakes import tiny_model
+from mathgrpo.config.machinery import FAST, Choice, Machinery
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
-from mathgrpo.errors import UserError
 from mathgrpo.models import load_policy
 from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.optim.optimizer import build_optimizer
@@ -163,15 +163,15 @@ def test_out_of_memory_starts_the_step_again_without_the_first_attempt(monkeypat
 
 
 def test_who_is_served() -> None:
-    section = GrpoSection()
+    section = FAST
     assert isinstance(choose_forward(TinyPolicy(tiny_model()), section, shared_prompt=True), FusedForward)
     for model, shared, changed in [
         (tiny_model("gpt2"), True, {}), (lora_model(), True, {}), (tiny_model(), False, {}),
         (tiny_model(), True, {"fused_forward": "off"}), (tiny_model(), True, {"attention": "sdpa"}),
     ]:  # fmt: skip
-        chosen = choose_forward(TinyPolicy(model), GrpoSection(**changed), shared_prompt=shared)
+        chosen = choose_forward(TinyPolicy(model), Machinery(**changed), shared_prompt=shared)
         assert isinstance(chosen, ModuleForward)
-    with pytest.raises(UserError, match=r"grpo\.fused_forward=on: does not serve this run, because it trains"):
+    with pytest.raises(ValueError, match="does not serve this run, because it trains"):
         update(lora_model(), make_groups(), fused_forward="on")
     hooked = tiny_model()
     hooked.model.layers[1].register_forward_hook(lambda *_: None)
@@ -184,7 +184,7 @@ def test_chunks_cover_all_rows_once() -> None:
     assert [part.start for part in rows[1:]] == [part.stop for part in rows[:-1]]
 
 
-def starter_gradient(dtype: str, how: str, groups: list[RolloutGroup]) -> torch.Tensor:
+def starter_gradient(dtype: str, how: Choice, groups: list[RolloutGroup]) -> torch.Tensor:
     policy = load_policy(ModelSection(dtype=dtype), "cpu", train=True)
     optimizer = build_optimizer(policy.model, OptimizerSection())
     kept: list[torch.Tensor] = []
@@ -192,7 +192,14 @@ def starter_gradient(dtype: str, how: str, groups: list[RolloutGroup]) -> torch.
         lambda *_: kept.append(torch.cat([p.grad.flatten() for p in policy.model.parameters()]))
     )
     policy_update(
-        policy, optimizer, groups, GrpoSection(fused_forward=how), temperature=1.0, max_new_tokens=9, max_grad_norm=1e9
+        policy,
+        optimizer,
+        groups,
+        GrpoSection(),
+        temperature=1.0,
+        max_new_tokens=9,
+        max_grad_norm=1e9,
+        machinery=Machinery(fused_forward=how),
     )
     return kept[0]
 

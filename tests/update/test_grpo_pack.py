@@ -87,8 +87,9 @@ def test_zero_advantages_are_left_out_only_where_that_is_exact() -> None:
     )
     kept = {piece.group: piece.completions for piece in pieces_with_loss(groups, GrpoSection())}
     assert kept[0] == (1, 2) and 1 not in kept
-    for section in (GrpoSection(beta=0.1), GrpoSection(skip_zero_advantage=False)):
-        assert [piece.completions for piece in pieces_with_loss(groups, section)] == [(0, 1, 2, 3)] * 3
+    for section, skip in ((GrpoSection(beta=0.1), True), (GrpoSection(), False)):
+        kept_all = pieces_with_loss(groups, section, skip_zero_advantage=skip)
+        assert [piece.completions for piece in kept_all] == [(0, 1, 2, 3)] * 3
 
 
 def test_buckets_are_few_and_close() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fakes import tiny_model
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
 from mathgrpo.types import RolloutGroup
@@ -95,8 +96,8 @@ def test_a_step_without_any_spread_still_moves_adam_as_the_plain_computation_doe
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for groups in (make_groups(), make_groups(same_rewards=(0, 1, 2))):
             stats = policy_update(
-                TinyPolicy(model), optimizer, groups, GrpoSection(skip_zero_advantage=skip), temperature=1.0,
-                max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=1.0,
+                TinyPolicy(model), optimizer, groups, GrpoSection(), temperature=1.0,
+                max_new_tokens=MAX_NEW_TOKENS, max_grad_norm=1.0, machinery=Machinery(skip_zero_advantage=skip),
             )  # fmt: skip
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
         assert stats.metrics["grad_norm"] == 0.0 and ("entropy" in stats.metrics) is not skip
@@ -193,7 +194,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory_and_a_hopeless_one_is_s
 
     with pytest.raises(RuntimeError, match="shapes"):
         update(failing(RuntimeError("shapes do not match")), make_groups())
-    with pytest.raises(UserError, match=r"grpo.token_budget=\d+: out of memory with one completion"):
+    with pytest.raises(UserError, match=r"^\d+ tokens a micro-batch: out of memory with one completion"):
         update(failing(torch.OutOfMemoryError("CUDA out of memory")), make_groups(num_groups=1, group_size=2))
 
 

@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from fakes import tiny_model
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import UpdateStats, build_reference, policy_update
 from mathgrpo.update.pack import Piece
-from update.grpo_cases import MAX_NEW_TOKENS, RecordingSGD, TinyPolicy, largest_difference, lora_model, make_groups
+from update.grpo_cases import (
+    MACHINERY,
+    MAX_NEW_TOKENS,
+    RecordingSGD,
+    TinyPolicy,
+    largest_difference,
+    lora_model,
+    make_groups,
+)
 from update.test_importance import with_sampler
 
 SAME = 2e-5
@@ -25,9 +34,10 @@ def update(
     reference: Any = None, **section: Any,
 ) -> tuple[UpdateStats, list[dict[str, torch.Tensor]]]:  # fmt: skip
     optimizer = RecordingSGD(model, lr)
+    machinery = Machinery(**{name: section.pop(name) for name in MACHINERY & section.keys()})
     stats = policy_update(
         TinyPolicy(model), optimizer, groups, GrpoSection(**section), temperature=1.0, max_new_tokens=MAX_NEW_TOKENS,
-        max_grad_norm=1e9, reference=reference, parts=parts, importance=importance,
+        max_grad_norm=1e9, reference=reference, parts=parts, importance=importance, machinery=machinery,
     )  # fmt: skip
     return stats, optimizer.gradients
 

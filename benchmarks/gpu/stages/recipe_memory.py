@@ -25,6 +25,7 @@ from benchmarks.gpu.synthetic import (
 )
 from benchmarks.gpu.timing import seconds_once, synchronize
 from mathgrpo.config import Recipe, load_recipe
+from mathgrpo.config.machinery import FAST
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.models import Policy
 from mathgrpo.models.device import compute_dtype
@@ -60,10 +61,10 @@ class _Recipe:
 RECIPES = (
     _Recipe("qwen2.5-0.5b-xml", "qwen2.5-0.5b-xml", lambda setup: random_model(setup)),
     _Recipe("qwen2.5-0.5b-vllm-a100, native engine", "qwen2.5-0.5b-vllm-a100", lambda setup: random_model(setup),
-            ("rollout.engine=native",)),
+            ("rollout.vllm=none",)),
     _Recipe("qwen2.5-7b, LoRA, 8 × 8 × 256", "qwen2.5-0.5b-vllm-a100",
             lambda setup: random_model(setup, "qwen2.5-7b", tie_word_embeddings=False),
-            ("rollout.engine=native", "rollout.prompts_per_step=8", "rollout.group_size=8",
+            ("rollout.vllm=none", "rollout.prompts_per_step=8", "rollout.group_size=8",
              "rollout.max_new_tokens=256", "model.lora.r=16")),
     _Recipe("qwen2.5-3b-qlora", "qwen2.5-3b-qlora", lambda setup: random_model(setup, "qwen2.5-3b")),
     _Recipe("gpt2-step-verified", "gpt2-step-verified", lambda setup: _gpt2(setup)),
@@ -93,12 +94,9 @@ def _measure(setup: Setup, asked: _Recipe) -> Numbers:
     numbers: Numbers = {"build_s": time.perf_counter() - started, "left_by_others_gb": left_gb,
                         "loaded_gb": _held_gb()}  # fmt: skip
     wanted, length = recipe.rollout, _prompt_tokens(setup)
-    engine = build_engine(
-        policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton,
-        dequantize=wanted.dequantize,
-    )  # fmt: skip
-    optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
     plan = memory_plan(policy, recipe, length)
+    engine = build_engine(policy, max_rows=plan.rows, dequantize=plan.dequantize)
+    optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
     numbers |= {"engine": engine.reason, **_planned(plan, recipe, length), "held_gb": _held_gb()}
     prompts = random_prompts(wanted.prompts_per_step, length, policy.causal_lm.config.vocab_size)
     groups: list[RolloutGroup] = []
@@ -172,7 +170,7 @@ def _planned(plan: MemoryPlan, recipe: Recipe, length: int) -> Numbers:
         "parts_gb": {part: getattr(plan, part) / 1e9 for part in parts}, "budget_planned": plan.token_budget,
         "tokens_of_step": unique, "recompute": plan.recompute, "fits": plan.fits,
         "a_run_would_compile": compile_pays(
-            recipe.grpo, "cuda", recipe.training.steps * completions * rollout.max_new_tokens
+            FAST, "cuda", recipe.training.steps * completions * rollout.max_new_tokens
         ),
     }  # fmt: skip
 

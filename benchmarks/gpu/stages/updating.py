@@ -23,6 +23,7 @@ from benchmarks.gpu.synthetic import (
 )
 from benchmarks.gpu.timing import peak_flops, seconds_once
 from mathgrpo.config import Recipe
+from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.hardware.flops import training_flops
 from mathgrpo.models import Policy
@@ -49,8 +50,8 @@ def cases(setup: Setup) -> Iterator[Case]:
         "ragged lengths, other ones each time", bench.ragged, size="64 × 8 × (200 + 1 to 400) tokens", limit_s=40
     )
     yield Case("fused forward", lambda: bench.measure(fused_forward="on"), size=size, limit_s=30)
-    yield Case("no compute copy", lambda: bench.measure(optimizer={"compute_copy": "off"}), size=size, limit_s=30)
-    yield Case("AdamW of torch", lambda: bench.measure(optimizer={"kernel": "torch"}), size=size, limit_s=30)
+    yield Case("no compute copy", lambda: bench.measure(compute_copy="off"), size=size, limit_s=30)
+    yield Case("AdamW of torch", lambda: bench.measure(kernel="torch"), size=size, limit_s=30)
     for power in (25, 26, 28, 29):
         yield Case(f"head in chunks of 2^{power} logits", partial(bench.measure, chunk=1 << power),
                    size=size, limit_s=30)  # fmt: skip
@@ -74,14 +75,14 @@ class _Bench:
         self._groups = cache(partial(random_groups, *sizes))
 
     def measure(
-        self, *, chunk: int = 0, compiled: bool = False, optimizer: dict[str, Any] | None = None, token_budget: int = 0,
-        **grpo: Any,
+        self, *, chunk: int = 0, compiled: bool = False, **how: Any,
     ) -> Numbers:  # fmt: skip
-        """Measure updates of a fresh model: the median of some behind one that is not timed."""
+        """Measure updates of a fresh model: the median of some behind one that is not timed. how: of `Machinery`."""
         setup = self._setup
         policy = random_policy(setup, random_model(setup))
-        plan = self._plan(policy, token_budget)
-        update, stats = self._update(policy, plan, optimizer or {}, grpo)
+        machinery = Machinery(**how)
+        plan = self._plan(policy, machinery)
+        update, stats = self._update(policy, plan, machinery)
         with _head_chunks(setup.device, chunk), compiled_parts(policy.model, compiled):
             first = seconds_once(update, setup.device)
             seconds = [seconds_once(update, setup.device) for _ in range(setup.pick(REPEATS, 1))]
@@ -104,7 +105,7 @@ class _Bench:
     def profile(self) -> Numbers:
         """Measure what the device does in an update, by kernel class."""
         policy = random_policy(self._setup, random_model(self._setup))
-        update, _ = self._update(policy, self._plan(policy, 0), {}, {})
+        update, _ = self._update(policy, self._plan(policy, FAST), FAST)
         update()
         spans = device_spans(profiled(update, self._setup.device))
         if not spans:
@@ -117,22 +118,21 @@ class _Bench:
         }  # fmt: skip
 
     def _update(
-        self, policy: Policy, plan: MemoryPlan, optimizer: dict[str, Any], grpo: dict[str, Any]
+        self, policy: Policy, plan: MemoryPlan, machinery: Machinery
     ) -> tuple[Callable[[], Any], list[UpdateStats]]:
         """Return an update that can be done again and again, and the list that each leaves its stats in."""
-        built = build_optimizer(policy.model, OptimizerSection.model_validate(optimizer), policy.compute_dtype)
-        section, groups = GrpoSection.model_validate(grpo), self._groups(policy.model.config.vocab_size)
+        built = build_optimizer(policy.model, OptimizerSection(), policy.compute_dtype, machinery=machinery)
+        groups = self._groups(policy.model.config.vocab_size)
         stats: list[UpdateStats] = []
 
         def update() -> None:
             new_tokens = self._recipe.rollout.max_new_tokens
-            stats.append(_update_once(policy, built, groups, new_tokens, plan.token_budget, section))
+            stats.append(_update_once(policy, built, groups, new_tokens, plan.token_budget, machinery))
 
         return update, stats
 
-    def _plan(self, policy: Policy, token_budget: int) -> MemoryPlan:
-        grpo = self._recipe.grpo.model_copy(update={"token_budget": token_budget})
-        return memory_plan(policy, self._recipe.model_copy(update={"grpo": grpo}), self._longest)
+    def _plan(self, policy: Policy, machinery: Machinery) -> MemoryPlan:
+        return memory_plan(policy, self._recipe, self._longest, machinery)
 
     def _numbers(self, policy: Policy, plan: MemoryPlan, seconds: float, stats: UpdateStats) -> Numbers:
         tokens, attended, head_tokens = update_work(self._groups(policy.model.config.vocab_size))
@@ -189,9 +189,9 @@ def _head_chunks(device: str, elements: int) -> Iterator[None]:
 
 def _update_once(
     policy: Policy, optimizer: Any, groups: list[RolloutGroup], new_tokens: int, token_budget: int,
-    section: GrpoSection | None = None,
+    machinery: Machinery = FAST,
 ) -> UpdateStats:  # fmt: skip
     return policy_update(
-        policy, optimizer, groups, section or GrpoSection(), temperature=1.0, max_new_tokens=new_tokens,
-        max_grad_norm=1.0, token_budget=token_budget,
+        policy, optimizer, groups, GrpoSection(), temperature=1.0, max_new_tokens=new_tokens,
+        max_grad_norm=1.0, token_budget=token_budget, machinery=machinery,
     )  # fmt: skip

@@ -163,7 +163,7 @@ def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, An
     require_golds(every, fmt, recipe.problems.source)
     policy = open_policy(model, device)
     max_new_tokens = recipe.rollout.max_new_tokens
-    require_prompts_fit(every, policy, fmt, policy.max_context, max_new_tokens)
+    require_prompts_fit(every, policy, fmt, max_new_tokens)
     engine = build_engine(policy)
     found = []
     with make_progress() as progress:

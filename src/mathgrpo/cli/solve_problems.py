@@ -87,7 +87,7 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
     )
     file = TraceFile(jsonl, _settings(request, fmt.name, location))
     policy = open_policy(request.model, request.device)
-    require_prompts_fit(problems, policy, fmt, policy.max_context, request.max_new_tokens)
+    require_prompts_fit(problems, policy, fmt, request.max_new_tokens)
     with StopRequests() as stop, make_progress() as progress:
 
         def on_batch(done: int, total: int) -> None:

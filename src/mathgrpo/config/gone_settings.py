@@ -58,6 +58,19 @@ def _draw(data: Table, value: Any) -> None:
         data["problems"]["source"] = f"generated:{value}"
 
 
+def _nothing(data: Table, value: Any) -> None:
+    """Keep nothing: it is on record, or had no effect on what the run did."""
+
+
+def _engine(data: Table, value: Any) -> None:
+    if value != "vllm":
+        data["rollout"].pop("vllm", None)  # settings of an engine that was not chosen
+    if value == "generate":
+        data.setdefault("run", {})["engine"] = "plain"
+
+
+_SWITCH = 'leave it out; run.engine="plain" computes without any of these'
+_PLANNED = "leave it out; the memory plan decides"
 _ALWAYS = "it is always on; leave it out"
 
 GONE: dict[str, Gone] = {
@@ -65,7 +78,7 @@ GONE: dict[str, Gone] = {
     "run.reuse_memory": Gone(True, _ALWAYS),
     "run.roofline": Gone(True, _ALWAYS),
     "run.peer_timeout_s": Gone(1800.0, "set the environment variable MATHGRPO_PEER_TIMEOUT_S={value}"),
-    "run.notes": Gone((), "write it as a comment", lambda data, value: None),  # run.json has them
+    "run.notes": Gone((), "write it as a comment", _nothing),  # run.json has them
     "model.double_quantization": Gone(True, _ALWAYS),
     "problems.subset": Gone("", 'write it behind the source, as in problems.source="openai/gsm8k:{value}"',
                             _part_of_source),
@@ -80,13 +93,30 @@ GONE: dict[str, Gone] = {
                                    _at("problems", "columns", "answer")),
     "problems.solution_column": Gone("", 'write problems.columns.solution="{value}"',
                                      _at("problems", "columns", "solution")),
+    "rollout.engine": Gone(None, 'leave it out; a table [rollout.vllm] samples with vLLM, run.engine="plain" with the '
+                           "model's own forward pass", _engine),
+    "rollout.max_prompt_tokens": Gone(512, "leave it out; a prompt must fit the model's context", _nothing),
+    "rollout.max_rows": Gone(0, _PLANNED),
+    "rollout.compiled": Gone(True, _SWITCH),
+    "rollout.graphs": Gone(True, _SWITCH),
+    "rollout.triton": Gone(True, _SWITCH),
+    "rollout.dequantize": Gone(True, _PLANNED),
     "rollout.top_p": Gone(1.0, "write rollout.sampling.top_p={value}", _at("rollout", "sampling", "top_p")),
     "rollout.top_k": Gone(0, "write rollout.sampling.top_k={value}", _at("rollout", "sampling", "top_k")),
     "rollout.min_p": Gone(0.0, "write rollout.sampling.min_p={value}", _at("rollout", "sampling", "min_p")),
+    "grpo.skip_zero_advantage": Gone(True, _ALWAYS),
+    "grpo.shared_prompt": Gone(True, _SWITCH),
+    "grpo.fused_forward": Gone("auto", _SWITCH),
+    "grpo.attention": Gone("auto", _SWITCH),
+    "grpo.compile": Gone("auto", _SWITCH),
+    "grpo.token_budget": Gone(0, _PLANNED),
     "optimizer.beta1": Gone(0.9, "write optimizer.betas=[{value}, 0.99]",
                             _entry("optimizer", "betas", 0, (0.9, 0.99))),
     "optimizer.beta2": Gone(0.99, "write optimizer.betas=[0.9, {value}]",
                             _entry("optimizer", "betas", 1, (0.9, 0.99))),
+    "optimizer.compute_copy": Gone("auto", _SWITCH),
+    "optimizer.kernel": Gone("auto", _SWITCH),
+    "training.gradient_checkpointing": Gone("auto", _PLANNED),
     "training.keep_checkpoints": Gone(2, "set the environment variable MATHGRPO_KEEP_CHECKPOINTS={value}"),
     "training.log_groups": Gone(4, "set the environment variable MATHGRPO_LOG_GROUPS={value}"),
     "training.tracker_project": Gone("mathgrpo", "set the environment variable MATHGRPO_PROJECT={value}"),

@@ -42,6 +42,9 @@ class RunSection(Section):
     """Seeds problem order, sampling noise and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA when there is a device, else CPU."""
+    engine: Literal["fast", "plain"] = "fast"
+    """fast: the engines and kernels that serve this machine, each proven against the plain path before step 0. plain:
+    the model's own modules in rollout and update, and torch's AdamW: the same numbers within rounding, slower."""
 
 
 class LoraSection(Section):
@@ -157,34 +160,18 @@ class VllmSection(Section):
 
 
 class RolloutSection(Section):
-    engine: Literal["auto", "native", "generate", "vllm"] = "auto"
-    """auto: native where it serves the architecture, else transformers' generate, and the run says so. vllm: see
-    docs/vllm.md."""
     prompts_per_step: int = Field(16, ge=1)
     """Problems in one step."""
     group_size: int = Field(8, ge=2)
     """Completions of each problem (TRL: num_generations)."""
-    max_prompt_tokens: int = Field(512, ge=1)
-    """Problems with a longer prompt are refused before step 0."""
     max_new_tokens: int = Field(256, ge=1)
     """Tokens sampled at most (TRL: max_completion_length)."""
     temperature: float = Field(1.0, gt=0.0, le=5.0)
     sampling: dict[str, float] = {}
     """What leaves unlikely tokens out: top_p (smallest set with this probability), top_k (so many likeliest), min_p
     (drops what is less likely than this share of the likeliest). Without any, the policy itself is sampled."""
-    max_rows: int = Field(0, ge=0)
-    """Rows decoded at once; 0: all of a step."""
-    compiled: bool = True
-    """Decode on a CPU in C compiled for this machine; off, or without a C compiler: in torch operations."""
-    graphs: bool = True
-    """Decode on CUDA as captured graphs with sampling on the device; off: step by step."""
-    triton: bool = True
-    """Triton kernels inside the graphs; off: torch operations."""
-    vllm: VllmSection = VllmSection()
-    """Settings of engine "vllm"."""
-    dequantize: bool = True
-    """Decode a 4-bit model with its matrices written out in the compute precision; off: as they are, slower, in less
-    memory."""
+    vllm: VllmSection | None = None
+    """A table [rollout.vllm]: sample with vLLM instead of the engine here; see docs/vllm.md."""
 
 
 class GrpoSection(Section):
@@ -208,20 +195,6 @@ class GrpoSection(Section):
     """Largest such weight (TRL: vllm_importance_sampling_clip_max)."""
     mask_truncated: bool = False
     """Completions cut at max_new_tokens add no loss (TRL: mask_truncated_completions)."""
-    skip_zero_advantage: bool = True
-    """Groups without spread skip the update where that is exact (no KL, no entropy); the denominator counts them."""
-    shared_prompt: bool = True
-    """Compute each prompt once per group in the update; off: once per completion (the plain computation)."""
-    fused_forward: Literal["auto", "on", "off"] = "auto"
-    """The update's own forward and backward pass for Qwen2, Qwen3 and Llama models; off: their modules, with the same
-    gradient. auto: on on a CPU, off on CUDA, with an adapter, or where attention names a kernel."""
-    attention: Literal["auto", "sdpa", "varlen", "flex"] = "auto"
-    """Kernel of the update's packed attention. auto: sdpa on a CPU; on CUDA the fastest on the run's own shapes."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the update's layers. auto: off on a CPU, on CUDA only in runs long enough to repay it."""
-    token_budget: int = Field(0, ge=0)
-    """Unique tokens in one micro-batch; 0: what the memory plan finds room for. Halved by itself when memory runs out.
-    It changes speed and memory, not the gradient."""
 
 
 class OptimizerSection(Section):
@@ -234,12 +207,6 @@ class OptimizerSection(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_ratio: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the steps during which the learning rate rises from 0."""
-    compute_copy: Literal["auto", "on", "off"] = "auto"
-    """Keep the layers' matrices of the model in the compute precision beside their float32 masters, which the optimizer
-    trains, instead of casting them in each micro-batch. Same numbers. auto: on CUDA in bfloat16, without an adapter."""
-    kernel: Literal["auto", "torch", "triton"] = "auto"
-    """AdamW as torch's fused one, or as one Triton kernel that writes the compute copy too. auto: triton with a compute
-    copy on CUDA, where it takes the same step as torch's on a trial."""
 
 
 class TrainingSection(Section):
@@ -249,9 +216,6 @@ class TrainingSection(Section):
     """Steps between evaluations in the run; 0: only before and after."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between checkpoints; 0: only the last."""
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Keep only the layers' inputs for the backward pass and compute the layers again there: a third more arithmetic,
-    a fraction of the memory. auto: only where the memory plan finds no room without."""
     trackers: tuple[Literal["trackio", "wandb", "tensorboard"], ...] = ()
     """Experiment trackers that take metrics and completions beside the run folder; each needs its extra."""
 

@@ -43,12 +43,10 @@ def differences(before: Recipe, after: Recipe) -> list[str]:
         'run.device = cpu (recipe: auto)'
     """
     old, new = dict(_flat(before.model_dump(), "")), dict(_flat(after.model_dump(), ""))
-    names = [*new, *(name for name in old if name not in new)]
-    return [
-        f"{name} = {_shown(new.get(name))} (recipe: {_shown(old.get(name))})"
-        for name in names
-        if new.get(name) != old.get(name)
-    ]
+    names = [*new, *(name for name in old if name not in new and name.rpartition(".")[0] not in new)]
+    tables = {name.rpartition(".")[0]: "a table" for name in old}
+    pairs = ((name, new.get(name), old.get(name, tables.get(name))) for name in names)
+    return [f"{name} = {_shown(now)} (recipe: {_shown(then)})" for name, now, then in pairs if now != then]
 
 
 def _flat(table: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:

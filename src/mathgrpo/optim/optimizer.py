@@ -8,24 +8,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import OptimizerSection
-from mathgrpo.errors import UserError
 from mathgrpo.optim.master_adamw import MasterAdamW, kernel_obstacle, make_compute_copies, master_of
 from mathgrpo.update.layout_trial import unshared_reason
 
 
 def build_optimizer(
-    model: nn.Module, section: OptimizerSection, compute_dtype: torch.dtype = torch.float32
-) -> torch.optim.AdamW:
+    model: nn.Module, section: OptimizerSection, compute_dtype: torch.dtype = torch.float32, *,
+    machinery: Machinery = FAST,
+) -> torch.optim.AdamW:  # fmt: skip
     """Return AdamW over every trainable parameter.
 
     Weight decay is on matrices and embeddings (two dimensions or more), off for norms and biases (one dimension).
     With a compute copy, the layers' matrices of the model are in compute_dtype from here on, and the optimizer owns
     their float32 masters.
 
-    Raises: UserError for a compute copy or a kernel that cannot be had.
+    Raises: ValueError for a kernel that was asked for and cannot be had.
     """
-    with_copies = _wants_copies(model, section, compute_dtype)
+    with_copies = _wants_copies(model, machinery, compute_dtype)
     if with_copies:
         unshared_reason(model)  # judged on the float32 weights and remembered: more exact than on 16-bit ones
     copies = make_compute_copies(model, compute_dtype) if with_copies else {}
@@ -36,7 +37,7 @@ def build_optimizer(
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     betas = section.betas
-    use_kernel = _wants_kernel(section, with_copies, trainable[0].device)
+    use_kernel = _wants_kernel(machinery, with_copies, trainable[0].device)
     if not copies and not use_kernel:
         return torch.optim.AdamW(groups, lr=section.learning_rate, betas=betas, fused=True)
     return MasterAdamW(groups, copies, lr=section.learning_rate, betas=betas, use_kernel=use_kernel)
@@ -80,32 +81,18 @@ def load_optimizer_tensors(
         optimizer.state[parameter] = state
 
 
-def _wants_copies(model: Any, section: OptimizerSection, compute_dtype: torch.dtype) -> bool:
-    """Return whether the layers' matrices shall be kept in the compute precision."""
-    adapter = hasattr(model, "peft_config")
-    if section.compute_copy == "auto":
-        on_cuda = next(model.parameters()).device.type == "cuda"
-        return on_cuda and compute_dtype != torch.float32 and not adapter
-    if section.compute_copy == "off":
-        return False
-    if compute_dtype == torch.float32:
-        raise UserError(
-            "optimizer.compute_copy=on: the model computes in float32, so there is nothing to copy; "
-            "use model.dtype=bfloat16, or leave compute_copy at auto"
-        )
-    if adapter:
-        raise UserError(
-            "optimizer.compute_copy=on: with model.lora only the adapter trains, which has no compute copy; "
-            "leave compute_copy at auto"
-        )
-    return True
+def _wants_copies(model: Any, machinery: Machinery, compute_dtype: torch.dtype) -> bool:
+    """Return whether the layers' matrices shall be kept in the compute precision: an adapter trains alone, without."""
+    possible = compute_dtype != torch.float32 and not hasattr(model, "peft_config")
+    on_cuda = next(model.parameters()).device.type == "cuda"
+    return possible and machinery.compute_copy != "off" and (on_cuda or machinery.compute_copy == "on")
 
 
-def _wants_kernel(section: OptimizerSection, with_copies: bool, device: torch.device) -> bool:
+def _wants_kernel(machinery: Machinery, with_copies: bool, device: torch.device) -> bool:
     """Return whether the Triton kernel takes the steps."""
-    if section.kernel == "torch" or (section.kernel == "auto" and not (with_copies and device.type == "cuda")):
+    if machinery.kernel == "torch" or (machinery.kernel == "auto" and not (with_copies and device.type == "cuda")):
         return False
     obstacle = kernel_obstacle(device)
-    if obstacle and section.kernel == "triton":
-        raise UserError(f'optimizer.kernel=triton: {obstacle}; use "auto" or "torch"')
+    if obstacle and machinery.kernel == "triton":
+        raise ValueError(f"Triton AdamW: {obstacle}")
     return not obstacle

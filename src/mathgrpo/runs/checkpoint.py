@@ -28,7 +28,7 @@ class TrainingState:
 
     Attributes:
         step: steps done.
-        token_budget: grpo.token_budget after halvings.
+        token_budget: unique tokens of a micro-batch, after halvings.
     """
 
     step: int

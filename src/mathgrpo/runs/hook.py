@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.evaluation.records import Evaluation
@@ -100,6 +101,7 @@ class Run:
         step: steps taken: rollouts, each with its update.
         token_budget: unique tokens of a micro-batch; less after memory has run out. None: the update's own default.
         recompute, compiled: how the update runs the layers, see `recomputed_layers` and `compiled_parts`.
+        machinery: what else computes the update.
         computing: what the model is put into while it samples and learns.
         notes: what a reader should know about how the run is computed.
     """
@@ -118,6 +120,7 @@ class Run:
     token_budget: int | None = None
     recompute: bool = False
     compiled: bool = False
+    machinery: Machinery = FAST
     computing: Callable[[], AbstractContextManager[None]] = nullcontext
     notes: list[str] = field(default_factory=list)
 

@@ -82,8 +82,9 @@ def build_speedometer(policy: Policy, *, roofline: bool = True) -> Speedometer:
 
 
 def speed_metrics(
-    meter: Speedometer, groups: Sequence[RolloutGroup], section: GrpoSection, times: StepTimes
-) -> dict[str, float]:
+    meter: Speedometer, groups: Sequence[RolloutGroup], section: GrpoSection, times: StepTimes, *,
+    skip_zero_advantage: bool = True,
+) -> dict[str, float]:  # fmt: skip
     """Return a step's speed.
 
     time/*: seconds of rollout, reward and update, and of the step. tokens_per_s: sampled tokens over the whole step;
@@ -97,7 +98,7 @@ def speed_metrics(
     Useful: each prompt once in rollout and update, no padding, no recomputation, groups that teach nothing left out.
     """
     sampled = sum(len(completion.ids) for group in groups for completion in group.completions)
-    rolled, updated = _rolled_lengths(groups), _updated_lengths(groups, section)
+    rolled, updated = _rolled_lengths(groups), _updated_lengths(groups, section, skip_zero_advantage)
     tokens, attended, head_tokens = update_size(updated)
     metrics = {
         **time_metrics(groups, times.rollout, times.reward, times.update),
@@ -168,14 +169,14 @@ def _rolled_lengths(groups: Sequence[RolloutGroup]) -> list[GroupLengths]:
     ]
 
 
-def _updated_lengths(groups: Sequence[RolloutGroup], section: GrpoSection) -> list[GroupLengths]:
+def _updated_lengths(groups: Sequence[RolloutGroup], section: GrpoSection, skip: bool) -> list[GroupLengths]:
     """Return the tokens that an update must compute: completions that have a loss, each with its group's prompt."""
     return [
         GroupLengths(
             len(groups[piece.group].prompt.ids),
             tuple(len(groups[piece.group].completions[g].ids) for g in piece.completions),
         )
-        for piece in pieces_with_loss(groups, section)
+        for piece in pieces_with_loss(groups, section, skip_zero_advantage=skip)
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mathgrpo.config.recipe import ModelSection, RolloutSection
+from mathgrpo.config.recipe import ModelSection
 from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, write_evaluation
@@ -46,8 +46,7 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     _require_solutions(sets.train, recipe)
     torch.manual_seed(recipe.run.seed)
     policy = _policy(recipe, sets.train, fmt, device)
-    prompt_tokens, new_tokens = RolloutSection().max_prompt_tokens, recipe.training.max_new_tokens
-    require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, prompt_tokens, new_tokens)
+    require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, recipe.training.max_new_tokens)
     notes = [*sets.notes, *_format_notes(sets.train, recipe.format.name)]
     info = start_info(policy, folder, recipe_name, command, started, notes)
     _require_room(folder, policy)

@@ -53,15 +53,15 @@ def _without_bitsandbytes(recipe: Recipe, reasons: dict[str, str]) -> Recipe:
 def _without_vllm(recipe: Recipe, reasons: dict[str, str]) -> Recipe:
     """Keep vLLM where it can run on this CPU; the engines here sample otherwise."""
     vllm = recipe.rollout.vllm
-    if recipe.rollout.engine != "vllm":
+    if vllm is None:
         return recipe
     vllm = vllm.model_copy(update={"sleep": False, "mode": "server"})  # what its CPU build can do
     try:
         if not vllm.url:
             find_python(vllm)
     except UserError as error:
-        reasons["rollout.engine"] = f"; {str(error).removeprefix('rollout.engine=vllm: ')}"
-        return _with(recipe, "rollout", engine="auto", vllm=vllm)
+        reasons["rollout.vllm"] = f"; {str(error).removeprefix('rollout.vllm: ')}"
+        return _with(recipe, "rollout", vllm=None)
     return _with(recipe, "rollout", vllm=vllm)
 
 

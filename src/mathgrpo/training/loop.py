@@ -110,6 +110,7 @@ def _learn(run: Run, groups: Sequence[RolloutGroup], lesson: Lesson, rate: float
                 run.policy, run.optimizer, groups, lesson.section, temperature=lesson.temperature,
                 max_new_tokens=lesson.max_new_tokens, max_grad_norm=lesson.max_grad_norm, reference=run.reference,
                 token_budget=run.token_budget, world=run.world, parts=lesson.parts, importance=lesson.importance,
+                machinery=run.machinery,
             )  # fmt: skip
     except NonFiniteError as error:
         if not run.world.is_main:

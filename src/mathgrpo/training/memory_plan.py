@@ -7,9 +7,11 @@ them. Sizes are in bytes, 1 GB = 10^9.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mathgrpo.config import Recipe
+from mathgrpo.config.machinery import FAST, Choice, Machinery
 from mathgrpo.errors import UserError, named
 from mathgrpo.models.shape import ModelSizes
 from mathgrpo.text import gigabytes
@@ -28,6 +30,8 @@ QUANTIZED_BYTES = 0.57
 """Of a 4-bit weight with its share of a block's scale: half a byte, and 4 bytes for 64 of them."""
 GRAPH_ROWS = 1024
 """Rows of the largest captured step (`rollout.gpu.buckets`); beyond them rows wait."""
+FEWEST_ROWS = 16
+"""Completions that are decoded at once at least, however little memory there is."""
 SMALL_BUDGET = 4096
 """Below this budget matrix products get slow; layers are rather computed again in the backward pass."""
 
@@ -45,6 +49,8 @@ class MemoryPlan:
         logits: of one chunk of the LM head, with its gradients.
         one_completion: activations of the smallest micro-batch, a completion at its limit with its prompt.
         token_budget: unique tokens of a micro-batch.
+        rows: completions decoded at once; 0: all of a step.
+        dequantize: whether rollouts write 4-bit matrices out in the compute precision.
         recompute: whether layers are computed again in the backward pass.
         device: what the device has; None where that is not known.
     """
@@ -60,6 +66,8 @@ class MemoryPlan:
     logits: int
     one_completion: int
     token_budget: int
+    rows: int
+    dequantize: bool
     recompute: bool
     device: int | None
 
@@ -90,25 +98,49 @@ class MemoryPlan:
 
 
 def plan_memory(
-    sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, longest_prompt: int, device: int | None, kind: str
-) -> MemoryPlan:
+    sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, longest_prompt: int, device: int | None, kind: str,
+    machinery: Machinery = FAST,
+) -> MemoryPlan:  # fmt: skip
     """Return the memory of a run on a device with so many bytes ("cpu" or "cuda").
 
-    grpo.token_budget=0 chooses the largest budget that fits; training.gradient_checkpointing="auto" computes layers
-    again only where less than a useful budget fits without. Float32 masters and gradients: 4 bytes a weight each;
-    Adam's two moments: 8 (Rajbhandari et al., ZeRO, section 3.1, counts the same with 16-bit gradients).
+    The largest token budget that fits is chosen; layers are computed again only where less than a useful budget fits
+    without. What does not fit so decodes its completions in several turns, and a 4-bit model from its own matrices.
+    Float32 masters and gradients: 4 bytes a weight each; Adam's two moments: 8 (Rajbhandari et al., ZeRO, section 3.1,
+    counts the same with 16-bit gradients).
     """
-    setting = recipe.training.gradient_checkpointing
-    shortest = longest_prompt + recipe.rollout.max_new_tokens
-    useful = max(shortest, SMALL_BUDGET)
     plan = None
-    for recompute in {"off": (False,), "on": (True,), "auto": (False, True)}[setting]:
-        plan = _plan(sizes, recipe, compute_bytes, longest_prompt, device, kind, recompute)
-        # A budget that was asked for by number is kept, and judged as it is.
-        enough = plan.fits if recipe.grpo.token_budget else plan.token_budget >= min(useful, MAX_BUDGET[kind])
-        if enough and plan.fits:
+    for way in _ways(sizes, recipe, machinery):
+        plan = _best_budget(sizes, recipe, way, compute_bytes, longest_prompt, device, kind)
+        if device is None or plan.least <= (1 - MARGIN) * device:
             break
     assert plan is not None
+    return plan
+
+
+def _ways(sizes: ModelSizes, recipe: Recipe, machinery: Machinery) -> Iterator[Machinery]:
+    """Yield what decoding may do with its memory, the fastest first."""
+    completions = recipe.rollout.prompts_per_step * recipe.rollout.group_size
+    own_matrices: tuple[Choice, ...] = ("on", "off") if sizes.quantized and not machinery.plain else ("on",)
+    for dequantize in own_matrices if machinery.dequantize == "auto" else (machinery.dequantize,):
+        rows = machinery.max_rows or completions
+        yield replace(machinery, dequantize=dequantize, max_rows=rows)
+        while not machinery.max_rows and rows > FEWEST_ROWS:
+            rows = max(FEWEST_ROWS, rows // 2)
+            yield replace(machinery, dequantize=dequantize, max_rows=rows)
+
+
+def _best_budget(
+    sizes: ModelSizes, recipe: Recipe, way: Machinery, compute_bytes: int, longest_prompt: int, device: int | None,
+    kind: str,
+) -> MemoryPlan:  # fmt: skip
+    """Return the plan of one way to decode, its layers computed again where that gives a useful budget."""
+    useful = min(max(longest_prompt + recipe.rollout.max_new_tokens, SMALL_BUDGET), MAX_BUDGET[kind])
+    choices = (False, True) if way.recompute == "auto" else (way.recompute == "on",)
+    for recompute in choices:
+        plan = _plan(sizes, recipe, way, compute_bytes, longest_prompt, device, kind, recompute)
+        # A budget that was asked for by number is kept, and judged as it is.
+        if plan.fits and (way.token_budget or plan.token_budget >= useful):
+            break
     return plan
 
 
@@ -117,7 +149,8 @@ def require_room(sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, devic
 
     Raises: UserError otherwise.
     """
-    plan = _plan(sizes, recipe, compute_bytes, 1, device, kind, recompute=True)
+    way = Machinery(dequantize="off" if sizes.quantized else "on", max_rows=FEWEST_ROWS)
+    plan = _plan(sizes, recipe, way, compute_bytes, 1, device, kind, recompute=True)
     require_fit(replace(plan, kv_cache=0, kept_cache=0, one_completion=0, logits=0), recipe.model.path)
 
 
@@ -169,12 +202,12 @@ def logit_bytes(sizes: ModelSizes, compute_bytes: int, kind: str) -> int:
 
 
 def _plan(
-    sizes: ModelSizes, recipe: Recipe, compute_bytes: int, longest_prompt: int, device: int | None, kind: str,
-    recompute: bool,
+    sizes: ModelSizes, recipe: Recipe, way: Machinery, compute_bytes: int, longest_prompt: int, device: int | None,
+    kind: str, recompute: bool,
 ) -> MemoryPlan:  # fmt: skip
     rollout, new_tokens = recipe.rollout, recipe.rollout.max_new_tokens
     completions = rollout.prompts_per_step * rollout.group_size
-    rows = min(rollout.max_rows or completions, completions)
+    rows, dequantize = min(way.max_rows or completions, completions), way.dequantize != "off"
     group_tokens = longest_prompt + rollout.group_size * new_tokens
     keys_per_token = (rollout.group_size * (longest_prompt + new_tokens) + longest_prompt) / group_tokens
     per_token = activation_bytes(sizes, compute_bytes, keys_per_token, recompute=recompute)
@@ -189,7 +222,7 @@ def _plan(
             weights=4 * (sizes.parameters - sizes.quantized) + int(QUANTIZED_BYTES * sizes.quantized),
             gradients=4 * sizes.trainable,
             optimizer=8 * sizes.trainable,
-            copies=_copy_bytes(sizes, recipe, compute_bytes, kind),
+            copies=_copy_bytes(sizes, recipe, way, compute_bytes, kind),
             reference=compute_bytes * sizes.parameters if full_copy else 0,
             kv_cache=kv_cache,
             kept_cache=0,
@@ -197,16 +230,18 @@ def _plan(
             logits=logit_bytes(sizes, compute_bytes, kind),
             one_completion=casts + int(per_token * (longest_prompt + new_tokens)),
             token_budget=budget,
+            rows=rows if rows < completions else 0,
+            dequantize=dequantize,
             recompute=recompute,
             device=device,
         )
         logits = 2 * min(rows, GRAPH_ROWS) * sizes.vocabulary * compute_bytes
         # Models whose matrices are no nn.Linear (GPT-2), and 4-bit ones left as they are, are not the graph engine's.
-        served = sizes.matrices and (recipe.rollout.dequantize or not sizes.quantized)
-        return replace(plan, kept_cache=_kept_bytes(plan, recipe, kind, logits) if served else 0)
+        served = sizes.matrices and (dequantize or not sizes.quantized)
+        return replace(plan, kept_cache=_kept_bytes(plan, recipe, way, kind, logits) if served else 0)
 
-    if recipe.grpo.token_budget:
-        return with_budget(recipe.grpo.token_budget)
+    if way.token_budget:
+        return with_budget(way.token_budget)
     if device is None:
         return with_budget(MAX_BUDGET["cpu"])
     empty = with_budget(0)
@@ -216,27 +251,27 @@ def _plan(
     return with_budget(max(smallest, min(MAX_BUDGET[kind], int(room / per_token))))
 
 
-def _copy_bytes(sizes: ModelSizes, recipe: Recipe, compute_bytes: int, kind: str) -> int:
+def _copy_bytes(sizes: ModelSizes, recipe: Recipe, way: Machinery, compute_bytes: int, kind: str) -> int:
     """Return the matrices in the compute precision that are held beside the weights.
 
     Those of this project's engines are stacked from the weights, whatever their precision; on CUDA the graph engine has
-    the head with them. There a model that trains whole has the update's own besides (`optimizer.compute_copy`).
+    the head with them. There a model that trains whole has the update's own besides.
     """
-    if sizes.quantized and not recipe.rollout.dequantize:
+    if sizes.quantized and way.dequantize == "off":
         return 0
     matrices = compute_bytes * sizes.matrices
-    ours = recipe.rollout.engine in ("auto", "native")
+    ours = recipe.rollout.vllm is None and not way.plain
     if kind != "cuda":
         return matrices if ours else 0
     head = compute_bytes * sizes.hidden * sizes.vocabulary
     trains = bool(sizes.trainable) and recipe.model.lora is None
-    cast = trains and compute_bytes < 4 and recipe.optimizer.compute_copy != "off"
+    cast = trains and compute_bytes < 4 and way.compute_copy != "off"
     return (matrices + head if ours else 0) + (matrices if cast else 0)
 
 
-def _kept_bytes(plan: MemoryPlan, recipe: Recipe, kind: str, logits: int) -> int:
+def _kept_bytes(plan: MemoryPlan, recipe: Recipe, way: Machinery, kind: str, logits: int) -> int:
     """Return what the graph engine holds between rollouts: its pool (`TokenPool`), and the logits of its graphs."""
-    if kind != "cuda" or not recipe.rollout.graphs or recipe.rollout.engine not in ("auto", "native"):
+    if kind != "cuda" or not way.graphs or recipe.rollout.vllm is not None:
         return 0
     if plan.device is None:
         return plan.kv_cache + logits
@@ -248,9 +283,4 @@ def _remedy(plan: MemoryPlan) -> str:
     """Return what to do about a run that does not fit."""
     if plan.resident > (plan.device or 0):
         return f"use {named('model.lora')}, a smaller model or a larger device"
-    without_cache = plan.resident + plan.one_completion + plan.logits
-    if plan.kv_cache > plan.one_completion + plan.logits or without_cache <= (plan.device or 0):
-        return f"lower {named('rollout.max_rows')}, which decodes in several turns"
-    if not plan.recompute:
-        return 'use training.gradient_checkpointing="auto"'
     return f"lower {named('rollout.max_new_tokens')}, or use a smaller model or a larger device"

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mathgrpo.models.count import count_parameters
-from mathgrpo.models.shape import model_sizes
 from mathgrpo.text import gigabytes
-from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit
+from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.training.prepare import Prepared
-from mathgrpo.training.together import own_bytes, own_part
 from mathgrpo.update.layer_compile import compile_pays
 
 
@@ -51,10 +49,7 @@ class Plan:
 
 
 def make_plan(run: Prepared) -> Plan:
-    """Return the sizes of a prepared run.
-
-    Raises: UserError when the device has not the memory for it.
-    """
+    """Return the sizes of a prepared run."""
     recipe, sets = run.recipe, run.problems
     counts = count_parameters(run.policy.model)
     completions = recipe.rollout.prompts_per_step * recipe.rollout.group_size
@@ -70,9 +65,9 @@ def make_plan(run: Prepared) -> Plan:
         epochs=recipe.training.steps * recipe.rollout.prompts_per_step / len(sets.train),
         evaluation_completions=evaluated * (1 + recipe.evaluation.samples),
         evaluations=2 + ((recipe.training.steps - 1) // every if every else 0),
-        memory=_memory(run),
+        memory=run.memory,
         compiled=compile_pays(
-            recipe.grpo, run.policy.device, recipe.training.steps * completions * recipe.rollout.max_new_tokens
+            run.machinery, run.policy.device, recipe.training.steps * completions * recipe.rollout.max_new_tokens
         ),
     )
 
@@ -109,24 +104,12 @@ def memory_lines(memory: MemoryPlan) -> list[str]:
     reference = f", reference {gigabytes(memory.reference)}" if memory.reference else ""
     device = f" of the device's {gigabytes(memory.device)}" if memory.device is not None else ""
     kept = f", {gigabytes(memory.kept_cache)} held through the update" if memory.kept_cache else ""
+    turns = f", {memory.rows} completions at a time" if memory.rows else ""
     again = "; layers are computed again in the backward pass" if memory.recompute else ""
     return [
         f"memory      at most about {gigabytes(memory.total)}{device}: weights {gigabytes(memory.weights)}, "
         f"gradients {gigabytes(memory.gradients)}, optimizer {gigabytes(memory.optimizer)}{copies}{reference}",
-        f"            rollout {gigabytes(memory.kv_cache)} of keys and values{kept}; update "
+        f"            rollout {gigabytes(memory.kv_cache)} of keys and values{turns}{kept}; update "
         f"{gigabytes(memory.activations)} of activations and {gigabytes(memory.logits)} of logits, "
         f"{memory.token_budget:,} tokens a micro-batch{again}",
     ]
-
-
-def _memory(run: Prepared) -> MemoryPlan | None:
-    sizes, policy = model_sizes(run.policy.model), run.policy
-    if sizes is None:
-        return None
-    kind = policy.device.split(":")[0]
-    memory = plan_memory(
-        sizes, own_part(run.world, run.recipe), compute_bytes=policy.compute_dtype.itemsize,
-        longest_prompt=run.longest_prompt, device=own_bytes(run.world, policy.device), kind=kind,
-    )  # fmt: skip
-    require_fit(memory, run.recipe.model.path)
-    return memory

@@ -11,7 +11,8 @@ import torch
 from mathgrpo.answers.gold_check import require_golds
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import require_possible
-from mathgrpo.config.recipe import RolloutSection
+from mathgrpo.config.machinery import Machinery, machinery_of
+from mathgrpo.config.recipe import RolloutSection, VllmSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
@@ -22,12 +23,13 @@ from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.device import compute_dtype
 from mathgrpo.models.locate import locate_model
 from mathgrpo.models.outline import sizes_ahead
+from mathgrpo.models.shape import model_sizes
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rewards.pre_run_check import try_rewards
 from mathgrpo.rollout import Engine, build_engine
-from mathgrpo.training.memory_plan import require_room
+from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit, require_room
 from mathgrpo.training.together import own_bytes, own_part, require_shareable
 from mathgrpo.types import Problem
 from mathgrpo.update import Reference, build_reference
@@ -42,6 +44,8 @@ class Prepared:
     Attributes:
         recipe: with model.dtype settled where it was "auto" on a CPU.
         longest_prompt: tokens of the longest prompt of all problem sets.
+        machinery: what computes it.
+        memory: how it uses its device's memory; None for a model that does not say its shape.
         precision: why the precision is what it is, where it was measured.
         reference: the policy before training, None without a KL term.
         world: the processes that run it together.
@@ -56,6 +60,8 @@ class Prepared:
     optimizer: torch.optim.Optimizer
     reference: Reference | None
     longest_prompt: int
+    machinery: Machinery
+    memory: MemoryPlan | None
     precision: str = ""
     world: World = SINGLE
 
@@ -72,8 +78,12 @@ class Prepared:
         return self.recipe.evaluation.max_new_tokens or self.recipe.rollout.max_new_tokens
 
 
-def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGLE) -> Prepared:
+def prepare(
+    recipe: Recipe, checkpoint: Path | None = None, world: World = SINGLE, *, machinery: Machinery | None = None
+) -> Prepared:
     """Return a run ready to start, with the weights of a checkpoint if one is given.
+
+    machinery: what computes it, in place of what run.engine chooses.
 
     Raises: UserError for whatever is wrong with the recipe, its problems or its model.
     """
@@ -96,15 +106,43 @@ def prepare(recipe: Recipe, checkpoint: Path | None = None, world: World = SINGL
         keep_freed_memory()
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
-    longest = require_prompts_fit(every, policy, fmt, recipe.rollout.max_prompt_tokens, max_new_tokens)
+    longest = require_prompts_fit(every, policy, fmt, max_new_tokens)
     try_rewards(suite, problems.train, lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"])
-    wanted = recipe.rollout
-    engine = build_engine(
-        policy, wanted.engine, wanted.max_rows, wanted.compiled, graphs=wanted.graphs, triton=wanted.triton,
-        dequantize=wanted.dequantize, vllm=wanted.vllm,
+    machinery = machinery or machinery_of(recipe.run.engine)
+    memory = planned_memory(recipe, policy, longest, world, machinery)
+    engine = engine_of(policy, recipe.rollout.vllm, machinery, memory)
+    optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype, machinery=machinery)
+    return Prepared(
+        recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, machinery, memory, precision, world
+    )
+
+
+def planned_memory(
+    recipe: Recipe, policy: Policy, longest_prompt: int, world: World, machinery: Machinery
+) -> MemoryPlan | None:
+    """Return how a run uses its device's memory; None for a model that does not say its shape.
+
+    Raises: UserError when the device has not enough.
+    """
+    sizes = model_sizes(policy.model)
+    if sizes is None:
+        return None
+    memory = plan_memory(
+        sizes, own_part(world, recipe), compute_bytes=policy.compute_dtype.itemsize, longest_prompt=longest_prompt,
+        device=own_bytes(world, policy.device), kind=policy.device.split(":")[0], machinery=machinery,
     )  # fmt: skip
-    optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype)
-    return Prepared(recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, precision, world)
+    require_fit(memory, recipe.model.path)
+    return memory
+
+
+def engine_of(policy: Policy, vllm: VllmSection | None, machinery: Machinery, memory: MemoryPlan | None) -> Engine:
+    """Return the rollout engine of a run, within what its memory plan allows."""
+    return build_engine(
+        policy, "vllm" if vllm is not None else "plain" if machinery.plain else "fast",
+        memory.rows if memory is not None else machinery.max_rows, machinery.compiled, graphs=machinery.graphs,
+        triton=machinery.triton, dequantize=memory.dequantize if memory is not None else machinery.dequantize != "off",
+        vllm=vllm,
+    )  # fmt: skip
 
 
 def settle_precision(recipe: Recipe, device: str) -> tuple[Recipe, str]:
@@ -121,7 +159,7 @@ def settle_precision(recipe: Recipe, device: str) -> tuple[Recipe, str]:
 
 def settle_importance(recipe: Recipe) -> Recipe:
     """Return the recipe with importance weights on where "auto" means that: a sampler with numerics of its own."""
-    if recipe.rollout.engine != "vllm" or recipe.grpo.importance != "auto":
+    if recipe.rollout.vllm is None or recipe.grpo.importance != "auto":
         return recipe
     return recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"importance": "on"})})
 
@@ -148,22 +186,14 @@ def require_enough(problems: Sequence[Problem], rollout: RolloutSection) -> None
         )
 
 
-def require_prompts_fit(
-    problems: Sequence[Problem], policy: Policy, fmt: Format, max_prompt_tokens: int, max_new_tokens: int
-) -> int:
+def require_prompts_fit(problems: Sequence[Problem], policy: Policy, fmt: Format, max_new_tokens: int) -> int:
     """Return the tokens of the longest prompt, when all fit.
 
-    Raises: UserError when a prompt is longer than allowed, or with its completion longer than the model's context.
+    Raises: UserError when a prompt with its completion is longer than the model's context. None is cut.
     """
     lengths = [len(encode_prompt(policy.tokenizer, problem, fmt).ids) for problem in problems]
     longest = max(lengths)
     question = problems[lengths.index(longest)].question[:60]
-    too_long = sum(length > max_prompt_tokens for length in lengths)
-    if too_long:
-        raise UserError(
-            f"rollout.max_prompt_tokens={max_prompt_tokens}: {too_long} of {len(lengths)} prompts are longer, "
-            f"the longest has {longest} tokens ({question!r}…); raise it to {longest} or take these problems out"
-        )
     if longest + max_new_tokens > policy.max_context:
         room = policy.max_context - longest
         remedy = f"use at most {room}" if room > 0 else "take the long problems out"

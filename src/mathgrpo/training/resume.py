@@ -18,7 +18,7 @@ from mathgrpo.files import write_atomically
 from mathgrpo.runs.run_folder import CONFIG, METRICS, ROLLOUTS, forget_after, open_run_folder, read_info, write_info
 
 MAY_CHANGE = (
-    "training.", "run.device", "grpo.token_budget", "rollout.max_rows",
+    "training.", "run.device",
 )  # fmt: skip
 """What can be set on a resumed run: nothing that would make its first half another run than its second."""
 

@@ -22,9 +22,9 @@ def require_shareable(recipe: Recipe, size: int) -> None:
 
     Raises: UserError otherwise.
     """
-    if size > 1 and recipe.rollout.engine == "vllm":
+    if size > 1 and recipe.rollout.vllm is not None:
         raise UserError(
-            f'rollout.engine=vllm: not with {size} processes, which would each start one; use "auto", or one process'
+            f"rollout.vllm: not with {size} processes, which would each start one; leave it out, or use one process"
         )
     if recipe.rollout.prompts_per_step < size:
         raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.config import Recipe
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.variables import kept_checkpoints, logged_groups, peer_timeout_s, tracker_project
 from mathgrpo.distributed import join_world
 from mathgrpo.errors import UserError
@@ -41,10 +42,12 @@ def train(
     command: Sequence[str] = (),
     progress: Progress | None = None,
     hooks: Sequence[Hook] = (),
+    machinery: Machinery | None = None,
 ) -> Path:
     """Train by a recipe and return the run folder.
 
     resume: a run folder to go on with; `recipe` is then the one it keeps (see `resume.resumed_recipe`).
+    machinery: what computes the run, in place of what run.engine chooses.
     hooks: more that is to be done at the moments of the run, after what every run does.
     Raises: UserError for whatever is wrong, mostly before step 0; Interrupted after Ctrl-C or SIGTERM, when the run
     can be resumed.
@@ -58,7 +61,7 @@ def train(
         if resume is not None:
             require_unfinished(folder, state.step, recipe.training.steps)
         require_trackers(recipe.training.trackers)
-        ready = prepare(recipe, saved[-1] if saved else None, world)
+        ready = prepare(recipe, saved[-1] if saved else None, world, machinery=machinery)
         if saved:
             load_optimizer(saved[-1], ready.policy, ready.optimizer)
         require_same_weights(world, ready.optimizer, state.step)
@@ -72,7 +75,9 @@ def train(
     return folder
 
 
-def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = None) -> list[str]:
+def plan_lines_of(
+    recipe: Recipe, recipe_name: str, *, resume: Path | None = None, machinery: Machinery | None = None
+) -> list[str]:
     """Return the plan of a run for a reader, after every check that comes before step 0. Nothing is written.
 
     Raises: UserError for whatever is wrong.
@@ -80,7 +85,7 @@ def plan_lines_of(recipe: Recipe, recipe_name: str, *, resume: Path | None = Non
     folder = resume if resume is not None else choose_run_folder(recipe.run, recipe_name, datetime.now().astimezone())
     saved = checkpoints(folder)
     require_trackers(recipe.training.trackers)
-    ready = prepare(recipe, saved[-1] if saved else None)
+    ready = prepare(recipe, saved[-1] if saved else None, machinery=machinery)
     return plan_lines(ready, make_plan(ready), folder)
 
 
@@ -92,7 +97,7 @@ def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests
         RecipeTask(ready), ready.policy, ready.engine, ready.reference, ready.optimizer, meter, stop, world,
         resume_with=f"mathgrpo train --resume {folder}", step=state.step,
         token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute, compiled=plan.compiled,
-        notes=list(ready.notes),
+        machinery=ready.machinery, notes=list(ready.notes),
     )  # fmt: skip
 
 

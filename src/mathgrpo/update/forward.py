@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.errors import UserError
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.models import Policy
 from mathgrpo.update.fused.fused_forward import FusedForward, why_not_fused_forward
 from mathgrpo.update.logprobs import decoder_states, split_model
@@ -76,23 +75,23 @@ class ModuleForward:
         """Do nothing: autograd has written the gradients."""
 
 
-def choose_forward(policy: Policy, section: GrpoSection, *, shared_prompt: bool) -> Forward:
-    """Return the forward pass of an update by grpo.fused_forward.
+def choose_forward(policy: Policy, machinery: Machinery, *, shared_prompt: bool) -> Forward:
+    """Return the forward pass of an update by machinery.fused_forward.
 
     "auto" is the fused one on a CPU, for the models it serves; on CUDA the modules have kernels of their own.
-    Raises: UserError for "on" when the model or the layout is not served.
+    Raises: ValueError for "on" when the model or the layout is not served.
     """
     modules = ModuleForward(policy.model, policy.autocast)
-    if section.fused_forward == "off" or (section.fused_forward == "auto" and _elsewhere(policy, section)):
+    if machinery.fused_forward == "off" or (machinery.fused_forward == "auto" and _elsewhere(policy, machinery)):
         return modules
     reason = why_not_fused_forward(policy.model) if shared_prompt else "prompts are not shared"
     if not reason:
         return FusedForward(policy.model, policy.compute_dtype)
-    if section.fused_forward == "on":
-        raise UserError(f'grpo.fused_forward=on: does not serve this run, because {reason}; use "auto" or "off"')
+    if machinery.fused_forward == "on":
+        raise ValueError(f"the fused forward pass does not serve this run, because {reason}")
     return modules
 
 
-def _elsewhere(policy: Policy, section: GrpoSection) -> bool:
+def _elsewhere(policy: Policy, machinery: Machinery) -> bool:
     """Whether "auto" leaves the work to the modules: on CUDA, or when another kernel is asked for by name."""
-    return torch.device(policy.device).type != "cpu" or section.attention != "auto"
+    return torch.device(policy.device).type != "cpu" or machinery.attention != "auto"

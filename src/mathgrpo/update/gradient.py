@@ -44,7 +44,7 @@ def _halve_budget(step: Step, failure: str) -> None:
     plan = step.plan()
     if all(len(pieces) == 1 and len(pieces[0].completions) == 1 for pieces in plan):
         raise UserError(
-            f"grpo.token_budget={step.token_budget}: out of memory with one completion at a time "
+            f"{step.token_budget:,} tokens a micro-batch: out of memory with one completion at a time "
             f"({failure}); use a smaller model, LoRA, or a lower rollout.max_new_tokens"
         )
     # A budget far above what the step holds would take several halvings to change anything.

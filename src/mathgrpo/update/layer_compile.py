@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.update.modes import layers_of
 
 REPAID_AFTER = 20_000_000
@@ -25,10 +25,10 @@ per cent of 10 minutes of updates. Not measured yet."""
 _compiled: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
-def compile_pays(section: GrpoSection, device: str, sampled_tokens: int) -> bool:
-    """Return whether an update's layers are compiled, by grpo.compile and the tokens the whole run samples at most."""
-    if section.compile != "auto":
-        return section.compile == "on"
+def compile_pays(machinery: Machinery, device: str, sampled_tokens: int) -> bool:
+    """Return whether an update's layers are compiled, by the tokens the whole run samples at most."""
+    if machinery.compile != "auto":
+        return machinery.compile == "on"
     return device.startswith("cuda") and sampled_tokens >= REPAID_AFTER
 
 

@@ -71,14 +71,16 @@ class MicroBatch:
     num_unique: int
 
 
-def pieces_with_loss(groups: Sequence[RolloutGroup], section: GrpoSection) -> list[Piece]:
+def pieces_with_loss(
+    groups: Sequence[RolloutGroup], section: GrpoSection, *, skip_zero_advantage: bool = True
+) -> list[Piece]:
     """Return the completions whose loss term can have a gradient, group by group.
 
     Left out, exactly: completions without tokens; truncated ones when they are masked; and, when the objective says
     that its loss is then 0 whatever the policy does, and skip_zero_advantage is on, those with advantage 0. A group of
     which nothing is left is not computed at all.
     """
-    skip_zero = section.skip_zero_advantage and objective_of(section).zero_without_advantage
+    skip_zero = skip_zero_advantage and objective_of(section).zero_without_advantage
     pieces = []
     for b, group in enumerate(groups):
         chosen = tuple(

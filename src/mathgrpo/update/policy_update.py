@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.grpo.importance import Importance
@@ -67,6 +68,7 @@ def policy_update(
     temperature: float, max_new_tokens: int, max_grad_norm: float, reference: Reference | None = None,
     token_budget: int | None = None, world: World = SINGLE, parts: Sequence[Sequence[Piece]] = (),
     importance: Importance | None = None,
+    machinery: Machinery = FAST,
 ) -> UpdateStats:  # fmt: skip
     """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
@@ -74,8 +76,9 @@ def policy_update(
     sampled, and no extra pass is made. Learning rates are the caller's to set before.
 
     policy: its model is in evaluation mode here, except adapter dropout.
-    token_budget: overrides section.token_budget; hand on stats.token_budget to remember a halving.
+    token_budget: overrides machinery.token_budget; hand on stats.token_budget to remember a halving.
     world: processes that take this step together, all with the same groups, each computing its part of them.
+    machinery: the layouts and kernels that compute it; its numbers are the same within rounding.
     parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
         whole does. The old log-probabilities are then those of one forward pass before the first step.
     importance: weights for the sampler's numerics, in place of section.importance.
@@ -84,15 +87,16 @@ def policy_update(
     """
     check_update(groups, section, reference)
     objective = objective_of(section, importance)
-    reason = unshared_reason(policy.model) if section.shared_prompt else "grpo.shared_prompt=false"
-    pieces = pieces_with_loss(groups, section)
+    reason = unshared_reason(policy.model) if machinery.shared_prompt else "the plain computation"
+    pieces = pieces_with_loss(groups, section, skip_zero_advantage=machinery.skip_zero_advantage)
     turns = [_common(pieces, part) for part in parts] or [pieces]
     shares = [divided(groups, turn, world.size, shared_prompt=not reason)[world.rank] for turn in turns]
     step = build_step(
         policy, groups, section, objective, shares, reference, temperature=temperature, max_new_tokens=max_new_tokens,
-        token_budget=token_budget or section.token_budget or DEFAULT_TOKEN_BUDGET, shared_prompt=not reason,
+        token_budget=token_budget or machinery.token_budget or DEFAULT_TOKEN_BUDGET, shared_prompt=not reason,
+        machinery=machinery,
     )  # fmt: skip
-    notes = choose_step_attention(step, section)
+    notes = choose_step_attention(step, machinery)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     before = _weight_sample(parameters)
     history, counts = [], [0, 0]

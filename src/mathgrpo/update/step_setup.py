@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.objectives import Objective
@@ -83,7 +84,7 @@ def check_update(groups: Sequence[RolloutGroup], section: GrpoSection, reference
 def build_step(
     policy: Policy, groups: Sequence[RolloutGroup], section: GrpoSection, objective: Objective,
     shares: Sequence[list[Piece]], reference: Reference | None, *, temperature: float, max_new_tokens: int,
-    token_budget: int, shared_prompt: bool,
+    token_budget: int, shared_prompt: bool, machinery: Machinery,
 ) -> Step:  # fmt: skip
     """Return the step with everything that this process computes in it, its old log-probabilities not yet known.
 
@@ -91,7 +92,7 @@ def build_step(
         by their number.
     """
     tokens = step_tokens(groups, section, max_new_tokens, policy.device)
-    forward = choose_forward(policy, section, shared_prompt=shared_prompt)
+    forward = choose_forward(policy, machinery, shared_prompt=shared_prompt)
     return Step(
         policy, groups, objective, temperature, reference, replace(tokens, weights_M=tokens.weights_M * len(shares)),
         objective.settings["entropy_coef"] * len(shares) / max(1, tokens.num_kept),
@@ -110,7 +111,7 @@ def _forward_of_reference(policy: Policy, reference: Reference | None, forward: 
     return FusedForward(reference.model, policy.compute_dtype)
 
 
-def choose_step_attention(step: Step, section: GrpoSection) -> tuple[str, ...]:
+def choose_step_attention(step: Step, machinery: Machinery) -> tuple[str, ...]:
     """Choose the attention kernel by the step's largest micro-batch; return what the run should know about it."""
     if not isinstance(step.forward, ModuleForward):
         step.attention = None
@@ -123,7 +124,7 @@ def choose_step_attention(step: Step, section: GrpoSection) -> tuple[str, ...]:
         assert batch.layout is not None
         return batch.layout, batch.num_unique
 
-    choice = choose_attention(step.policy, section, layout_of)
+    choice = choose_attention(step.policy, machinery, layout_of)
     step.attention = choice.kernel
     return (choice.reason,) if choice.reason else ()
 

@@ -162,9 +162,9 @@ def test_an_engine_must_pass_its_trial() -> None:
     assert engine is None and "GPT2LMHeadModel" in obstacle
 
 
-@pytest.mark.parametrize(("triton", "switch"), [(True, "triton"), (False, "graphs")])
+@pytest.mark.parametrize("triton", [True, False])
 def test_a_trial_that_loses_the_device_is_one_line_with_the_setting_that_avoids_it(
-    triton: bool, switch: str, monkeypatch: pytest.MonkeyPatch
+    triton: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No other engine could be tried: everything asked of a lost device fails."""
 
@@ -172,9 +172,7 @@ def test_a_trial_that_loses_the_device_is_one_line_with_the_setting_that_avoids_
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
 
     monkeypatch.setattr(GraphEngine, "generate", lose)
-    words = (
-        rf"^rollout\.{switch}=true: .* lost the device \(CUDA error: an illegal .*\); .* --set rollout\.{switch}=false$"
-    )
+    words = r"^run\.engine=fast: .* lost the device \(CUDA error: an illegal .*\); .* --set run\.engine=plain$"
     with pytest.raises(UserError, match=words):
         build_graph_engine(tiny_policy(), triton=triton, graphs=False)
 

@@ -99,7 +99,7 @@ class Client(Backend):
         if status >= 500:
             raise ServerLost(f"{self.url}{path} answered {status}: {_words(text)}")
         if status >= 400:
-            raise UserError(f"{named('rollout.engine', 'vllm')}: {self.url}{path} refused ({status}): {_words(text)}")
+            raise UserError(f"{named('rollout.vllm')}: {self.url}{path} refused ({status}): {_words(text)}")
         return json.loads(text) if text else {}
 
 

@@ -60,8 +60,8 @@ def _require_plain(name: str, module: Any, base: Any) -> None:
     readable = weight is not None and (weight.is_floating_point() or is_linear4bit(base))
     if unusual or not readable or not (base is module or hasattr(module, "lora_A")):
         raise UserError(
-            f"{named('rollout.engine', 'vllm')}: {name} ({type(module).__name__} around {type(base).__name__}) cannot "
-            f"be written as plain weights, which vLLM needs; use plain LoRA, or {named('rollout.engine', 'auto')}"
+            f"{named('rollout.vllm')}: {name} ({type(module).__name__} around {type(base).__name__}) cannot "
+            f"be written as plain weights, which vLLM needs; use plain LoRA, or {named('rollout.vllm', 'none')}"
         )
 
 

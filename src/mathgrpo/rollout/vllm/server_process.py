@@ -80,9 +80,7 @@ class OwnServer(Client):
         deadline = time.monotonic() + self._section.start_timeout_s
         while not self.is_ready():
             if self._process.poll() is not None:
-                raise UserError(
-                    f"{named('rollout.engine', 'vllm')}: the server ended while starting: {self.last_words()}"
-                )
+                raise UserError(f"{named('rollout.vllm')}: the server ended while starting: {self.last_words()}")
             if time.monotonic() > deadline:
                 self.close()
                 raise UserError(

@@ -33,7 +33,7 @@ def find_python(section: VllmSection) -> str:
     python = section.python or os.environ.get(PYTHON_VARIABLE, "")
     if not python:
         raise UserError(
-            "rollout.engine=vllm: no Python with vLLM is named; set rollout.vllm.python or the environment variable "
+            "rollout.vllm: no Python with vLLM is named; set rollout.vllm.python or the environment variable "
             f"{PYTHON_VARIABLE} to the python of an environment with vllm {tested_text()}, or give rollout.vllm.url"
         )
     named = f"rollout.vllm.python={python}" if section.python else f"{PYTHON_VARIABLE}={python}"

@@ -74,9 +74,7 @@ class VllmEngine:
             limit = self._section.probe_tolerance or probe.trial_limit(self._policy, model, ids)
             found = self._compare(ids, model, limit, "a trial of new weights")
         except ServerLost as lost:
-            raise UserError(
-                f"{named('rollout.engine', 'vllm')}: it was lost in its trial ({lost}): {self._words()}"
-            ) from lost
+            raise UserError(f"{named('rollout.vllm')}: it was lost in its trial ({lost}): {self._words()}") from lost
         return found
 
     def make_room(self) -> None:
@@ -139,7 +137,7 @@ class VllmEngine:
         for worker, answer in enumerate(self._backend.call("mathgrpo_load", str(path))):
             if not isinstance(answer, dict) or answer.get("digest") != digest:
                 raise UserError(
-                    f"{named('rollout.engine', 'vllm')}: worker {worker} took other weights than were pushed "
+                    f"{named('rollout.vllm')}: worker {worker} took other weights than were pushed "
                     f"({answer}; {len(weights)} tensors with digest {digest[:16]} "
                     f"were written to {path}); is the folder shared?"
                 )
@@ -157,7 +155,7 @@ class VllmEngine:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
                 f"are {found.mean:.2g} off on average, {found.largest:.2g} at most, so it does not compute what the "
-                f"policy does; use {named('rollout.engine', 'auto')} for this model"
+                f"policy does; use {named('rollout.vllm', 'none')} for this model"
             )
         return found
 
@@ -168,9 +166,7 @@ class VllmEngine:
         """
         words, self._pushed, self._asleep = self._words(), None, False
         if not self._backend.restart():
-            raise UserError(
-                f"{named('rollout.engine', 'vllm')}: {self._backend.where} was lost ({lost}): {words}"
-            ) from lost
+            raise UserError(f"{named('rollout.vllm')}: {self._backend.where} was lost ({lost}): {words}") from lost
 
     def _words(self) -> str:
         return self._backend.last_words() or "it keeps no log here"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models.policy import base_model
@@ -48,22 +48,22 @@ _chosen: dict[tuple[Any, ...], AttentionChoice] = {}
 
 
 def choose_attention(
-    policy: Any, section: GrpoSection, layout_of: Callable[[AttentionKernel], tuple[PackedLayout, int]]
+    policy: Any, machinery: Machinery, layout_of: Callable[[AttentionKernel], tuple[PackedLayout, int]]
 ) -> AttentionChoice:
     """Return the kernel for a policy's packed attention; remembered for the model's shape, device and precision.
 
-    On a CPU it is always sdpa. "auto" measures sdpa and varlen, and flex where grpo.compile is "on", because flex has
-    to be compiled first, for seconds.
+    On a CPU it is always sdpa. "auto" measures sdpa and varlen, and flex where layers are compiled anyway: it has to
+    be compiled first, for seconds.
 
     layout_of: kernel -> (layout of one micro-batch of the run, its rows without padding).
     """
     device, dtype = torch.device(policy.device), policy.compute_dtype
     shape = head_shape(base_model(policy.model).config.get_text_config())
-    asked = section.attention
+    asked = machinery.attention
     if asked == "sdpa" or (asked == "auto" and device.type == "cpu"):
         return AttentionChoice("sdpa", "")
     candidates: tuple[AttentionKernel, ...] = (
-        (asked,) if asked != "auto" else ("varlen", "flex") if section.compile == "on" else ("varlen",)
+        (asked,) if asked != "auto" else ("varlen", "flex") if machinery.compile == "on" else ("varlen",)
     )
     key = (str(device), dtype, shape, candidates, asked)
     if key not in _chosen:
@@ -129,7 +129,7 @@ class Trial:
         try:
             found = self._pass(layout)
         except Exception as error:
-            pass_on(error, f"grpo.attention={kernel}", "grpo.attention=sdpa")
+            pass_on(error, f"update attention {kernel}", "run.engine=plain")
             return f"{type(error).__name__}: {first_line(error)}"
         wanted = self._pass(self.plain)
         pairs = zip(found, wanted, strict=True)

@@ -2,7 +2,7 @@
 
 Same mathematics as the modules' forward, on a view of the model in which the norms' weights and the attention's scale
 are folded into few matrices. The view is filled once per optimizer step; the gradients of its matrices are added up in
-float32 and handed back to the parameters once. grpo.fused_forward=off switches to the modules.
+float32 and handed back to the parameters once. run.engine="plain" computes with the modules.
 """
 
 from __future__ import annotations
