@@ -73,7 +73,7 @@ class Ours:
         from mathgrpo.rollout.groups import reward_groups, sample_groups
         from mathgrpo.runs.metrics import rollout_metrics
         from mathgrpo.runs.speedometer import StepTimes, speed_metrics
-        from mathgrpo.training.step_order import counted_seed, problems_of_step
+        from mathgrpo.training.recipe_task import counted_seed, problems_of_step
         from mathgrpo.types import Sampling
         from mathgrpo.update import policy_update
 

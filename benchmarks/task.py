@@ -114,7 +114,7 @@ def recipe_of(settings: Settings, folder: Path) -> Recipe:
 
 def problems_in_order(problems: Sequence[Problem], settings: Settings) -> list[Problem]:
     """Return the problems of steps 0, 1, …, one after another, as this project's loop takes them."""
-    from mathgrpo.training.step_order import problems_of_step
+    from mathgrpo.training.recipe_task import problems_of_step
 
     steps = range(settings.num_steps)
     return [p for i in steps for p in problems_of_step(problems, i, settings.prompts_per_step, settings.seed)]

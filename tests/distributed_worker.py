@@ -25,7 +25,7 @@ from mathgrpo.distributed import join
 from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training import loop as training_loop
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 from mathgrpo.update import gradient
 
 RANK = int(os.environ["RANK"])

@@ -17,8 +17,7 @@ from mathgrpo.cli.env_command import report_lines
 from mathgrpo.config.recipe import LoraSection, ModelSection
 from mathgrpo.errors import UserError
 from mathgrpo.models import load_policy
-from mathgrpo.models.count import count_parameters
-from mathgrpo.models.outline import outline
+from mathgrpo.models.shape import count_parameters, outline
 
 
 def env(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from benchmarks.results import read_results
 from benchmarks.table import markdown
 
 ROOT = Path(__file__).parents[2]
-RUNS = sorted(path.stem for path in (ROOT / RESULTS).glob("*.json") if path.stem != "accuracy")
+RUNS = sorted(path.stem for path in (ROOT / RESULTS).glob("*.json") if path.stem not in ("accuracy", "serving"))
 
 
 def test_the_pages_numbers_are_those_of_the_last_run() -> None:

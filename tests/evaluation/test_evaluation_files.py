@@ -15,7 +15,7 @@ from mathgrpo.evaluation import (
     write_evaluation,
     write_verdict,
 )
-from mathgrpo.evaluation.evaluation_files import read_json_lines, write_atomically
+from mathgrpo.evaluation.evaluate import read_json_lines, write_atomically
 
 SETTINGS = EvaluationSettings(64, 2, 0.7, 0.9, 3, "xml", "starter", "native")
 WHOLE = Evaluation(

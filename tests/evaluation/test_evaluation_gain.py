@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from evaluation.graded import evaluation, graded, record
 from mathgrpo.evaluation import Evaluation, EvaluationSettings, compare, gain_parts
-from mathgrpo.evaluation.gain import rates
+from mathgrpo.evaluation.run_verdict import rates
 
 KINDS = [
     ("correct", True),

@@ -6,7 +6,7 @@ from math import sqrt
 import pytest
 
 from evaluation.graded import evaluation, graded, record
-from mathgrpo.evaluation.accuracy import (
+from mathgrpo.evaluation.records import (
     majority_correct,
     mean_interval,
     mean_pass_at_k,

@@ -23,15 +23,15 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import load_policy
-from mathgrpo.models.count import count_parameters, is_packed
 from mathgrpo.models.lora import learning_failure, unlearnt_layers
 from mathgrpo.models.quantized import linear4bit_layers
+from mathgrpo.models.shape import count_parameters, is_packed
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.decoder_trial import trial_difference
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import Interrupted, plan_lines_of, train
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 from mathgrpo.types import Problem, Sampling
 from mathgrpo.update import build_reference
 
@@ -228,8 +228,7 @@ def test_4bit_weights_are_counted_by_what_they_stand_for(folder: Path) -> None:
 
 @needs_bitsandbytes
 def test_the_memory_plan_knows_4bit_weights_before_and_after_they_are_loaded(folder: Path) -> None:
-    from mathgrpo.models.outline import sizes_ahead
-    from mathgrpo.models.shape import model_sizes
+    from mathgrpo.models.shape import model_sizes, sizes_ahead
     from mathgrpo.training.memory_plan import plan_memory
 
     recipe, model = recipe_of(folder, "nf4"), adapted(folder, "nf4").model

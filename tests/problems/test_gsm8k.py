@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mathgrpo.config.recipe import ProblemsSection
-from mathgrpo.problems.gsm8k import clean_solution, split_answer
 from mathgrpo.problems.origin import load_heldout, load_problem_sets
+from mathgrpo.problems.worked import clean_solution, split_answer
 
 
 def test_gold_keeps_its_comma_and_the_solution_loses_annotations() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from mathgrpo.errors import UserError
 from mathgrpo.problems import ProblemSets
-from mathgrpo.problems.sets import distinct, without
-from mathgrpo.problems.split import choose, hold_out, separate
+from mathgrpo.problems.sets import choose, distinct, hold_out, separate, without
 from mathgrpo.types import Problem
 
 

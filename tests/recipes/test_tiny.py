@@ -28,7 +28,7 @@ from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
 from mathgrpo.runs.trackers import all as all_trackers
 from mathgrpo.supervised.tiny_model import architecture_of
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 from rollout.vllm_standin import fake_python
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"

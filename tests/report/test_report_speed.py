@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mathgrpo.report import write_report
+from mathgrpo.report.outcome import speed_summary
 from mathgrpo.report.read_run import load_run
-from mathgrpo.report.speed_words import speed_summary
 from report.synthetic_run import write_lines, write_synthetic_run
 
 

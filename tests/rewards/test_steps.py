@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import reference_code
 from mathgrpo.answers import parse_number
 from mathgrpo.formats import get_format
-from mathgrpo.problems.gsm8k import split_answer
+from mathgrpo.problems.worked import split_answer
 from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite
 from mathgrpo.rewards.reference import step_verified
 from mathgrpo.rewards.steps.claims import read_claims

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from fakes import tiny_tokenizer
-from mathgrpo.answers import completion, grade
+from mathgrpo.answers import grade
+from mathgrpo.answers import grade as completion
 from mathgrpo.evaluation import evaluate
 from mathgrpo.formats import Format, get_format
 from mathgrpo.grpo.advantages import with_advantages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import REWARDS, bound, build_suite
-from mathgrpo.rewards.catalogue import answer as answer_rewards
+from mathgrpo.rewards.catalogue import sound as answer_rewards
 from mathgrpo.rollout.groups import collect_groups
 from mathgrpo.runs.metrics import rollout_lines, rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, Sampling

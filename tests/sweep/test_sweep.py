@@ -169,7 +169,7 @@ def test_a_pruned_trial_is_a_run_that_can_be_resumed(recipe: Recipe, tmp_path: P
     from mathgrpo.runs.progress import TextProgress
     from mathgrpo.sweep.one_trial import run_trial
     from mathgrpo.training import train
-    from mathgrpo.training.resume import resumed_recipe
+    from mathgrpo.training.train_recipe import resumed_recipe
 
     trial = recipe.model_copy(update={
         "run": recipe.run.model_copy(update={"name": "t"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mathgrpo.training.step_order import counted_seed, problems_of_step
+from mathgrpo.training.recipe_task import counted_seed, problems_of_step
 
 PROBLEMS = list(range(10))
 

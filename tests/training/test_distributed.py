@@ -22,7 +22,7 @@ from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.machinery import machinery_of
 from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 
 TESTS = Path(__file__).resolve().parents[1]
 STEPS = 3

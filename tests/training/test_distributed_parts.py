@@ -16,8 +16,8 @@ from mathgrpo.errors import UserError
 from mathgrpo.runs.interrupt import Interrupted, StopRequests, StopWanted
 from mathgrpo.training.together import own_bytes, own_part, require_same_weights, require_shareable, speed_of_all
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
+from mathgrpo.update.gradient import divided
 from mathgrpo.update.pack import Piece, micro_batch_cost
-from mathgrpo.update.shares import divided
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from mathgrpo.evaluation import evaluation_names, read_evaluation
 from mathgrpo.runs.checkpoint import checkpoints
 from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import Interrupted, plan_lines_of, train
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 
 
 class Quiet(TextProgress):

@@ -10,7 +10,7 @@ import torch
 
 from mathgrpo.config.machinery import PLAIN, Choice, Machinery
 from mathgrpo.training import Interrupted, train
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 from training.test_loop import Quiet, material, metrics, recipe_of, weights  # noqa: F401
 
 

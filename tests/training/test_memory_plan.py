@@ -21,8 +21,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.grpo import with_advantages
 from mathgrpo.hardware.device_memory import device_bytes
 from mathgrpo.models import load_policy
-from mathgrpo.models.outline import sizes_ahead
-from mathgrpo.models.shape import ModelSizes, model_sizes
+from mathgrpo.models.shape import ModelSizes, model_sizes, sizes_ahead
 from mathgrpo.training.memory_plan import (
     MARGIN,
     MAX_BUDGET,
@@ -36,7 +35,7 @@ from mathgrpo.training.memory_plan import (
 from mathgrpo.training.plan import memory_lines
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update import policy_update
-from mathgrpo.update.modes import recomputed_layers
+from mathgrpo.update.forward import recomputed_layers
 
 GB = 10**9
 # Qwen2.5-0.5B and 3B by their published configs; the weights' numbers are theirs.

@@ -20,7 +20,7 @@ from mathgrpo.runs.run_folder import (
     read_info,
     write_info,
 )
-from mathgrpo.training.resume import require_unfinished, resumed_recipe
+from mathgrpo.training.train_recipe import require_unfinished, resumed_recipe
 
 NOW = datetime(2026, 11, 21, 9, 8, 7)
 

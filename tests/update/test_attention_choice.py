@@ -13,8 +13,8 @@ from fakes import tiny_model
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
+from mathgrpo.update.attention import device_kernels as attention_varlen
 from mathgrpo.update.attention import kernel_choice as attention_choice
-from mathgrpo.update.attention import varlen as attention_varlen
 from mathgrpo.update.attention.kernel_choice import AttentionChoice, Trial, choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_layout
 from mathgrpo.update.pack import bucket

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mathgrpo.hardware.cudnn import without_cudnn_attention
-from mathgrpo.update.attention import padded as attention_padded
-from mathgrpo.update.attention import varlen as attention_varlen
-from mathgrpo.update.attention.flex import TILE, _ranges
+from mathgrpo.update.attention import device_kernels as attention_varlen
+from mathgrpo.update.attention import packed as attention_padded
+from mathgrpo.update.attention.device_kernels import TILE, _ranges
 from mathgrpo.update.attention.packed import AttentionKernel, packed_layout
 from mathgrpo.update.pack import bucket
 

@@ -24,7 +24,7 @@ from benchmarks.gpu.programs import (
     run,
     sets,
 )
-from mathgrpo.evaluation.accuracy import wilson_interval
+from mathgrpo.evaluation.records import wilson_interval
 
 CPU_BEFORE, CPU_AFTER = 0.420, 0.887
 """Accuracy of the demo on a CPU: before, and after, the mean of seeds 0, 1 and 2 (README.md)."""

@@ -28,16 +28,15 @@ from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.machinery import FAST
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.models import Policy
-from mathgrpo.models.device import compute_dtype
 from mathgrpo.models.lora import attach_adapter
+from mathgrpo.models.policy import compute_dtype
 from mathgrpo.models.quantized import prepare_quantized
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rollout import build_engine
 from mathgrpo.training.memory_plan import RUNTIME_BYTES, MemoryPlan
 from mathgrpo.types import RolloutGroup, Sampling
 from mathgrpo.update import UpdateStats, build_reference, policy_update
-from mathgrpo.update.layer_compile import compile_pays
-from mathgrpo.update.modes import recomputed_layers
+from mathgrpo.update.forward import compile_pays, recomputed_layers
 
 PROMPT_TOKENS = 200
 STEPS = 2

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from mathgrpo.answers.completion import grade_completion
 from mathgrpo.answers.flexible import flexible_answer
-from mathgrpo.answers.grade import gold_problem, grade
+from mathgrpo.answers.grade import gold_problem, grade, grade_completion
 from mathgrpo.answers.numbers import parse_number
 from mathgrpo.types import Graded, Verdict
 

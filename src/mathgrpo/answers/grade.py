@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from mathgrpo.answers.flexible import flexible_answer
 from mathgrpo.answers.latex import latex_gold_problem, latex_verdict
-from mathgrpo.answers.numbers import MAX_NUMBER_CHARS, Quantity, read_quantity, unwrap
-from mathgrpo.answers.units import units_agree
-from mathgrpo.types import Verdict
+from mathgrpo.answers.numbers import MAX_NUMBER_CHARS, Quantity, read_quantity, units_agree, unwrap
+from mathgrpo.arithmetic import has_equation
+from mathgrpo.formats import Format
+from mathgrpo.types import Graded, Verdict
 
 _PERCENT_WORD = re.compile(r"(?<![0-9])(?<![0-9] )(?:\bpercent|\bper cent|%)", re.IGNORECASE)
 _LAST_SENTENCE = re.compile(r"(?<=[.?!])\s+(?=\S)")
@@ -107,3 +109,24 @@ def _grade_expression(answer: str, gold: str) -> Verdict:
 
 def _text_groups(text: str) -> list[str]:
     return ["".join(group.split("{", 1)[1].split()) for group in _TEXT_GROUP.findall(text)]
+
+
+def grade_completion(text: str, gold: str, fmt: Format, *, question: str = "") -> Graded:
+    """Return what there is to know about a completion, from one parse and at most one grading. Never raises.
+
+    Args:
+        question: tells whether a percentage was asked for, see `grade`.
+    """
+    parsed = fmt.parse(text)
+    found = parsed.answer if parsed.answer is not None else flexible_answer(text)
+    flexible_verdict = grade(found, gold, question=question)
+    return Graded(
+        reasoning=parsed.reasoning,
+        answer=parsed.answer,
+        found=found,
+        verdict="no_answer" if parsed.answer is None else flexible_verdict,
+        flexible_verdict=flexible_verdict,
+        format_strict=parsed.strict,
+        format_soft=parsed.soft,
+        worked=has_equation(text if parsed.reasoning is None else parsed.reasoning),
+    )

@@ -141,8 +141,8 @@ def of_recipe(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises: UserError when there is no such recipe or no such model.
     """
     from mathgrpo.config import load_recipe
-    from mathgrpo.models.outline import hollow_model, outline
     from mathgrpo.models.qwen_view import why_not_served
+    from mathgrpo.models.shape import hollow_model, outline
 
     model = load_recipe(name, overrides).model
     quiet_libraries()

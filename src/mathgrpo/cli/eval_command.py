@@ -134,7 +134,7 @@ def summary_lines(evaluation: Evaluation, suffix: str) -> list[str]:
 def comparison_lines(before: Evaluation, after: Evaluation) -> list[str]:
     """Return the paired comparison for a reader, greedy and, where both have samples, sampled."""
     from mathgrpo.evaluation import compare, gain_parts, verdict_line
-    from mathgrpo.runs.run_info import gain_line
+    from mathgrpo.runs.run_folder import gain_line
 
     lines = [verdict_line(compare(before, after), "accuracy"), gain_line(gain_parts(before, after))]
     if all(record.samples for record in (*before.records, *after.records)):

@@ -81,7 +81,7 @@ def launches(recipe: Recipe, processes: int) -> bool:
 def resumed(run: Path, recipe: str, overrides: list[str]) -> Recipe:
     """Return the recipe a run goes on with."""
     from mathgrpo.config import load_recipe
-    from mathgrpo.training.resume import require_same, resumed_recipe
+    from mathgrpo.training.train_recipe import require_same, resumed_recipe
 
     kept = resumed_recipe(run, overrides)
     if recipe:

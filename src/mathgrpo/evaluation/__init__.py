@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from mathgrpo.evaluation.compare import Comparison, compare, verdict_line
-from mathgrpo.evaluation.evaluate import evaluate
-from mathgrpo.evaluation.evaluation_files import evaluation_names, read_evaluation, write_evaluation
-from mathgrpo.evaluation.gain import GainParts, gain_parts
+from mathgrpo.evaluation.evaluate import evaluate, evaluation_names, read_evaluation, write_evaluation
 from mathgrpo.evaluation.records import Evaluation, EvaluationSettings, GradedCompletion, ProblemRecord
-from mathgrpo.evaluation.run_verdict import SetVerdict, read_verdicts, write_verdict
+from mathgrpo.evaluation.run_verdict import GainParts, SetVerdict, gain_parts, read_verdicts, write_verdict
 
 __all__ = [
     "Comparison",

@@ -9,8 +9,7 @@ from math import comb, lcm, sqrt
 from typing import Any
 
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.accuracy import mean_interval, wilson_interval
-from mathgrpo.evaluation.records import Evaluation, Metric, ProblemRecord
+from mathgrpo.evaluation.records import Evaluation, Metric, ProblemRecord, mean_interval, wilson_interval
 from mathgrpo.text import signed
 
 SIGNIFICANT_P = 0.05

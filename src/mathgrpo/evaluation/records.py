@@ -1,10 +1,14 @@
-"""What an evaluation keeps: every graded completion of every problem, and how the completions were drawn."""
+"""What an evaluation keeps, and its numbers: pure functions on its records."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb, sqrt
 from typing import Any, Literal
+
+from mathgrpo.answers import parse_number
 
 Metric = Literal["greedy", "sampled"]
 
@@ -89,7 +93,6 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Every number of the evaluation under a flat name, ready for JSON; see `metrics.summarise`."""
-        from mathgrpo.evaluation.accuracy import summarise
 
         return summarise(self.records)
 
@@ -97,3 +100,135 @@ class Evaluation:
 def all_completions(records: Sequence[ProblemRecord], metric: Metric) -> list[GradedCompletion]:
     """The completions a metric looks at over all problems, in order."""
     return [completion for record in records for completion in record.completions(metric)]
+
+
+Z95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a proportion.
+
+    No trials say nothing: (0, 1).
+    Source: Wilson 1927, JASA 22 (158), 209-212; recommended over Wald in Brown, Cai, DasGupta 2001.
+
+    Example:
+        >>> [round(x, 4) for x in wilson_interval(8, 10)]
+        [0.4902, 0.9433]
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    share, spread = successes / trials, Z95**2 / trials
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z95 / (1 + spread) * sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == trials else centre + half
+    return max(low, 0.0), min(high, 1.0)
+
+
+def mean_interval(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
+    """Return the normal 95 % interval of the mean of one value per problem, cut to what it can be: low to high.
+
+    Samples of one problem are not independent, so the problem is the unit: a share is the mean over its samples, a
+    paired difference that of two such shares. Fewer than two problems say nothing: (low, high).
+    Source: Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, sections 2 and 4.
+    """
+    n = len(values)
+    if n < 2:
+        return low, high
+    mean = sum(values) / n
+    half = Z95 * sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    return max(mean - half, low), min(mean + half, high)
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Return the unbiased estimate of the chance that at least one of k samples is correct: 1 - C(n-c, k) / C(n, k).
+
+    Raises: ValueError unless 1 <= k <= num_samples.
+    Source: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv:2107.03374, equation 1.
+
+    Example:
+        >>> pass_at_k(4, 1, 2)
+        0.5
+    """
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k={k}: need 1 <= k <= num_samples={num_samples}")
+    return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
+
+
+def majority_correct(completions: Sequence[GradedCompletion]) -> float:
+    """Return the chance that the most frequent readable answer is correct.
+
+    Answers of equal value vote together ("7" and "7.00"); completions without a readable answer do not vote; a tie is
+    broken by a fair draw, so k tied answers of which one is correct give 1 / k.
+    Source: Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning", arXiv:2203.11171.
+    """
+    votes = Counter(_ballot(completion) for completion in completions if completion.readable)
+    if not votes:
+        return 0.0
+    top = max(votes.values())
+    winners = [correct for (correct, _), count in votes.items() if count == top]
+    return sum(winners) / len(winners)
+
+
+def _ballot(completion: GradedCompletion) -> tuple[bool, object]:
+    if completion.correct:
+        return True, None  # all correct answers equal the gold, however they are written: one voting block
+    text = (completion.answer or "").strip()
+    number = parse_number(text)
+    return False, text if number is None else number
+
+
+def mean_pass_at_k(records: Sequence[ProblemRecord], k: int) -> float:
+    """Return pass@k averaged over problems; every problem needs at least k samples."""
+    estimates = [pass_at_k(len(r.samples), sum(c.correct for c in r.samples), k) for r in records]
+    return sum(estimates) / max(len(estimates), 1)
+
+
+def mean_majority(records: Sequence[ProblemRecord]) -> float:
+    """Return maj@k averaged over problems, k being all samples of a problem."""
+    return sum(majority_correct(r.samples) for r in records) / max(len(records), 1)
+
+
+def completion_rates(completions: Sequence[GradedCompletion]) -> dict[str, Any]:
+    """Return accuracy, format, working, length and truncation of some completions; shares in [0, 1], length in tokens.
+
+    accuracy is strict (answer in the format), accuracy_flexible takes an answer from anywhere in the text.
+    """
+    n = max(len(completions), 1)
+    return {
+        "accuracy": sum(c.correct for c in completions) / n,
+        "accuracy_flexible": sum(c.flexible_verdict == "correct" for c in completions) / n,
+        "format_rate": sum(c.format_strict for c in completions) / n,
+        "format_rate_soft": sum(c.format_soft for c in completions) / n,
+        "worked_rate": sum(c.worked for c in completions) / n,
+        "mean_length": sum(c.tokens for c in completions) / n,
+        "clipped_ratio": sum(c.finish_reason == "length" for c in completions) / n,
+        "verdicts": dict(sorted(Counter(c.verdict for c in completions).items())),
+    }
+
+
+def summarise(records: Sequence[ProblemRecord]) -> dict[str, Any]:
+    """Return every number of an evaluation under a flat name.
+
+    Greedy numbers have plain names ("accuracy", "accuracy_low", "accuracy_high", "format_rate", ...); those of the
+    samples, when there are any, begin with "sampled/" and add "sampled/pass@k" (k = 1, 2, 4, ... and all) and
+    "sampled/maj@n".
+    """
+    greedy = all_completions(records, "greedy")
+    low, high = wilson_interval(sum(c.correct for c in greedy), len(greedy))
+    summary = {"problems": len(records), **completion_rates(greedy), "accuracy_low": low, "accuracy_high": high}
+    return summary | _sampled_summary(records)
+
+
+def _sampled_summary(records: Sequence[ProblemRecord]) -> dict[str, Any]:
+    num_samples = min((len(r.samples) for r in records), default=0)
+    if num_samples == 0:
+        return {}
+    metric: Metric = "sampled"
+    low, high = mean_interval([r.accuracy(metric) for r in records])
+    rates = completion_rates(all_completions(records, metric)) | {"accuracy_low": low, "accuracy_high": high}
+    ks = sorted({2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples} | {num_samples})
+    rates |= {f"pass@{k}": mean_pass_at_k(records, k) for k in ks}
+    rates[f"maj@{num_samples}"] = mean_majority(records)
+    return {f"sampled/{name}": value for name, value in rates.items()}

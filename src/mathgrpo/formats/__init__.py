@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from mathgrpo.errors import UserError
-from mathgrpo.formats.boxed import BOXED
 from mathgrpo.formats.format import Format, Parsed
-from mathgrpo.formats.think import THINK, THINK_LEAKY
-from mathgrpo.formats.working_out import WORKING_OUT
-from mathgrpo.formats.xml import XML
+from mathgrpo.formats.layouts import BOXED, THINK, THINK_LEAKY, WORKING_OUT, XML
 
 __all__ = ["FORMATS", "Format", "Parsed", "get_format"]
 

@@ -12,11 +12,9 @@ import torch
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
-from mathgrpo.models.device import compute_dtype, resolve_device
-from mathgrpo.models.ends import end_token_ids
 from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter, load_adapter
-from mathgrpo.models.policy import Policy
+from mathgrpo.models.policy import Policy, compute_dtype, end_token_ids, resolve_device
 from mathgrpo.models.quantized import is_quantized, prepare_quantized, quantization_config
 
 UNBOUNDED_CONTEXT = 1 << 30

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mathgrpo.errors import UserError, did_you_mean
-from mathgrpo.problems import gsm8k
-from mathgrpo.problems.hub_datasets import ALLOWED, hub_rows
-from mathgrpo.problems.sets import ProblemSets, distinct
-from mathgrpo.problems.split import choose, hold_out, separate
-from mathgrpo.problems.table import READERS, read_table
+from mathgrpo.problems import worked as gsm8k
+from mathgrpo.problems.sets import ProblemSets, choose, distinct, hold_out, separate
+from mathgrpo.problems.table import ALLOWED, READERS, hub_rows, read_table
 from mathgrpo.problems.table_rows import Row, listed, problem_from_row, shown
 from mathgrpo.types import Problem
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mathgrpo.errors import UserError, did_you_mean
-from mathgrpo.problems import gsm8k
+from mathgrpo.problems import worked as gsm8k
 from mathgrpo.types import Problem
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from mathgrpo.errors import UserError
 from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_split
-from mathgrpo.problems.sets import ProblemSets, distinct
-from mathgrpo.problems.split import hold_out, separate
+from mathgrpo.problems.sets import ProblemSets, distinct, hold_out, separate
 from mathgrpo.problems.table_rows import Row, problem_from_row, shown
 from mathgrpo.types import Problem
 

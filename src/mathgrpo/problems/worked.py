@@ -1,8 +1,4 @@
-"""Worked solutions cut down to their arithmetic: prose such as "9 books * £10 = £90 on books" becomes "9 * 10 = 90".
-
-A solution survives only if every step is exactly true and the last result is the gold answer, so that a model
-never learns from a false line.
-"""
+"""Worked solutions: the answer column of GSM8K, and prose cut down to its arithmetic."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import itertools
 import re
 
 from mathgrpo.arithmetic import Operation, evaluate, number_text, plain_number
+from mathgrpo.arithmetic.equations import ANNOTATION
 from mathgrpo.arithmetic.number_grammar import NUMBER_LIKE
 
 _UNIT_SLASH = re.compile(r"/(?=[A-Za-z])")
@@ -94,3 +91,36 @@ def _last_expression(text: str) -> list[str]:
         elif (token in "+-*/" and tokens and tokens[-1][0].isdigit()) or token in "()%":
             tokens.append(token)
     return tokens
+
+
+MARKER = "####"
+HUB_ID = "openai/gsm8k"
+HUB_SUBSET = "main"
+
+
+def split_answer(text: str) -> tuple[str, str | None] | None:
+    """Return gold answer and cleaned solution of a GSM8K-shaped answer column; None when it is not one.
+
+    It is one when a single line of text follows the last marker. The gold keeps its comma and sign as written; the
+    solution is None when the marker comes first.
+
+    Example:
+        >>> split_answer("She sold 48/2 = <<48/2=24>>24 clips.\\n#### 1,200")
+        ('1,200', 'She sold 48/2 = 24 clips.')
+        >>> split_answer("18")
+    """
+    before, marker, after = text.rpartition(MARKER)
+    gold = after.strip()
+    if not marker or not gold or len(gold.splitlines()) > 1:
+        return None
+    return gold, clean_solution(before) or None
+
+
+def clean_solution(text: str) -> str:
+    """Return a solution without the calculator annotations and without spaces at line ends.
+
+    Example:
+        >>> clean_solution("2 pens cost 2*3=$<<2*3=6>>6. \\n")
+        '2 pens cost 2*3=$6.'
+    """
+    return "\n".join(line.rstrip() for line in ANNOTATION.sub("", text).strip().splitlines())

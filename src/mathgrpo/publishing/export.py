@@ -29,17 +29,18 @@ from mathgrpo.publishing.export_check import (
 )
 from mathgrpo.publishing.export_files import (
     ADAPTER_FILES,
+    convert,
     fingerprints,
     forget_places,
+    require_converter,
     require_free,
     require_intact,
     sizes_and_hashes,
     write_export,
     write_zip,
 )
-from mathgrpo.publishing.gguf import convert, require_converter
 from mathgrpo.publishing.source import Source, find_source
-from mathgrpo.runs.run_info import versions
+from mathgrpo.runs.run_folder import versions
 
 Kind = Literal["merged", "adapter", "zip", "gguf"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -11,10 +11,9 @@ from typing import Any
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import is_reachable
-from mathgrpo.publishing.card import chosen_license, run_card
+from mathgrpo.publishing.card import chosen_license, draw_curves, run_card
 from mathgrpo.publishing.export import Export, Kind, export_run
 from mathgrpo.publishing.export_files import require_allowed
-from mathgrpo.publishing.plots import draw_curves
 from mathgrpo.publishing.source import Source, find_source
 from mathgrpo.report.read_run import load_run
 

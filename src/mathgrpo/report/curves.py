@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from mathgrpo.evaluation.accuracy import wilson_interval
+from mathgrpo.evaluation.records import wilson_interval
 from mathgrpo.report.charts import NUM_COLOURS, Series, interval_chart, line_chart, stacked_chart
+from mathgrpo.report.outcome import speed_summary
 from mathgrpo.report.read_run import RunData
 from mathgrpo.report.safe_text import number, percent
-from mathgrpo.report.speed_words import speed_summary
 
 Metrics = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 CHART_BYTES = 400_000

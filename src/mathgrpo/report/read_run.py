@@ -10,7 +10,7 @@ from typing import Any
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation import Evaluation, evaluation_names, read_evaluation
-from mathgrpo.evaluation.evaluation_files import validation_reason
+from mathgrpo.evaluation.evaluate import validation_reason
 from mathgrpo.files import read_json_lines, read_json_object
 
 MOST_GROUPS = 400

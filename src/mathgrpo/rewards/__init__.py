@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mathgrpo.rewards.known_rewards import (
+from mathgrpo.rewards.checked_calls import RewardFunction, bound
+from mathgrpo.rewards.reward import (
     CATALOGUE,
     GIST_WEIGHTS,
     MULTI_WEIGHTS,
@@ -11,9 +12,9 @@ from mathgrpo.rewards.known_rewards import (
     SOUND,
     SOUND_WEIGHTS,
     STEP_WEIGHTS,
+    Pay,
+    Reward,
 )
-from mathgrpo.rewards.reward import Pay, Reward
-from mathgrpo.rewards.signature import RewardFunction, bound
 from mathgrpo.rewards.suite import RewardSuite, Scores, build_suite
 
 __all__ = [

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mathgrpo.errors import UserError, did_you_mean
-from mathgrpo.rewards.checked_calls import describe
-from mathgrpo.rewards.signature import RewardFunction
+from mathgrpo.rewards.checked_calls import RewardFunction, describe
 
 MAX_NAMES = 20
 """Functions of a file that an error names."""

@@ -9,8 +9,8 @@ from typing import Any
 from mathgrpo.answers.gold_check import PROBE_REASONING
 from mathgrpo.errors import UserError
 from mathgrpo.formats.chat import problem_messages
-from mathgrpo.rewards.known_rewards import CATALOGUE
-from mathgrpo.rewards.signature import conversational
+from mathgrpo.rewards.checked_calls import conversational
+from mathgrpo.rewards.reward import CATALOGUE
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
 

@@ -11,8 +11,7 @@ from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.runs.checkpoint import FOLDER, TrainingState, save_checkpoint
 from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.metrics import batch_lines, rollout_lines
-from mathgrpo.runs.run_folder import METRICS, ROLLOUTS, append_lines, write_info
-from mathgrpo.runs.run_info import finished_info
+from mathgrpo.runs.run_folder import METRICS, ROLLOUTS, append_lines, finished_info, write_info
 from mathgrpo.types import RolloutGroup
 
 

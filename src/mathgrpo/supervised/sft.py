@@ -17,15 +17,22 @@ from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, write_evaluation
 from mathgrpo.formats import Format, get_format
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
-from mathgrpo.models.count import count_parameters
-from mathgrpo.models.device import compute_dtype
+from mathgrpo.models.policy import compute_dtype
+from mathgrpo.models.shape import count_parameters
 from mathgrpo.problems import ProblemSets
 from mathgrpo.problems.traced import load_worked_sets
 from mathgrpo.rollout import build_engine
 from mathgrpo.runs.checkpoint import save_model
 from mathgrpo.runs.interrupt import Interrupted, StopRequests
-from mathgrpo.runs.run_folder import METRICS, append_lines, choose_run_folder, create_run_folder, write_info
-from mathgrpo.runs.run_info import finished_info, start_info
+from mathgrpo.runs.run_folder import (
+    METRICS,
+    append_lines,
+    choose_run_folder,
+    create_run_folder,
+    finished_info,
+    start_info,
+    write_info,
+)
 from mathgrpo.supervised.mixture import GUESS
 from mathgrpo.supervised.new_model import build_model, train_tokenizer, whole_words
 from mathgrpo.supervised.sft_steps import StepLine, supervised_steps

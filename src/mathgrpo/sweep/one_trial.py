@@ -12,12 +12,12 @@ import torch
 
 from mathgrpo.config import Recipe
 from mathgrpo.evaluation import evaluation_names
-from mathgrpo.evaluation.evaluation_files import EVALUATION_FOLDER
+from mathgrpo.evaluation.evaluate import EVALUATION_FOLDER
 from mathgrpo.files import read_json_object
 from mathgrpo.runs.progress import Progress
 from mathgrpo.runs.run_folder import CONFIG, read_info
 from mathgrpo.training import Interrupted, train
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 
 OnEvaluation = Callable[[int, float], bool]
 """Told the step and the accuracy of an evaluation in a run; answers whether the run should stop there."""

@@ -16,7 +16,7 @@ from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
 from mathgrpo.files import to_json, write_atomically
 from mathgrpo.problems import load_problem_sets
-from mathgrpo.problems.split import hold_out
+from mathgrpo.problems.sets import hold_out
 from mathgrpo.types import Problem
 
 FOLDER, TRAIN, VALIDATION = "problems", "train", "validation"

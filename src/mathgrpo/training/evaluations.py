@@ -13,7 +13,7 @@ from mathgrpo.models.lora import learning_failure
 from mathgrpo.runs.hook import Hook, Run
 from mathgrpo.runs.interrupt import StopWanted
 from mathgrpo.runs.progress import clock
-from mathgrpo.runs.run_info import verdict_text
+from mathgrpo.runs.run_folder import verdict_text
 from mathgrpo.training.prepare import Prepared
 from mathgrpo.types import Problem
 

@@ -18,12 +18,11 @@ from mathgrpo.runs.hook import Lesson, Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.progress import clock
 from mathgrpo.runs.speedometer import StepTimes, speed_metrics
-from mathgrpo.training.step_order import counted_seed
+from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.training.together import require_same_weights, speed_of_all, update_seed_purpose
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import NonFiniteError, UpdateStats, policy_update
-from mathgrpo.update.layer_compile import compiled_parts
-from mathgrpo.update.modes import recomputed_layers
+from mathgrpo.update.forward import compiled_parts, recomputed_layers
 
 
 def run_to_the_end(run: Run) -> None:

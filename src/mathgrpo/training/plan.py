@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mathgrpo.models.count import count_parameters
+from mathgrpo.models.shape import count_parameters
 from mathgrpo.text import gigabytes
 from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.training.prepare import Prepared
-from mathgrpo.update.layer_compile import compile_pays
+from mathgrpo.update.forward import compile_pays
 
 
 @dataclass(frozen=True, slots=True)

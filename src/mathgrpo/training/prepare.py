@@ -20,10 +20,9 @@ from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
-from mathgrpo.models.device import compute_dtype
 from mathgrpo.models.locate import locate_model
-from mathgrpo.models.outline import sizes_ahead
-from mathgrpo.models.shape import model_sizes
+from mathgrpo.models.policy import compute_dtype
+from mathgrpo.models.shape import model_sizes, sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.config import Recipe
+from mathgrpo.config import Recipe, recipe_to_toml
+from mathgrpo.config.load_recipe import kept_toml
 from mathgrpo.config.machinery import Machinery
+from mathgrpo.config.tiny_recipe import MARK
 from mathgrpo.config.variables import kept_checkpoints, logged_groups, peer_timeout_s, tracker_project
 from mathgrpo.distributed import join_world
 from mathgrpo.errors import UserError
+from mathgrpo.evaluation import evaluation_names
+from mathgrpo.evaluation.evaluate import EVALUATION_FOLDER
+from mathgrpo.files import write_atomically
 from mathgrpo.models import resolve_device
 from mathgrpo.rollout.engine import close_engine, keep_log
 from mathgrpo.runs.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
-from mathgrpo.runs.display import Display
 from mathgrpo.runs.hook import Hook, Run
 from mathgrpo.runs.interrupt import StopRequests
-from mathgrpo.runs.progress import Progress, SilentProgress, make_progress
+from mathgrpo.runs.progress import Display, Progress, SilentProgress, make_progress
 from mathgrpo.runs.record import Checkpoints, Record
-from mathgrpo.runs.run_folder import choose_run_folder, create_run_folder
-from mathgrpo.runs.run_info import start_info
+from mathgrpo.runs.run_folder import (
+    CONFIG,
+    METRICS,
+    ROLLOUTS,
+    choose_run_folder,
+    create_run_folder,
+    forget_after,
+    open_run_folder,
+    read_info,
+    start_info,
+    write_info,
+)
 from mathgrpo.runs.speedometer import build_speedometer
 from mathgrpo.runs.trackers import open_trackers, require_trackers
 from mathgrpo.runs.trackers.tracker import TrackedRun
@@ -30,7 +46,6 @@ from mathgrpo.training.loop import run_to_the_end
 from mathgrpo.training.plan import make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
 from mathgrpo.training.recipe_task import RecipeTask
-from mathgrpo.training.resume import reopen, require_unfinished
 from mathgrpo.training.together import require_same_weights, world_lines
 
 
@@ -139,3 +154,84 @@ def _run_with_hooks(
     world.leave_in_order = leave_in_order
     with shown:
         run_to_the_end(run)
+
+
+MAY_CHANGE = (
+    "training.", "run.device",
+)  # fmt: skip
+"""What can be set on a resumed run: nothing that would make its first half another run than its second."""
+
+
+def resumed_recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
+    """Return the recipe to go on with: the run folder's own, changed where that is honest.
+
+    Raises: UserError for an override that would change what the run has done already, or no run folder.
+    """
+    for override in overrides:
+        if not override.strip().startswith(MAY_CHANGE):
+            names = ", ".join(name.rstrip(".") for name in MAY_CHANGE)
+            raise UserError(
+                f"--set {override}: a resumed run keeps its recipe; only {names} can be set; "
+                "start a new run to change more"
+            )
+    recipe = open_run_folder(folder, overrides)
+    kept = [note for note in read_info(folder).get("notes", []) if note.startswith(MARK)]
+    return recipe.with_notes((*kept, *kept_toml(Recipe, folder / CONFIG)[1]))
+
+
+def require_same(given: Recipe, kept: Recipe, folder: Path) -> None:
+    """Return when a recipe named together with --resume is the one the run keeps.
+
+    Raises: UserError that names the first difference.
+    """
+    for section in Recipe.model_fields:
+        one, two = getattr(given, section), getattr(kept, section)
+        if section == "model" and given.model.dtype == "auto":
+            one = given.model.model_copy(update={"dtype": kept.model.dtype})  # the run has settled it
+        if section not in ("run", "training") and one != two:
+            raise UserError(
+                f"--resume {folder}: the recipe's [{section}] is not the run's; "
+                "leave the recipe out to go on with the run's own"
+            )
+
+
+def require_unfinished(folder: Path, step: int, steps: int) -> None:
+    """Return when there is something left to do.
+
+    Raises: UserError when the run has ended, or is longer already than it shall become.
+    """
+    if step > steps:
+        raise UserError(f"training.steps={steps}: the run has done {step} steps already; use more than {step}")
+    if step == steps and read_info(folder).get("status") == "finished":
+        raise UserError(
+            f"--resume {folder}: the run is finished ({step} steps); go on with --set training.steps=N, N above {step}"
+        )
+
+
+def reopen(folder: Path, recipe: Recipe, info: dict[str, Any], step: int) -> dict[str, Any]:
+    """Return run.json of a run that goes on after this step, with everything written after it taken back."""
+    before = read_info(folder)
+    kept = {key: before[key] for key in ("start_time", "command", "best") if key in before}
+    info = info | kept | {"resumed_after": [*before.get("resumed_after", []), step]}
+    forget_after(folder / METRICS, step)
+    forget_after(folder / ROLLOUTS, step)
+    for name in evaluation_names(folder):
+        if _is_later(name, step, recipe.training.steps):
+            for suffix in (".json", ".jsonl"):
+                (folder / EVALUATION_FOLDER / f"{name}{suffix}").unlink(missing_ok=True)
+    for stale in folder.glob("checkpoints/.step-*"):
+        with suppress(OSError):
+            shutil.rmtree(stale)
+    for name in ("verdict.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    write_atomically(folder / CONFIG, recipe_to_toml(recipe))
+    write_info(folder, info)
+    return info
+
+
+def _is_later(name: str, step: int, steps: int) -> bool:
+    """Return whether an evaluation was made after a step: "after" is, unless all steps are done."""
+    plain = name.removesuffix("-templates")
+    if plain == "after":
+        return step < steps
+    return plain.startswith("step-") and plain[5:].isdigit() and int(plain[5:]) > step

@@ -15,10 +15,9 @@ from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.trl_api.completions import log_completions
 from mathgrpo.trl_api.hub_push import push
-from mathgrpo.trl_api.reward_verdict import write_reward_verdicts
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import load_weights, random_states, remove_old, save_checkpoint
-from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names
+from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names, write_reward_verdicts
 from mathgrpo.types import RolloutGroup
 
 

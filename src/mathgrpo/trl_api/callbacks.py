@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from transformers.trainer_callback import DefaultFlowCallback
+
 from mathgrpo.errors import UserError
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 
@@ -19,8 +21,6 @@ def default_callbacks(args: GRPOConfig) -> list[Any]:
     Raises: UserError when a tracker is asked for that is not installed.
     """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    from mathgrpo.trl_api.flow import FlowCallback
 
     hidden = args.disable_tqdm if args.disable_tqdm is not None else False
     return [FlowCallback(), PrinterCallback() if hidden else ProgressCallback(), *_trackers(args)]
@@ -58,3 +58,27 @@ def end_trackers(args: GRPOConfig) -> None:
         trackio.finish()
     if wandb is not None and {"wandb", "all"} & set(asked) and wandb.run is not None:
         wandb.finish()
+
+
+class FlowCallback(DefaultFlowCallback):
+    """transformers' flow, asked for every optimizer step of a turn: what falls on one of them is done after the last.
+
+    Asked for the last one only, save_steps=25 with two steps a turn would save at step 50 first.
+    """
+
+    def __init__(self) -> None:
+        self._step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Begin where the run begins, which may be a checkpoint."""
+        self._step = state.global_step
+        return control
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> Any:
+        """Ask for every optimizer step since the last call."""
+        last = state.global_step
+        for step in range(min(self._step + 1, last), last + 1):
+            state.global_step = step
+            control = super().on_step_end(args, state, control, **options)
+        state.global_step = self._step = last
+        return control

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mathgrpo.errors import UserError
-from mathgrpo.trl_api.argument_fields import NO_EFFECT, NOT_SERVED, RENAMED
-from mathgrpo.trl_api.arguments import RunFacts
+from mathgrpo.trl_api.argument_fields import NO_EFFECT, NOT_SERVED, RENAMED, RunFacts
 from mathgrpo.trl_api.checks import check_config
 
 C = TypeVar("C")

@@ -16,7 +16,7 @@ from mathgrpo.grpo.objectives import COMMON, OBJECTIVES
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
 from mathgrpo.runs.hook import Lesson, Metrics
-from mathgrpo.training.step_order import counted_seed
+from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.trl_api.dataset import (
     PromptOrder,
     Row,

@@ -24,17 +24,14 @@ from mathgrpo.trl_api.callback_hook import CallbackHook
 from mathgrpo.trl_api.callbacks import default_callbacks, end_trackers
 from mathgrpo.trl_api.dataset import Row, check_dataset, make_schedule
 from mathgrpo.trl_api.grpo_config import GRPOConfig
-from mathgrpo.trl_api.hub_push import push, repository_name, require_hub
+from mathgrpo.trl_api.hub_push import model_card, push, repository_name, require_hub
 from mathgrpo.trl_api.model import make_policy, make_reference
-from mathgrpo.trl_api.process import Processes, script_world
-from mathgrpo.trl_api.reporting import Reporting
+from mathgrpo.trl_api.reporting import Processes, Reporting, script_world
 from mathgrpo.trl_api.reward_functions import RewardFunctions
-from mathgrpo.trl_api.reward_verdict import RewardsAt, RewardVerdict, reward_verdict
-from mathgrpo.trl_api.script_card import model_card
 from mathgrpo.trl_api.script_setup import make_optimizer, make_scheduler, memory_of
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
-from mathgrpo.trl_api.trl_metrics import lengths_and_rewards
+from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, reward_verdict
 from mathgrpo.trl_api.vllm_arguments import build_trainer_engine
 from mathgrpo.types import RolloutGroup
 

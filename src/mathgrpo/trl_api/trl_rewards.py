@@ -15,9 +15,9 @@ from typing import Any
 
 from mathgrpo.answers import gold_problem, grade
 from mathgrpo.errors import UserError
-from mathgrpo.formats.boxed import box_contents
+from mathgrpo.formats.layouts import box_contents
 from mathgrpo.rewards.catalogue.length import along_cosine, overlong_penalty, repeated_share
-from mathgrpo.rewards.signature import Completions, completion_texts
+from mathgrpo.rewards.checked_calls import Completions, completion_texts
 
 Reward = Callable[..., list[Any]]
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from mathgrpo.distributed import World
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.grpo.objectives import Tokens
 from mathgrpo.hardware.failure import is_out_of_memory, release_memory
 from mathgrpo.models.policy import resting
+from mathgrpo.types import RolloutGroup
 from mathgrpo.update.logprobs import chunk_rows, chunked_logprobs, split_model, token_logprobs
-from mathgrpo.update.pack import MicroBatch, micro_batch_cost
+from mathgrpo.update.pack import MicroBatch, Piece, micro_batch_cost
 from mathgrpo.update.step_setup import Step
-from mathgrpo.update.totals import Totals, merged, total
-
-# Shape legend: M completion tokens of the step, N of a micro-batch or of a chunk of it, F hidden size.
 
 
 def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Totals, list[int]]:
@@ -162,3 +161,76 @@ def fill_old_logprobs(step: Step) -> None:
                 logprobs_N, _ = chunked_logprobs(hidden_NF, batch.targets, step.forward.head, step.temperature)
             step.old_logprobs_M.index_copy_(0, batch.token_index, logprobs_N[: len(batch.token_index)])
     step.old_known = True
+
+
+IMBALANCE = 1.1
+"""A share this much above the mean is worth dividing a group's completions for, which repeats its prompt."""
+
+
+def divided(
+    groups: Sequence[RolloutGroup], pieces: Sequence[Piece], size: int, *, shared_prompt: bool
+) -> list[list[Piece]]:
+    """Return the pieces in `size` shares of about equally many tokens; the same in every process.
+
+    Longest first, each to the share that has least (Graham 1969: at most 4/3 of the best there is). While one share
+    is clearly above the mean, its largest group is halved.
+    """
+    parts = list(pieces)
+    while True:
+        costs = [micro_batch_cost(groups, [piece], shared_prompt=shared_prompt) for piece in parts]
+        shares: list[list[int]] = [[] for _ in range(size)]
+        loads = [0] * size
+        for i in sorted(range(len(parts)), key=lambda i: (-costs[i], parts[i].group, parts[i].completions)):
+            least = loads.index(min(loads))
+            shares[least].append(i)
+            loads[least] += costs[i]
+        fullest = loads.index(max(loads))
+        largest = max(shares[fullest], key=lambda i: costs[i], default=None)
+        if largest is None or max(loads) * size <= IMBALANCE * sum(loads) or len(parts[largest].completions) < 2:
+            return [
+                [parts[i] for i in sorted(share, key=lambda i: (parts[i].group, parts[i].completions))]
+                for share in shares
+            ]
+        piece = parts.pop(largest)
+        half = len(piece.completions) // 2
+        parts += [Piece(piece.group, piece.completions[:half]), Piece(piece.group, piece.completions[half:])]
+
+
+Totals = dict[str, Tensor]
+"""Name -> a float64 number on the device, still without a wait for it."""
+
+
+def total(name: str, values: Tensor) -> Tensor:
+    """Return one number for many: their largest, their smallest, or their sum.
+
+    Example:
+        >>> total("importance/max", torch.tensor([1.0, 2.0])).item(), total("kl", torch.tensor([1.0, 2.0])).item()
+        (2.0, 3.0)
+    """
+    if name.endswith("/max"):
+        return values.max().double()
+    return values.min().double() if name.endswith("/min") else values.sum().double()
+
+
+def merged(found: Sequence[Mapping[str, Tensor]]) -> Totals:
+    """Return the totals of parts as those of the whole; a part may lack names, when it computed nothing."""
+    names = dict.fromkeys(name for totals in found for name in totals)
+    return {name: total(name, torch.stack([part[name] for part in found if name in part])) for name in names}
+
+
+def of_all_processes(
+    world: World, totals: Totals, counts: Sequence[int], token_budget: int, device: torch.device | str
+) -> tuple[Totals, list[int], int]:
+    """Return a step's totals, counts and token budget over all processes, the same in each.
+
+    The budget is the smallest: one that ran out of memory in one process would do so again.
+    """
+    if world.size == 1:
+        return totals, list(counts), token_budget
+    names = list(totals)
+    values = torch.stack([totals[name] for name in names]).tolist() if names else []
+    found = world.gather((dict(zip(names, values, strict=True)), list(counts), token_budget))
+    parts = [{name: torch.tensor(value, dtype=torch.float64) for name, value in part.items()} for part, _, _ in found]
+    all_counts = [sum(column) for column in zip(*(row for _, row, _ in found), strict=True)]
+    together = {name: value.to(device) for name, value in merged(parts).items()}
+    return together, all_counts, min(budget for _, _, budget in found)

@@ -15,15 +15,19 @@ from mathgrpo.distributed import SINGLE, World
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.models import Policy
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update.gradient import fill_old_logprobs, step_gradient
-from mathgrpo.update.layout_trial import unshared_reason
-from mathgrpo.update.modes import drops_out, update_mode
+from mathgrpo.update.forward import drops_out, update_mode
+from mathgrpo.update.gradient import Totals, divided, fill_old_logprobs, of_all_processes, step_gradient
 from mathgrpo.update.pack import Piece, pieces_with_loss
 from mathgrpo.update.reference_policy import Reference
-from mathgrpo.update.shares import divided
-from mathgrpo.update.step_setup import Step, attention_of, build_step, check_update, choose_step_attention
+from mathgrpo.update.step_setup import (
+    Step,
+    attention_of,
+    build_step,
+    check_update,
+    choose_step_attention,
+    unshared_reason,
+)
 from mathgrpo.update.step_tokens import objective_of
-from mathgrpo.update.totals import Totals, of_all_processes
 
 DEFAULT_TOKEN_BUDGET = 8192
 MOVEMENT_SAMPLE = 1 << 20

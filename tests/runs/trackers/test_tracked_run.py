@@ -13,7 +13,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.runs.trackers import all as all_trackers
 from mathgrpo.runs.trackers.tracker import TrackedRun
 from mathgrpo.training import Interrupted, plan_lines_of, train
-from mathgrpo.training.resume import resumed_recipe
+from mathgrpo.training.train_recipe import resumed_recipe
 from training.test_loop import Quiet, material, recipe_of
 
 __all__ = ["material"]

@@ -16,8 +16,8 @@ import pytest
 from mathgrpo.errors import UserError
 from mathgrpo.runs.trackers import Trackers, open_trackers, require_trackers
 from mathgrpo.runs.trackers import all as all_trackers
+from mathgrpo.runs.trackers.kinds import wandb_mode
 from mathgrpo.runs.trackers.tracker import COLUMNS, TrackedRun, table_rows
-from mathgrpo.runs.trackers.wandb import wandb_mode
 
 TEXT = "<script>alert(1)</script>\n# not a heading\x1b[31m"
 LINE = {

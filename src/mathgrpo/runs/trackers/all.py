@@ -10,10 +10,8 @@ from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.metrics import rollout_lines
-from mathgrpo.runs.trackers.tensorboard import TensorBoardTracker
+from mathgrpo.runs.trackers.kinds import TensorBoardTracker, TrackioTracker, WandbTracker
 from mathgrpo.runs.trackers.tracker import TrackedRun, Tracker, table_rows
-from mathgrpo.runs.trackers.trackio import TrackioTracker
-from mathgrpo.runs.trackers.wandb import WandbTracker
 
 KINDS: Mapping[str, Callable[[TrackedRun], Tracker]] = {
     "trackio": TrackioTracker,

@@ -19,9 +19,8 @@ from mathgrpo.errors import first_line
 from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models.policy import base_model
 from mathgrpo.models.shape import head_shape
-from mathgrpo.update.attention.flex import flex_obstacle
+from mathgrpo.update.attention.device_kernels import flex_obstacle, varlen_obstacle
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout
-from mathgrpo.update.attention.varlen import varlen_obstacle
 
 # Shape legend: T packed rows, H query heads, K key-value heads, D head size.
 

@@ -1,11 +1,70 @@
-r"""The \boxed{} format: free reasoning, then the answer in one box."""
+"""The response formats: tagged blocks of three kinds, and the answer in a box."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from mathgrpo.formats.format import Format, Parsed
+from mathgrpo.formats.format import Format, Parsed, TagLayout
+
+XML = Format(
+    name="xml",
+    system_prompt="\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n",
+    layout=TagLayout(
+        reasoning_tags=("<reasoning>", "</reasoning>"),
+        answer_tags=("<answer>", "</answer>"),
+        reasoning_edge="\n",
+        answer_edge="\n",
+        gap="\n",
+        tail="\n",
+    ),
+)
+
+
+WORKING_OUT = Format(
+    name="working_out",
+    system_prompt=(
+        "You are a mathematical reasoning assistant.\n"
+        "When given a math problem:\n"
+        "1. Show your step-by-step work between <start_working_out> and <end_working_out>\n"
+        "2. Provide your final numerical answer between <SOLUTION> and </SOLUTION>\n"
+        "3. Be precise and show all calculation steps clearly."
+    ),
+    layout=TagLayout(
+        reasoning_tags=("<start_working_out>", "<end_working_out>"),
+        answer_tags=("<SOLUTION>", "</SOLUTION>"),
+    ),
+)
+
+
+_LAYOUT = TagLayout(
+    reasoning_tags=("<think>", "</think>"),
+    answer_tags=("<answer>", "</answer>"),
+    reasoning_edge="\n",
+    gap="\n\n",
+)
+
+THINK = Format(
+    name="think",
+    system_prompt=(
+        "Solve the problem step by step. First write your reasoning between <think> and </think>, one calculation "
+        "a line, then only the final number between <answer> and </answer>."
+    ),
+    layout=_LAYOUT,
+    question_prefix="<problem>\n",
+    question_suffix="\n</problem>",
+)
+
+THINK_LEAKY = Format(
+    name="think_leaky",
+    system_prompt="",
+    layout=_LAYOUT,
+    question_prefix="<problem>\n",
+    question_suffix="\n</problem>",
+    leaky=True,
+)
+"""The notebook's own prompt: problem, worked solution and answer, and nothing else. A model learns to copy from it."""
+
 
 _BOX = "\\boxed{"
 _OPENING = re.compile(r"\\boxed\s*\{")
