@@ -20,8 +20,7 @@ import torch
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection, ModelSection, OptimizerSection
 from mathgrpo.grpo import with_advantages
-from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
-from mathgrpo.hardware.device_memory import memory_metrics
+from mathgrpo.hardware.device_memory import bound_kernel_caches, keep_freed_memory, memory_metrics
 from mathgrpo.models import Policy, load_policy
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rollout import Engine, build_engine

@@ -68,8 +68,7 @@ class Ours:
     def step(self, index: int) -> dict[str, Any]:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""
         from mathgrpo.grpo import with_advantages
-        from mathgrpo.optim.optimizer import set_learning_rate
-        from mathgrpo.optim.schedule import learning_rate_at
+        from mathgrpo.optim.optimizer import learning_rate_at, set_learning_rate
         from mathgrpo.rollout.groups import reward_groups, sample_groups
         from mathgrpo.runs.metrics import rollout_metrics
         from mathgrpo.runs.speedometer import StepTimes, speed_metrics

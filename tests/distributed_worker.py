@@ -21,7 +21,7 @@ import torch
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.machinery import machinery_of
-from mathgrpo.distributed import join
+from mathgrpo.distributed import processes as join
 from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training import loop as training_loop

@@ -18,9 +18,8 @@ from mathgrpo.optim.master_adamw import MasterAdamW, master_of
 from mathgrpo.optim.optimizer import build_optimizer, trainable_parameters
 from mathgrpo.rollout.cuda.kernels import Kernels
 from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row
-from mathgrpo.rollout.decoder_trial import plain_logits
-from mathgrpo.rollout.noise import row_keys, uniforms
-from mathgrpo.rollout.sampling import sample_tokens
+from mathgrpo.rollout.decoder import plain_logits
+from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.types import Completion, Prompt, RolloutGroup, Sampling
 from mathgrpo.update import policy_update
 

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from benchmarks.gpu.case import Case, NotHere, Setup, WrongNumbers
 from mathgrpo.errors import first_line
-from mathgrpo.hardware.failure import is_device_lost, is_out_of_memory
+from mathgrpo.hardware.cuda_care import is_device_lost, is_out_of_memory
 
 CHANNEL = "MATHGRPO_KIT_CHANNEL"
 """Environment variable with the file descriptor of the messages."""

@@ -13,7 +13,7 @@ import pytest
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.cli import environment
-from mathgrpo.cli.env_command import report_lines
+from mathgrpo.cli.look_commands import report_lines
 from mathgrpo.config.recipe import LoraSection, ModelSection
 from mathgrpo.errors import UserError
 from mathgrpo.models import load_policy

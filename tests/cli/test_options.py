@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
 def test_a_place_without_the_right_to_write_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from mathgrpo.cli import report_command as report
+    from mathgrpo.cli import finished_run_commands as report
 
     def denied(run: Path) -> Path:
         raise PermissionError(13, "Permission denied", str(run))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mathgrpo.cli.eval_command import evaluation_recipe
-from mathgrpo.cli.run_defaults import WITHOUT_SOLUTION, run_recipe
+from mathgrpo.cli.options import WITHOUT_SOLUTION, run_recipe
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.formats import FORMATS

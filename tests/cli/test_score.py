@@ -344,8 +344,7 @@ def test_a_users_function_that_fails_is_one_line(score: Any, tmp_path: Path) -> 
 def test_a_runs_rollouts_are_scored_as_the_run_scored_them(
     score: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mathgrpo.cli.tiny_option import tiny_recipe
-    from mathgrpo.cli.train_command import run_training
+    from mathgrpo.cli.train_commands import run_training, tiny_recipe
 
     settings = ["rewards.language=0.1", "rewards.soft_overlong=0.2", "reward_settings.soft_overlong.max_length=40"]
     run = run_training(tiny_recipe("demo", [f"run.output_dir={tmp_path}", *settings]), "r")

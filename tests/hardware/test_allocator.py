@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from mathgrpo.hardware.allocator import keep_freed_memory
+from mathgrpo.hardware.device_memory import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -35,7 +35,7 @@ def test_freed_memory_is_used_again() -> None:
 
 KERNELS = """
 import sys, torch
-from mathgrpo.hardware.allocator import bound_kernel_caches
+from mathgrpo.hardware.device_memory import bound_kernel_caches
 from mathgrpo.hardware.device_memory import memory_metrics
 torch.set_num_threads(1)
 if sys.argv[1] == "bound":

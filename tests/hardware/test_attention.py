@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.backends import cuda
 
-from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.hardware.cuda_care import without_cudnn_attention
 
 
 def test_only_cudnn_is_left_out_and_only_inside() -> None:

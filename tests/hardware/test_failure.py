@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mathgrpo.errors import UserError
-from mathgrpo.hardware.failure import is_device_lost, is_out_of_memory, pass_on
+from mathgrpo.hardware.cuda_care import is_device_lost, is_out_of_memory, pass_on
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 
 
 def test_on_a_cpu_it_is_the_tensor_itself() -> None:

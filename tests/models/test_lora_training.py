@@ -27,7 +27,7 @@ from mathgrpo.models.lora import learning_failure, unlearnt_layers
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.shape import count_parameters, is_packed
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.decoder_trial import trial_difference
+from mathgrpo.rollout.decoder import trial_difference
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import Interrupted, plan_lines_of, train

@@ -314,7 +314,7 @@ def test_an_export_works_with_the_other_commands(
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     from mathgrpo.cli import main
-    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.cli.options import run_recipe
 
     if command[0] == "eval":
         request.getfixturevalue("generator")

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from mathgrpo.cli.tiny_option import tiny_recipe
-from mathgrpo.cli.train_command import run_training
+from mathgrpo.cli.train_commands import run_training, tiny_recipe
 from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.config.tiny_recipe import MOST, differences, smaller
@@ -23,11 +22,11 @@ from mathgrpo.formats.chat import problem_text
 from mathgrpo.models import load_policy
 from mathgrpo.models.locate import adapter_base
 from mathgrpo.models.lora import unlearnt_layers
-from mathgrpo.optim.schedule import learning_rate_at
+from mathgrpo.optim.optimizer import learning_rate_at
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
 from mathgrpo.runs.trackers import all as all_trackers
-from mathgrpo.supervised.tiny_model import architecture_of
+from mathgrpo.supervised.new_model import architecture_of
 from mathgrpo.training.train_recipe import resumed_recipe
 from rollout.vllm_standin import fake_python
 

@@ -287,8 +287,7 @@ def recipe(tmp_path: Path, user: str) -> Callable[..., str]:
 def test_the_command_ends_before_step_0_with_one_line(
     recipe: Callable[..., str], function: str, tmp_path: Path
 ) -> None:
-    from mathgrpo.cli.tiny_option import tiny_recipe
-    from mathgrpo.cli.train_command import run_training
+    from mathgrpo.cli.train_commands import run_training, tiny_recipe
 
     if function == "spoils":  # nothing to complain of
         run_training(tiny_recipe(recipe(function), []), "r", dry_run=True)

@@ -14,10 +14,9 @@ from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout.c import KernelError, load_kernels
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, CompiledSession, why_not_compiled
-from mathgrpo.rollout.decoder_trial import trial_difference
+from mathgrpo.rollout.decoder import trial_difference
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.noise import row_keys, uniforms
-from mathgrpo.rollout.sampling import sample_tokens
+from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 

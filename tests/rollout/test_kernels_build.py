@@ -14,7 +14,7 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.c import KernelError, load_kernels
-from mathgrpo.rollout.c import build_kernels as build
+from mathgrpo.rollout.c import library as build
 from mathgrpo.types import Prompt, Sampling
 
 PROMPTS = [Prompt((3, 4, 5), key=1)]

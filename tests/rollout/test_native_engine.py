@@ -13,7 +13,7 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
+from mathgrpo.rollout.decoder import is_rounding, trial_difference
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.generate_engine import GenerateEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mathgrpo.rollout.noise import row_keys, uniforms
+from mathgrpo.rollout.sampling import row_keys, uniforms
 
 MASK = (1 << 64) - 1
 

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from mathgrpo.rollout.noise import row_keys, uniforms
-from mathgrpo.rollout.sampling import sample_tokens, truncate
+from mathgrpo.rollout.sampling import row_keys, sample_tokens, truncate, uniforms
 from mathgrpo.types import Sampling
 
 PROBABILITIES = torch.tensor([0.05, 0.4, 0.1, 0.25, 0.2])

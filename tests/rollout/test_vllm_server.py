@@ -26,8 +26,14 @@ from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine, guard
 from mathgrpo.rollout.vllm.backend import Drawn, ServerLost, require_logprobs
 from mathgrpo.rollout.vllm.client import Client
-from mathgrpo.rollout.vllm.logprob_probe import difference, plain_logprobs, trial_ids, trial_limit, trial_model
-from mathgrpo.rollout.vllm.pushed_weights import served_weights
+from mathgrpo.rollout.vllm.pushed_weights import (
+    difference,
+    plain_logprobs,
+    served_weights,
+    trial_ids,
+    trial_limit,
+    trial_model,
+)
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension, weights_digest
 from mathgrpo.rollout.vllm.server_command import SERVED
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE

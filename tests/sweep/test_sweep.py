@@ -16,9 +16,16 @@ from mathgrpo.errors import UserError
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.runs.progress import Progress
 from mathgrpo.sweep.one_trial import OnEvaluation, Pruned
-from mathgrpo.sweep.run_sweep import SweepSettings, create_sweep, open_sweep, result_lines, run_sweep
+from mathgrpo.sweep.run_sweep import (
+    SweepSettings,
+    create_sweep,
+    finished,
+    open_study,
+    open_sweep,
+    result_lines,
+    run_sweep,
+)
 from mathgrpo.sweep.space import Parameter
-from mathgrpo.sweep.study import finished, open_study
 from mathgrpo.training import Interrupted
 
 pytest.importorskip("optuna")

@@ -6,9 +6,7 @@ import torch
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
-from mathgrpo.supervised.mixture import Example
-from mathgrpo.supervised.sft_batches import batches, collate, encode, loss_weights
-from mathgrpo.supervised.sft_steps import completion_loss
+from mathgrpo.supervised.sft_steps import Example, batches, collate, completion_loss, encode, loss_weights
 from mathgrpo.types import Problem
 
 XML = get_format("xml")

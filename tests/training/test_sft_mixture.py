@@ -3,7 +3,7 @@ from random import Random
 from mathgrpo.answers import grade_completion
 from mathgrpo.config.sft_recipe import StageSection
 from mathgrpo.formats import get_format
-from mathgrpo.supervised.mixture import drill, drill_pool, examples, guess_share, guessed, worked
+from mathgrpo.supervised.sft_steps import drill, drill_pool, examples, guess_share, guessed, worked
 from mathgrpo.types import Problem
 
 XML = get_format("xml")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.update.attention import device_kernels as attention_varlen
 from mathgrpo.update.attention import packed as attention_padded
 from mathgrpo.update.attention.device_kernels import TILE, _ranges

@@ -31,7 +31,7 @@ from benchmarks.gradient import distance
 from mathgrpo.models import Policy
 from mathgrpo.optim.master_adamw import kernel_obstacle
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.cuda.choice import build_graph_engine
+from mathgrpo.rollout.cuda.graph_engine import build_graph_engine
 from mathgrpo.rollout.cuda.kernels import Kernels, TorchKernels
 from mathgrpo.types import RolloutGroup, Sampling
 
@@ -229,7 +229,7 @@ def _adamw(setup: Setup) -> Numbers:
 
 def _triton_kernels(setup: Setup) -> Any:
     require_triton(setup)
-    from mathgrpo.rollout.cuda.triton_kernels import TritonKernels
+    from mathgrpo.rollout.cuda.triton_layers import TritonKernels
 
     return TritonKernels()
 

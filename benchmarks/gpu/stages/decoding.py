@@ -16,10 +16,9 @@ from benchmarks.gpu.kernels_by_class import Span, class_seconds, device_spans, l
 from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts
 from benchmarks.gpu.timing import seconds_once, waiting_seconds
 from benchmarks.task import FORCED_END
-from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
-from mathgrpo.rollout.cuda.choice import build_graph_engine
-from mathgrpo.rollout.cuda.graph_engine import GraphEngine
+from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine
 from mathgrpo.types import Prompt, Sampling
 
 ROWS = (512, 64, 1, 256, 1024, 8)

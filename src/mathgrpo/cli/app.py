@@ -9,19 +9,14 @@ from typing import Annotated
 
 import typer
 
-from mathgrpo.cli.check_data_command import check_data_command
-from mathgrpo.cli.demo_command import demo_command
-from mathgrpo.cli.env_command import env_command
 from mathgrpo.cli.eval_command import eval_command
-from mathgrpo.cli.export_command import export_command
-from mathgrpo.cli.publish_command import publish_command
-from mathgrpo.cli.report_command import report_command
+from mathgrpo.cli.finished_run_commands import export_command, publish_command, report_command
+from mathgrpo.cli.look_commands import check_data_command, env_command
 from mathgrpo.cli.score_command import score_command
 from mathgrpo.cli.serve_command import serve_command
-from mathgrpo.cli.sft_command import sft_command
 from mathgrpo.cli.solve_command import solve_command
 from mathgrpo.cli.sweep_command import sweep_command
-from mathgrpo.cli.train_command import train_command
+from mathgrpo.cli.train_commands import demo_command, sft_command, train_command
 from mathgrpo.errors import UserError
 
 REMEDIES = {

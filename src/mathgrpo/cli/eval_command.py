@@ -70,7 +70,7 @@ def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit:
 
     Raises: UserError for values that are not allowed.
     """
-    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.cli.options import run_recipe
     from mathgrpo.config import Recipe
     from mathgrpo.config.load_recipe import validated
 

@@ -64,7 +64,7 @@ def score_command(
         print("\n".join(catalogue_lines(score_text.columns())))
         return
     _require_sense(recipe, file, text, answer, question, number)
-    from mathgrpo.cli.score_file import read_completions, require_gold
+    from mathgrpo.cli.score_text import read_completions, require_gold
     from mathgrpo.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

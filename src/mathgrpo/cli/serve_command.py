@@ -32,7 +32,7 @@ def serve_command(
     """
     from importlib.util import find_spec
 
-    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.cli.options import run_recipe
     from mathgrpo.formats import get_format
     from mathgrpo.serving.http_server import API_KEY, LOCAL_NAMES, is_loopback, open_socket, run_server
 

@@ -81,7 +81,7 @@ def solve_command(
         solve_problems(request, jsonl)
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
-    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.cli.options import run_recipe
     from mathgrpo.formats import get_format
     from mathgrpo.serving.stream import Streamer
 

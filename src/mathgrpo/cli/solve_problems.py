@@ -67,7 +67,7 @@ def solve_problems(request: TraceRequest, jsonl: Path | None) -> None:
 
 def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
     from mathgrpo.answers.gold_check import require_golds
-    from mathgrpo.cli.run_defaults import run_recipe
+    from mathgrpo.cli.options import run_recipe
     from mathgrpo.evaluation.solved_traces import TraceFile, write_traces
     from mathgrpo.formats import get_format
     from mathgrpo.models.locate import locate_model

@@ -49,7 +49,7 @@ def sweep_command(
       mathgrpo sweep demo --param optimizer.learning_rate=1e-5..1e-3:log --param rewards.format=0..0.5
       mathgrpo sweep --resume runs/sweep-demo-20261121-090807
     """  # fmt: skip
-    from mathgrpo.sweep.study import finished, open_study, require_optuna
+    from mathgrpo.sweep.run_sweep import finished, open_study, require_optuna
 
     require_optuna()
     if resume is not None:

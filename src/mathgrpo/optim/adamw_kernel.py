@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 
 BLOCK = 4096
 """Weights of one program."""

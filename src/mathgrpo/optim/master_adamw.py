@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mathgrpo.errors import first_line
-from mathgrpo.hardware.failure import pass_on
+from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.update.forward import layers_of
 
 _TRIAL_TOLERANCE = 1e-5

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from mathgrpo.config.recipe import VllmSection
+from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.hardware.device_memory import free_bytes
-from mathgrpo.hardware.failure import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
-from mathgrpo.rollout.cuda.choice import build_graph_engine
-from mathgrpo.rollout.decoder import Decoder, check_context
-from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
+from mathgrpo.rollout.cuda.graph_engine import build_graph_engine
+from mathgrpo.rollout.decoder import Decoder, check_context, is_rounding, trial_difference
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.generate_engine import GenerateEngine
 from mathgrpo.rollout.scheduler import Rows

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session, check_context
-from mathgrpo.rollout.noise import row_keys, uniforms
-from mathgrpo.rollout.sampling import sample_tokens
+from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
 
 _CUDA_POLL_STEPS = 8

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_decoder
-from mathgrpo.rollout.decoder import Decoder
-from mathgrpo.rollout.decoder_trial import is_rounding, trial_difference
+from mathgrpo.rollout.decoder import Decoder, is_rounding, trial_difference
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.plain_decoder import PlainDecoder
 from mathgrpo.rollout.scheduler import Rows

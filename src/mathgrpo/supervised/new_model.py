@@ -12,6 +12,21 @@ from mathgrpo.formats import Format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mathgrpo.cache import cache_folder
+from mathgrpo.errors import UserError
+from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.models.locate import locate_model
+from mathgrpo.supervised.sft_steps import collate, completion_loss
+from mathgrpo.types import Problem
 
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -86,3 +101,119 @@ def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+Architecture = Literal["qwen2", "gpt2"]
+
+ARCHITECTURES: dict[str, Architecture] = {"gpt2": "gpt2", "gpt-2": "gpt2"}
+"""Part of a model's name, in lower case, or its config's model_type -> what stands in for it. All others: qwen2."""
+SHAPE = {"width": 128, "layers": 2, "heads": 4, "context": 1024}
+INITIAL_STD = 0.1
+"""Of the random weights: so narrow a model learns several times as fast from these as from the usual 0.02."""
+STEPS, LEARNING_RATE = 14, 4e-3
+"""Of the supervised steps before the run: how many, each on all problems, and how fast."""
+_REVISION = 1
+"""Raised with every change to what is made here, so that an old model in the cache is not used."""
+
+
+def architecture_of(path: str) -> Architecture:
+    """Return what stands in for a recipe's model: by the config of a model or run folder, else by the name.
+
+    Example:
+        >>> architecture_of("vicgalle/gpt2-open-instruct-v1"), architecture_of("Qwen/Qwen2.5-3B-Instruct")
+        ('gpt2', 'qwen2')
+    """
+    folder, name = Path(path).expanduser(), path.lower()
+    config = (Path(locate_model(path)) if folder.is_dir() else folder) / "config.json"
+    if config.is_file():
+        try:
+            name = str(json.loads(config.read_text(encoding="utf-8")).get("model_type", ""))
+        except ValueError as error:
+            raise UserError(f"model.path={path}: its config.json is not JSON ({error}); download it again") from error
+    return next((found for part, found in ARCHITECTURES.items() if part in name), "qwen2")
+
+
+def tiny_model(architecture: Architecture, fmt: Format, problems: Sequence[Problem]) -> Path:
+    """Return the folder of a small model that writes a format, made once and kept in the cache.
+
+    Its tokenizer is the starter's, with the format's tags as tokens of their own. A GPT-2 has no chat template.
+    """
+    folder = cache_folder() / "tiny" / f"{architecture}-{fmt.name}-r{_REVISION}"
+    if not (folder / "config.json").is_file():
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            _make(architecture, fmt, problems, partial)
+            with suppress(OSError):  # another process was first
+                partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _make(architecture: Architecture, fmt: Format, problems: Sequence[Problem], folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = _tokenizer(architecture, fmt, folder)
+        model = _model(architecture, tokenizer)
+        _cold_start(model, tokenizer, fmt, problems)
+    model.save_pretrained(folder)
+
+
+def _tokenizer(architecture: Architecture, fmt: Format, folder: Path) -> Any:
+    """Return the tokenizer as it will be loaded with the model: AutoTokenizer may choose a class of its own."""
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(locate_model("starter"))
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in whole_words(fmt) if word])
+    if architecture == "gpt2":
+        tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": architecture}), encoding="utf-8")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _model(architecture: Architecture, tokenizer: Any) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+
+    width, layers, heads, context = SHAPE["width"], SHAPE["layers"], SHAPE["heads"], SHAPE["context"]
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    model: Any
+    if architecture == "gpt2":
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=heads, n_positions=context,
+                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=INITIAL_STD, **ends,
+            )
+        )  # fmt: skip
+    else:
+        model = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+                num_attention_heads=heads, num_key_value_heads=heads // 2, max_position_embeddings=context,
+                tie_word_embeddings=True, initializer_range=INITIAL_STD, **ends,
+            )
+        )  # fmt: skip
+    for name, value in ends.items():
+        setattr(model.generation_config, name, value)
+    return model.float()
+
+
+def _cold_start(model: Any, tokenizer: Any, fmt: Format, problems: Sequence[Problem]) -> None:
+    """Train on worked solutions, the learning rate falling to 0 in a straight line."""
+    rows = []
+    for problem in problems:
+        completion = tokenizer(fmt.write(problem.solution or "", problem.answer), add_special_tokens=False)
+        prompt = list(encode_prompt(tokenizer, problem, fmt).ids)
+        rows.append((prompt, [*completion["input_ids"], tokenizer.eos_token_id]))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    batch = collate(rows, tokenizer.pad_token_id)
+    model.train()
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / STEPS)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(completion_loss(model, batch, 0.0))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval()

@@ -33,9 +33,8 @@ from mathgrpo.runs.run_folder import (
     start_info,
     write_info,
 )
-from mathgrpo.supervised.mixture import GUESS
 from mathgrpo.supervised.new_model import build_model, train_tokenizer, whole_words
-from mathgrpo.supervised.sft_steps import StepLine, supervised_steps
+from mathgrpo.supervised.sft_steps import GUESS, StepLine, supervised_steps
 from mathgrpo.training.prepare import require_prompts_fit
 from mathgrpo.types import Problem
 

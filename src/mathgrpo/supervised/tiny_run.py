@@ -16,7 +16,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import find_python
-from mathgrpo.supervised.tiny_model import architecture_of, tiny_model
+from mathgrpo.supervised.new_model import architecture_of, tiny_model
 
 
 def tiny_run(recipe: Recipe) -> Recipe:

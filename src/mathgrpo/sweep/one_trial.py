@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from mathgrpo.config import Recipe
+from mathgrpo.config.recipe import ProblemsSection
+from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names
 from mathgrpo.evaluation.evaluate import EVALUATION_FOLDER
-from mathgrpo.files import read_json_object
+from mathgrpo.files import read_json_object, to_json, write_atomically
+from mathgrpo.problems import load_problem_sets
+from mathgrpo.problems.sets import hold_out
 from mathgrpo.runs.progress import Progress
 from mathgrpo.runs.run_folder import CONFIG, read_info
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.train_recipe import resumed_recipe
+from mathgrpo.types import Problem
 
 OnEvaluation = Callable[[int, float], bool]
 """Told the step and the accuracy of an evaluation in a run; answers whether the run should stop there."""
@@ -93,3 +98,45 @@ def run_trial(recipe: Recipe, progress: Progress, on_evaluation: OnEvaluation) -
 def accuracy(folder: Path, name: str) -> float:
     """Return the greedy accuracy of an evaluation of a run."""
     return float(read_json_object(folder / EVALUATION_FOLDER / f"{name}.json")["accuracy"])
+
+
+FOLDER, TRAIN, VALIDATION = "problems", "train", "validation"
+
+
+def write_problems(recipe: Recipe, folder: Path, validation_size: int) -> None:
+    """Write FOLDER/train.jsonl and FOLDER/validation.jsonl below a sweep folder.
+
+    Raises: UserError when too few problems would stay for training.
+    """
+    train = load_problem_sets(recipe.problems).train
+    if 2 * validation_size > len(train):
+        raise UserError(
+            f"--validation {validation_size}: there are {len(train)} training problems, and at least half must stay "
+            f"for training; use {len(train) // 2} or less"
+        )
+    sets = hold_out(train, recipe.problems.source, train_size=len(train), heldout_size=validation_size)
+    for name, problems in ((TRAIN, sets.train), (VALIDATION, sets.heldout)):
+        write_atomically(folder / FOLDER / f"{name}.jsonl", _lines(problems))
+
+
+def trial_problems(section: ProblemsSection, folder: Path) -> ProblemsSection:
+    """Return the [problems] section of a trial: the two files."""
+    sizes = {name: _count(folder / FOLDER / f"{name}.jsonl") for name in (TRAIN, VALIDATION)}
+    return ProblemsSection(
+        source=str(folder / FOLDER), splits=(TRAIN, VALIDATION), columns={"solution": "solution"},
+        train_size=sizes[TRAIN], heldout_size=sizes[VALIDATION], max_value=section.max_value,
+    )  # fmt: skip
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _lines(problems: Sequence[Problem]) -> str:
+    return "".join(to_json(_row(problem)) + "\n" for problem in problems)
+
+
+def _row(problem: Problem) -> dict[str, Any]:
+    own = {"question": problem.question, "answer": problem.answer, "solution": problem.solution or ""}
+    return {name: value for name, value in problem.columns.items() if name not in own} | own

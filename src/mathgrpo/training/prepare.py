@@ -17,7 +17,7 @@ from mathgrpo.distributed import SINGLE, World
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
-from mathgrpo.hardware.allocator import bound_kernel_caches, keep_freed_memory
+from mathgrpo.hardware.device_memory import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.locate import locate_model

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from mathgrpo.config import Recipe
 from mathgrpo.grpo import with_advantages
-from mathgrpo.optim.schedule import learning_rate_at
+from mathgrpo.optim.optimizer import learning_rate_at
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.runs.hook import Lesson, Metrics

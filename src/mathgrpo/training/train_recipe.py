@@ -12,8 +12,8 @@ from typing import Any
 from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.load_recipe import kept_toml
 from mathgrpo.config.machinery import Machinery
+from mathgrpo.config.overrides import kept_checkpoints, logged_groups, peer_timeout_s, tracker_project
 from mathgrpo.config.tiny_recipe import MARK
-from mathgrpo.config.variables import kept_checkpoints, logged_groups, peer_timeout_s, tracker_project
 from mathgrpo.distributed import join_world
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.errors import UserError, naming
-from mathgrpo.hardware.allocator import bound_kernel_caches
+from mathgrpo.hardware.device_memory import bound_kernel_caches
 from mathgrpo.optim.master_adamw import compute_copies
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.engine import close_engine, make_room

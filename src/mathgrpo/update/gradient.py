@@ -10,7 +10,7 @@ from torch import Tensor
 from mathgrpo.distributed import World
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.grpo.objectives import Tokens
-from mathgrpo.hardware.failure import is_out_of_memory, release_memory
+from mathgrpo.hardware.cuda_care import is_out_of_memory, release_memory
 from mathgrpo.models.policy import resting
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.logprobs import chunk_rows, chunked_logprobs, split_model, token_logprobs

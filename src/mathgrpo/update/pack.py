@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_layout
 from mathgrpo.update.step_tokens import StepTokens, objective_of

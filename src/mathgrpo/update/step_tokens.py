@@ -13,7 +13,7 @@ from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.grpo.normalisers import completion_weights
 from mathgrpo.grpo.objectives import OBJECTIVES, Objective, choose_objective
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.types import RolloutGroup
 
 # Shape legend: R completions, M completion tokens of the step.

@@ -13,14 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
-from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout import scheduler as decoding
 from mathgrpo.rollout.cuda import graph_engine as capturing
 from mathgrpo.rollout.cuda import graphs
-from mathgrpo.rollout.cuda.choice import build_graph_engine, trial_difference
-from mathgrpo.rollout.cuda.graph_engine import GraphEngine
+from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine, trial_difference
 from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf import generate_engine as generating
@@ -85,7 +84,7 @@ def test_one_engine_serves_calls_of_every_size() -> None:
 
 
 def test_memory_too_small_for_all_rows_admits_them_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mathgrpo.rollout.cuda import pool
+    from mathgrpo.rollout.cuda import places as pool
 
     policy = tiny_policy()
     sampling = Sampling(max_new_tokens=30, seed=1)

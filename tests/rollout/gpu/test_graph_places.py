@@ -7,8 +7,7 @@ import random
 import torch
 
 from mathgrpo.rollout.cuda.graph_rollout import FlagPoll
-from mathgrpo.rollout.cuda.places import BUCKETS, NEW, PlaceTable, Row, bucket_of, reach_of, tiles_of
-from mathgrpo.rollout.cuda.pool import Ranges, TokenPool
+from mathgrpo.rollout.cuda.places import BUCKETS, NEW, PlaceTable, Ranges, Row, TokenPool, bucket_of, reach_of, tiles_of
 
 
 def test_buckets_hold_every_batch_and_none_is_larger_than_it_must_be() -> None:

@@ -20,7 +20,7 @@ from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import NEW, Places, PlaceTable, Row
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.noise import row_keys
+from mathgrpo.rollout.sampling import row_keys
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Prompt, Sampling
 
@@ -46,7 +46,7 @@ needs_loops = pytest.mark.skipif(
 
 
 def triton_kernels() -> Kernels:
-    from mathgrpo.rollout.cuda.triton_kernels import TritonKernels
+    from mathgrpo.rollout.cuda.triton_layers import TritonKernels
 
     return TritonKernels()
 

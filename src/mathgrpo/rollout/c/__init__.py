@@ -1,6 +1,5 @@
 """The compiled CPU decoder's C sources, and how they become a loaded library."""
 
-from mathgrpo.rollout.c.build_kernels import KernelError
-from mathgrpo.rollout.c.library import Kernels, load_kernels
+from mathgrpo.rollout.c.library import KernelError, Kernels, load_kernels
 
 __all__ = ["KernelError", "Kernels", "load_kernels"]

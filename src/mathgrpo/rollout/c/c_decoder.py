@@ -16,9 +16,19 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
-from mathgrpo.models.qwen_view import why_not_served
+from mathgrpo.models.qwen_view import (
+    DOWN,
+    GATE_UP,
+    HEAD,
+    OUTPUT,
+    QKV,
+    Source,
+    rotary_rows,
+    whole_weights,
+    why_not_served,
+)
 from mathgrpo.rollout.c import KernelError, Kernels, load_kernels
-from mathgrpo.rollout.c.c_weights import PackedModel
+from mathgrpo.rollout.c.library import Layer, Matrix, Model
 from mathgrpo.rollout.decoder import frozen_positions
 
 
@@ -147,3 +157,106 @@ def _checked(result: int) -> int:
     if result < 0:
         raise MemoryError("no memory for the keys and values of a rollout")
     return result
+
+
+class PackedModel:
+    """A model's weights as they were when it was made; adapters are merged into the panels, never into the model."""
+
+    def __init__(self, causal_lm: Any, kernels: Kernels, num_positions: int, *, source: Source | None = None) -> None:
+        self._source, self._module = source or whole_weights(causal_lm), causal_lm.get_submodule
+        self._kernels, self.num_positions = kernels, num_positions
+        self._alive: list[Any] = []
+        config, body = causal_lm.config, causal_lm.model
+        embedding = self._read("model.embed_tokens.weight")
+        cos, sin = rotary_rows(body, torch.arange(num_positions)[None], embedding)
+        layers = (Layer * len(body.layers))(*(self._layer(f"model.layers.{i}.") for i in range(len(body.layers))))
+        self._alive.append(layers)
+        self.vocab = int(causal_lm.lm_head.out_features)
+        self._model = Model(
+            num_layers=len(layers),
+            hidden=embedding.shape[1],
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            head_dim=body.layers[0].self_attn.head_dim,
+            ffn=config.intermediate_size,
+            vocab=self.vocab,
+            eps=config.rms_norm_eps,
+            embedding=self._floats(embedding),
+            norm=self._floats("model.norm.weight"),
+            cos=self._floats(cos),
+            sin=self._floats(sin),
+            head=self._matrix("", HEAD),
+            layers=layers,
+        )
+
+    @property
+    def pointer(self) -> int:
+        """Address of the C structure; valid as long as this object lives."""
+        return ctypes.addressof(self._model)
+
+    def _layer(self, prefix: str) -> Layer:
+        has_head_norms = hasattr(self._module(f"{prefix}self_attn"), "q_norm")
+        return Layer(
+            input_norm=self._floats(f"{prefix}input_layernorm.weight"),
+            mlp_norm=self._floats(f"{prefix}post_attention_layernorm.weight"),
+            q_norm=self._floats(f"{prefix}self_attn.q_norm.weight") if has_head_norms else None,
+            k_norm=self._floats(f"{prefix}self_attn.k_norm.weight") if has_head_norms else None,
+            qkv=self._matrix(prefix, QKV),
+            out=self._matrix(prefix, OUTPUT),
+            gate_up=self._gate_up(prefix),
+            down=self._matrix(prefix, DOWN),
+        )
+
+    def _floats(self, values: Tensor | str) -> int:
+        """Return the address of values, or of a parameter, as contiguous float32; a copy only if they are not."""
+        kept = self._read(values) if isinstance(values, str) else values.detach().to(torch.float32).contiguous()
+        self._alive.append(kept)
+        return kept.data_ptr()
+
+    def _read(self, name: str) -> Tensor:
+        values = self._source(name)
+        assert values is not None
+        return values.detach().to(torch.float32).contiguous()
+
+    def _matrix(self, prefix: str, names: tuple[str, ...]) -> Matrix:
+        """Return the matrix of layers stacked one after another."""
+        parts, first = [], 0
+        for name in names:
+            parts.append((prefix + name, first, self._kernels.columns, 0))
+            first += self._module(prefix + name).out_features
+        return self._pack(parts, first)
+
+    def _gate_up(self, prefix: str) -> Matrix:
+        """Return both layers in one matrix: each panel holds a vector of gate and the same vector of up."""
+        lanes, (gate, up) = self._kernels.lanes, (prefix + name for name in GATE_UP)
+        width = -(-self._module(gate).out_features // lanes) * lanes
+        return self._pack([(gate, 0, lanes, 0), (up, 0, lanes, lanes)], 2 * width)
+
+    def _pack(self, parts: list[tuple[str, int, int, int]], outputs: int) -> Matrix:
+        """Return a matrix of parts (layer, first column, columns of it side by side, lane they start at)."""
+        kernels, modules = self._kernels, [self._module(name) for name, *_ in parts]
+        inputs = modules[0].in_features
+        panels = -(-outputs // kernels.columns)
+        steps = -(-inputs // kernels.pair)
+        full = outputs == sum(module.out_features for module in modules) and outputs % kernels.columns == 0
+        make = torch.empty if full and inputs % kernels.pair == 0 else torch.zeros  # padding must be 0
+        packed = make(panels, steps, kernels.columns, kernels.pair, dtype=kernels.element)
+        self._alive.append(packed)
+        for name, first, group, shift in parts:
+            weight = self._read(f"{name}.weight")
+            place = (packed.data_ptr(), first, group, shift)
+            kernels.library.mg_pack(weight.data_ptr(), weight.shape[0], inputs, *place, torch.get_num_threads())
+        bias = self._pack_bias(parts, panels * kernels.columns)
+        return Matrix(packed.data_ptr(), None if bias is None else self._floats(bias), outputs, inputs)
+
+    def _pack_bias(self, parts: list[tuple[str, int, int, int]], size: int) -> Tensor | None:
+        biases = [self._source(f"{name}.bias") for name, *_ in parts]
+        if all(bias is None for bias in biases):
+            return None
+        packed = torch.zeros(size)
+        for (_, first, group, shift), bias in zip(parts, biases, strict=True):
+            if bias is not None:
+                column = torch.arange(first, first + len(bias))
+                place = column // group * self._kernels.columns + shift + column % group
+                packed[place] = bias.detach().to(self._kernels.element).float()
+        return packed

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach
-from mathgrpo.rollout.cuda.places import Places
-from mathgrpo.rollout.cuda.pool import TokenPool
+from mathgrpo.rollout.cuda.places import Places, TokenPool
 from mathgrpo.rollout.decoder import batches_by_length, in_order
 from mathgrpo.rollout.torch_ops.torch_decoder import prefill_batch
 from mathgrpo.types import Sampling

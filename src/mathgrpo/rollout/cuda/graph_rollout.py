@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.upload import upload
-from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row, bucket_of
-from mathgrpo.rollout.cuda.pool import Ranges
+from mathgrpo.hardware.cuda_care import upload
+from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Ranges, Row, bucket_of
 from mathgrpo.rollout.scheduler import worth_a_prefill
 
 POLL_STEPS = 8

@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mathgrpo.models.qwen_view import QwenView
-from mathgrpo.rollout.cuda.places import Places
-from mathgrpo.rollout.cuda.pool import DUMMY
-from mathgrpo.rollout.noise import uniforms
-from mathgrpo.rollout.sampling import sample_tokens
+from mathgrpo.rollout.cuda.places import DUMMY, Places
+from mathgrpo.rollout.sampling import sample_tokens, uniforms
 from mathgrpo.rollout.torch_ops.torch_decoder import rotated
 from mathgrpo.types import Sampling
 

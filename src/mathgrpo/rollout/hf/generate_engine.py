@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from mathgrpo.hardware.cudnn import without_cudnn_attention
+from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.decoder import check_context
-from mathgrpo.rollout.noise import row_keys, uniforms
-from mathgrpo.rollout.sampling import sample_tokens
+from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.rollout.scheduler import completion_until_end
 from mathgrpo.types import Completion, Prompt, Sampling
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.models import Policy
 from mathgrpo.models.qwen_view import QwenView, ViewLayer
 from mathgrpo.rollout.decoder import batches_by_length, frozen_positions, in_order

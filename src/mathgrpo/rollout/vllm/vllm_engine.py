@@ -16,10 +16,9 @@ from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.rollout.decoder import check_context
 from mathgrpo.rollout.scheduler import completion_until_end
-from mathgrpo.rollout.vllm import logprob_probe as probe
+from mathgrpo.rollout.vllm import pushed_weights as probe
 from mathgrpo.rollout.vllm.backend import Backend, Request, ServerLost
-from mathgrpo.rollout.vllm.logprob_probe import Difference
-from mathgrpo.rollout.vllm.pushed_weights import fingerprint, served_weights, write_weights
+from mathgrpo.rollout.vllm.pushed_weights import Difference, fingerprint, served_weights, write_weights
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _PROBE_TOKENS = 128

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.errors import first_line
-from mathgrpo.hardware.failure import pass_on
+from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models.policy import base_model
 from mathgrpo.models.shape import head_shape
 from mathgrpo.update.attention.device_kernels import flex_obstacle, varlen_obstacle

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from mathgrpo.hardware.cudnn import without_cudnn_attention
-from mathgrpo.hardware.upload import upload
+from mathgrpo.hardware.cuda_care import upload, without_cudnn_attention
 from mathgrpo.update.attention.device_kernels import flex_mask, varlen_segments
 
 ATTENTION_NAME = "mathgrpo_shared_prompt"

@@ -1,4 +1,4 @@
-"""mathgrpo train."""
+"""mathgrpo train, demo and sft: a recipe, checked, then run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import typer
 
 from mathgrpo.cli.options import Overrides, quiet_libraries, stops_told
 from mathgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mathgrpo.config import Recipe
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
@@ -39,7 +45,6 @@ def train_command(
       mathgrpo train recipes/demo.toml --processes 2
       mathgrpo train qwen2.5-3b-qlora --tiny
     """
-    from mathgrpo.cli.tiny_option import tiny_recipe
     from mathgrpo.config import load_recipe
     from mathgrpo.config.load_recipe import find_recipe
 
@@ -54,7 +59,7 @@ def train_command(
     else:
         raise UserError("RECIPE: nothing given; name a recipe, such as demo, or a run to go on with: --resume RUN")
     if processes > 1 and launches(loaded, processes) and not dry_run:
-        from mathgrpo.distributed.launch import launch
+        from mathgrpo.distributed.processes import launch
         from mathgrpo.models import resolve_device
 
         raise typer.Exit(launch(sys.argv[1:], processes, resolve_device(loaded.run.device)))  # each is this command
@@ -109,3 +114,85 @@ def run_training(recipe: Recipe, name: str, *, resume: Path | None = None, dry_r
     if speaks:
         print(f"run folder  {folder}\nreport      {write_report(folder)}")
     return folder
+
+
+QUESTION = (
+    "Michael is 9 years old. In 5 years his sister Barbara will be 4 times as old as Michael is now. "
+    "How old is Barbara right now?"
+)
+"""Of a kind the starter was trained on: the starter guesses it, the trained model works it out."""
+
+OPENING = """\
+mathgrpo demo: a small language model finds out that working a problem out pays.
+1. The starter model answers word problems it has never seen.
+2. It practises on others: 8 attempts at each, and those that beat their group's mean become more likely (GRPO).
+3. It answers the first problems again, and a paired test says whether it got better.
+The first time, making the problems takes a quarter of a minute; they are kept.
+"""
+
+
+def demo_command(
+    seed: Annotated[int, typer.Option("--seed", help="Seed of problem order and sampling.")] = 0,
+    overrides: Overrides = None,
+) -> None:
+    """Train the starter model on this machine and see whether it got better.
+
+    \b
+    Example:
+      mathgrpo demo --seed 1
+    """
+    from mathgrpo.config import load_recipe
+
+    recipe = load_recipe("demo", [f"run.seed={seed}", *(overrides or [])])
+    print(OPENING, flush=True)
+    folder = run_training(recipe, "demo")
+    print("\nOpen the report in a browser, or ask the trained model something:")
+    command = sys.argv[0] if Path(sys.argv[0]).name == "mathgrpo" else "mathgrpo"
+    print(f'  {command} solve {folder} "{QUESTION}"')
+
+
+def sft_command(
+    recipe: Annotated[str, typer.Argument(help="Path of a supervised recipe, or the bare name of one.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and show it, write nothing.")] = False,
+) -> None:
+    """Train a model on worked solutions, so that GRPO has something to start from.
+
+    \b
+    Example:
+      mathgrpo sft sft-traces --set problems.source=traces.jsonl --set model.path=runs/my-run
+    """
+    from mathgrpo.config import load_model, recipe_to_toml
+    from mathgrpo.config.load_recipe import find_recipe
+    from mathgrpo.config.sft_recipe import SftRecipe
+
+    loaded = load_model(SftRecipe, recipe, overrides or [])
+    if dry_run:
+        print(recipe_to_toml(loaded))
+        return
+    from mathgrpo.supervised.sft import run_sft
+
+    quiet_libraries()
+    with stops_told():
+        print(f"run folder  {run_sft(loaded, find_recipe(recipe).stem, ['mathgrpo', *sys.argv[1:]])}")
+
+
+def tiny_recipe(name_or_path: str, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe cut down to seconds on a CPU; what was set on the command line stays as it was set.
+
+    W&B stays offline, unless WANDB_MODE says otherwise.
+    """
+    from mathgrpo.config import Recipe, load_recipe
+    from mathgrpo.config.load_recipe import require_possible, validated
+    from mathgrpo.config.overrides import overridden, parse_override
+    from mathgrpo.config.tiny_recipe import MARK
+    from mathgrpo.supervised.tiny_run import tiny_run
+
+    quiet_libraries()
+    os.environ.setdefault("WANDB_MODE", "offline")
+    asked = load_recipe(name_or_path, overrides)
+    tiny = tiny_run(asked)
+    stands = tuple(f"{MARK}{parse_override(override)[0]} = " for override in overrides)
+    data = tiny.model_dump(mode="json", exclude_none=True)
+    recipe = require_possible(validated(Recipe, overridden(Recipe, data, overrides)))
+    return recipe.with_notes(note for note in tiny.notes if not note.startswith(stands))
