@@ -17,6 +17,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Return the one error line of a command that exits with 2."""
     from mathgrpo.cli import main
 
+    capsys.readouterr()  # what the test itself wrote, such as a model
     monkeypatch.setattr(sys, "argv", ["mathgrpo", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
