@@ -34,7 +34,7 @@ def serve_command(
 
     from mathgrpo.cli.options import run_recipe
     from mathgrpo.formats import get_format
-    from mathgrpo.serving.http_server import API_KEY, LOCAL_NAMES, is_loopback, open_socket, run_server
+    from mathgrpo.serving.http_server import API_KEY, LOOPBACK, open_socket, run_server
 
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -57,9 +57,8 @@ def serve_command(
 
     policy = open_policy(model, device)
     streamer = Streamer(policy, native=not plain)
-    worker = Worker(streamer)
     service = Service(
-        policy, chosen, worker, max_new_tokens=DEFAULT_NEW_TOKENS, hosts=LOCAL_NAMES if is_loopback(host) else (),
+        policy, chosen, Worker(streamer), max_new_tokens=DEFAULT_NEW_TOKENS, local=host in LOOPBACK,
         api_key=os.environ.get(API_KEY, ""), started=int(time.time()),
     )  # fmt: skip
     name = f"[{host}]" if ":" in host else host
@@ -67,5 +66,4 @@ def serve_command(
     print(f'serving "{policy.name}" at {where} (format {chosen.name}); Ctrl-C stops')
     print(f"decoding: {streamer.reason}", flush=True)
     run_server(build_app(service), listening)
-    worker.close()
     print("stopped")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 import socket
@@ -14,7 +13,8 @@ from mathgrpo.errors import UserError
 API_KEY = "MATHGRPO_API_KEY"
 """Environment variable with the key clients must send; no option: shell histories and process lists keep those."""
 GRACE_S = 2
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Addresses that only this machine can reach."""
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -22,7 +22,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
     Raises: UserError when the address cannot be had, or others could reach it without a key.
     """
-    if not is_loopback(host) and not os.environ.get(API_KEY):
+    if host not in LOOPBACK and not os.environ.get(API_KEY):
         raise UserError(
             f"--host {host}: others could use the model; set {API_KEY} to a key that clients must send, "
             "or use 127.0.0.1"
@@ -31,18 +31,6 @@ def open_socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise UserError(f"--port {port}: {host} cannot listen there ({error.strerror}); choose another") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address.
-
-    Example:
-        >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-        (True, True, False)
-    """
-    with suppress(ValueError):
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def run_server(app: Any, listening: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible application: routes, refusals, streams."""
+"""The OpenAI-compatible application: routes and refusals."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -16,37 +14,40 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from mathgrpo.errors import UserError, first_line
+from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import conversation_text, encode_prompt, prompt_of_text
 from mathgrpo.models import Policy
-from mathgrpo.serving.replies import Reply, event
-from mathgrpo.serving.requests import ApiError, ChatRequest, CompletionRequest, Options, read_request
+from mathgrpo.serving.openai_shapes import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    Options,
+    Reply,
+    api_error,
+    read_request,
+)
 from mathgrpo.serving.stream import CompletionText
 from mathgrpo.serving.worker import Worker
 from mathgrpo.types import Problem, Prompt, Sampling, question_id
 
 MAX_BODY_BYTES = 4 << 20
-Pieces = AsyncGenerator[tuple[int, str], None]
-"""(completion, its next text) of a request."""
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """What the routes serve.
 
-    Attributes:
-        max_new_tokens: tokens at most where a request does not say; cut to what the context has room for.
-        hosts: names by which a client may address the server (Host header); () allows all. Without this check any web
-            page could read a local server's answers by pointing a name of its own at this machine (DNS rebinding).
-        api_key: what clients must send as bearer token; "" asks for none.
+    max_new_tokens: where a request does not say. local: clients must call this server by a name of this machine, or any
+    web page could read its answers by pointing a name of its own here (DNS rebinding). api_key: "" asks for none.
     """
 
     policy: Policy
     fmt: Format
     worker: Worker
     max_new_tokens: int
-    hosts: tuple[str, ...]
+    local: bool
     api_key: str
     started: int
 
@@ -94,21 +95,17 @@ class Service:
         self._require_model(asked.model)
         policy, sampling, whole = self.policy, self._sampling(asked, prompt), not asked.stream
         texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop, whole=whole) for _ in range(asked.n)]
-        reply, pieces = (
-            Reply(policy.name, len(prompt.ids), texts, chat=chat, fmt=fmt),
-            self._pieces(prompt, sampling, texts),
-        )
+        reply = Reply(policy.name, len(prompt.ids), texts, chat=chat, fmt=fmt)
+        pieces = self.worker.pieces(prompt, sampling, texts)
         if asked.stream:
-            events = _events(reply, pieces, usage=bool(asked.stream_options.get("include_usage")))
+            events = reply.events(pieces, usage=bool(asked.stream_options.get("include_usage")))
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        drawing, leaving = asyncio.ensure_future(_exhausted(pieces)), asyncio.ensure_future(_left(request))
+        # The body is read: the next thing that a client can be heard to do is to leave.
+        drawing, leaving = asyncio.ensure_future(reply.whole(pieces)), asyncio.ensure_future(request.receive())
         await asyncio.wait((drawing, leaving), return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
-        if drawing.cancel():  # not done: the client has left
-            return Response()
-        drawing.result()
-        return JSONResponse(reply.whole())
+        return Response() if drawing.cancel() else JSONResponse(drawing.result())
 
     def _sampling(self, asked: Options, prompt: Prompt) -> Sampling:
         """Return how to draw; OpenAI's defaults, a seed drawn for each request among them."""
@@ -121,23 +118,11 @@ class Service:
         most = asked.max_tokens or min(room, self.max_new_tokens)
         return Sampling(most, asked.temperature, asked.top_p, asked.top_k, asked.min_p, seed)
 
-    async def _pieces(self, prompt: Prompt, sampling: Sampling, texts: list[CompletionText]) -> Pieces:
-        """Yield texts until all completions are finished; leaving stops what is drawn."""
-        async with aclosing(self.worker.drawn(prompt, sampling, len(texts))) as drawn:
-            while not all(text.finish for text in texts):
-                for index, ids in (await anext(drawn)).items():
-                    for token in ids:
-                        if not texts[index].finish and ((piece := texts[index].push(token)) or texts[index].finish):
-                            yield index, piece
-
     def require_admitted(self, request: Request) -> None:
-        """Return if a request may be answered.
-
-        Raises: ApiError for a host name that is not this server's, or a wrong key.
-        """
+        """Raise ApiError for a host name that is not this server's, or a wrong key."""
         name = re.sub(r":\d*$", "", request.headers.get("host", ""))
-        if self.hosts and name.lower() not in self.hosts:
-            raise ApiError(403, f"Host: {name[:80]!r} is not this server; allowed: {', '.join(self.hosts)}")
+        if self.local and name.lower() not in LOCAL_NAMES:
+            raise ApiError(403, f"Host: {name[:80]!r} is not this server; allowed: {', '.join(LOCAL_NAMES)}")
         given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         if self.api_key and not hmac.compare_digest(given, self.api_key.encode()):
             raise ApiError(401, "Authorization: not the server's key", code="invalid_api_key")
@@ -160,41 +145,12 @@ def build_app(service: Service) -> Starlette:
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
             error = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}")
-        known = _api_error(error)
-        return JSONResponse(known.body(), status_code=known.status)
+        return JSONResponse(api_error(error).body, status_code=api_error(error).status)
 
     return Starlette(
         routes=[Route(path, answer, methods=[m]) for m, paths in (("POST", posts), ("GET", gets)) for path in paths],
         exception_handlers=dict.fromkeys((HTTPException, ApiError, UserError, Exception), refused),
     )
-
-
-async def _events(reply: Reply, pieces: Pieces, *, usage: bool) -> AsyncGenerator[str, None]:
-    """Yield the events of a stream; an error in the middle is one of them, because the status is sent already."""
-    yield reply.first_events()
-    try:
-        async for index, piece in pieces:
-            yield reply.next_event(index, piece)
-        yield reply.last_events(usage=usage)
-    except Exception as error:
-        yield event(_api_error(error).body())
-
-
-def _api_error(error: Exception) -> ApiError:
-    if isinstance(error, UserError):
-        return ApiError(400, str(error))
-    failure = f"generation failed: {type(error).__name__}: {first_line(error)}"
-    return error if isinstance(error, ApiError) else ApiError(500, failure)
-
-
-async def _exhausted(pieces: Pieces) -> None:
-    async for _ in pieces:
-        pass
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _body(request: Request) -> bytes:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
-from queue import SimpleQueue
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from mathgrpo.serving.requests import ApiError
-from mathgrpo.serving.stream import Streamer
+from mathgrpo.rollout.scheduler import Drawn
+from mathgrpo.serving.openai_shapes import ApiError
+from mathgrpo.serving.stream import CompletionText, Streamer
 from mathgrpo.types import Prompt, Sampling
 
 MAX_ROWS = 64
@@ -18,43 +17,34 @@ STEPS = 8
 """Tokens of a completion drawn at once, at most: so long waits a request that comes, and a client that leaves."""
 MAX_REQUESTS = 256
 """Requests under way; one more is refused at once rather than kept for minutes."""
-
-Tokens = dict[int, list[int]]
-"""Sample of a request -> the tokens drawn for it since the last time."""
-Listener = Callable[[Tokens | Exception], None]
+Queue = asyncio.Queue[tuple[int, list[int]] | Exception]
+"""(completion, its next tokens) of a request, or why there are none."""
 
 
 class Worker:
-    """Draws for an event loop; the rows are touched by its own thread alone."""
+    """Draws for an event loop while there are requests; the rows are touched by its own thread alone."""
 
     def __init__(self, streamer: Streamer) -> None:
-        self._streamer, self._rows, self.jobs, self._closed = streamer, streamer.rows(MAX_ROWS), 0, False
-        self._asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._listeners: dict[int, tuple[Listener, int]] = {}
-        threading.Thread(target=self._work, name="generation", daemon=True).start()
+        self._streamer, self._rows, self.jobs = streamer, streamer.rows(MAX_ROWS), 0
+        self._thread = ThreadPoolExecutor(1, "generation")
+        self._changes: list[Callable[[], None]] = []
+        self._listeners: dict[int, tuple[Queue, int]] = {}
+        self._drawing: asyncio.Task[None] | None = None
 
-    def close(self) -> None:
-        """Stop what runs within a few tokens; whoever listens gets an error."""
-        self._closed = True
-        self._asked.put(lambda: None)  # wakes the thread
+    async def pieces(
+        self, prompt: Prompt, sampling: Sampling, texts: Sequence[CompletionText]
+    ) -> AsyncGenerator[tuple[int, str], None]:
+        """Yield (completion, its next text) until all texts are finished; leaving the iteration stops what is drawn.
 
-    async def drawn(self, prompt: Prompt, sampling: Sampling, samples: int) -> AsyncGenerator[Tokens, None]:
-        """Yield the tokens of a request's completions as they are drawn, until the iteration is left.
-
-        Raises: ApiError when there are too many requests or the server stops; whatever drawing raises.
+        Raises: ApiError when there are too many requests; whatever drawing raises.
         """
         if self.jobs >= MAX_REQUESTS:
             raise ApiError(503, f"{self.jobs} requests are under way; try again later", code="overloaded")
-        loop, found = asyncio.get_running_loop(), asyncio.Queue[Tokens | Exception]()
-        tickets: list[int] = []
-
-        def hand_over(tokens: Tokens | Exception) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the server has stopped meanwhile
-                loop.call_soon_threadsafe(found.put_nowait, tokens)
+        found, tickets = Queue(), list[int]()
 
         def submit() -> None:
-            tickets.extend(self._rows.submit(prompt, sampling, range(samples)))
-            self._listeners.update({ticket: (hand_over, i) for i, ticket in enumerate(tickets)})
+            tickets.extend(self._rows.submit(prompt, sampling, range(len(texts))))
+            self._listeners.update({ticket: (found, i) for i, ticket in enumerate(tickets)})
 
         def cancel() -> None:
             for ticket in tickets:
@@ -62,35 +52,38 @@ class Worker:
                     self._rows.cancel(ticket)
 
         self.jobs += 1
-        self._asked.put(submit)
+        self._change(submit)
         try:
-            while not isinstance(tokens := await found.get(), Exception):
-                yield tokens
-            raise tokens
+            while not all(text.finish for text in texts):
+                if isinstance(drawn := await found.get(), Exception):
+                    raise drawn
+                index, ids = drawn
+                for token in ids:
+                    if not texts[index].finish and ((piece := texts[index].push(token)) or texts[index].finish):
+                        yield index, piece
         finally:
             self.jobs -= 1
-            self._asked.put(cancel)
+            self._change(cancel)
 
-    def _work(self) -> None:
-        while True:
-            while not self._asked.empty() or not (self._rows.busy or self._closed):
-                self._asked.get()()
-            if self._closed:
-                return self._tell_all(ApiError(503, "stopped before the end"))
+    def _change(self, change: Callable[[], None]) -> None:
+        """Have the rows changed before the next step."""
+        self._changes.append(change)
+        if self._drawing is None or self._drawing.done():
+            self._drawing = asyncio.get_running_loop().create_task(self._draw())
+
+    async def _draw(self) -> None:
+        while self._changes or self._rows.busy:
+            changes, self._changes = self._changes, []
             try:
-                step = self._rows.step(STEPS)
+                for drawn in await asyncio.get_running_loop().run_in_executor(self._thread, self._step, changes):
+                    queue, sample = self._listeners[drawn.ticket]
+                    queue.put_nowait((sample, drawn.ids))
             except Exception as error:  # what was under way is lost, what comes is not
-                self._rows = self._streamer.rows(MAX_ROWS)
-                self._tell_all(error)
-                continue
-            parts: dict[Listener, Tokens] = {}
-            for drawn in step:
-                hand_over, sample = self._listeners[drawn.ticket]
-                parts.setdefault(hand_over, {})[sample] = drawn.ids
-            for hand_over, tokens in parts.items():
-                hand_over(tokens)
+                for queue in {queue for queue, _ in self._listeners.values()}:
+                    queue.put_nowait(error)
+                self._listeners, self._rows = {}, self._streamer.rows(MAX_ROWS)
 
-    def _tell_all(self, error: Exception) -> None:
-        for hand_over in {hand_over for hand_over, _ in self._listeners.values()}:
-            hand_over(error)
-        self._listeners.clear()
+    def _step(self, changes: list[Callable[[], None]]) -> list[Drawn]:
+        for change in changes:
+            change()
+        return self._rows.step(STEPS)

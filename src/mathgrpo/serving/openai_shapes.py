@@ -1,0 +1,183 @@
+"""The JSON shapes of the OpenAI API: requests read, every complaint naming a parameter; replies, whole or streamed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.formats import Format
+from mathgrpo.serving.stream import CompletionText
+
+R = TypeVar("R", bound="Options")
+Pieces = AsyncGenerator[tuple[int, str], None]
+"""(completion, its next text) of a request, until all are finished."""
+IDLE = ("user", "metadata", "store", "service_tier", "reasoning_effort")
+"""Parameters that change nothing here."""
+UNSERVED = ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "response_format")
+"""Parameters that are taken only at the value that asks for nothing."""
+
+
+class ApiError(Exception):
+    """A request that is refused: HTTP status, the parameter that is wrong, a short name of the error."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def api_error(error: Exception) -> ApiError:
+    """Return what a client is told of an error: what it did wrong, or that drawing failed."""
+    if isinstance(error, UserError):
+        return ApiError(400, str(error))
+    failure = f"generation failed: {type(error).__name__}: {first_line(error)}"
+    return error if isinstance(error, ApiError) else ApiError(500, failure)
+
+
+def _readable(content: object) -> object:
+    """Return content in parts joined. JSON can hold half of a character, which no tokenizer reads."""
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+            raise ValueError("only parts of type text are understood")
+        content = "".join(str(part.get("text", "")) for part in content)
+    if isinstance(content, str) and any("\ud800" <= char <= "\udfff" for char in content):
+        raise ValueError("holds half of a character (a lone surrogate)")
+    return content
+
+
+def _stops(stop: str | list[str]) -> list[str]:
+    texts = [stop] if isinstance(stop, str) else stop
+    if len(texts) > 4 or not all(texts):
+        raise ValueError("at most 4 texts, none of them empty")
+    return texts
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_readable)]
+
+
+class Options(BaseModel):
+    """What both kinds of request have in common. Numbers are not coerced from text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    model: str | None = None
+    temperature: float = Field(1.0, ge=0.0, le=2.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    max_tokens: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[str | list[str], AfterValidator(_stops)] = []
+    n: int = Field(1, ge=1, le=128)
+    stream: bool = False
+    stream_options: dict[str, Any] = {}
+
+
+class ChatRequest(Options):
+    """A body of POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+
+class CompletionRequest(Options):
+    """A body of POST /v1/completions: the prompt is the text itself, without format or chat template."""
+
+    prompt: Annotated[str, BeforeValidator(_readable)] = Field(min_length=1)
+
+
+def read_request(kind: type[R], body: bytes) -> R:
+    """Return the request in a body; null counts as not given.
+
+    Raises: ApiError with status 400 and one line that names the first wrong parameter.
+    """
+    try:
+        data = json.loads(body)
+        if not isinstance(data, dict):
+            raise ApiError(400, "the body is not a JSON object")
+        given = {name: value for name, value in data.items() if value is not None and name not in IDLE}
+        for name in set(given) & set(UNSERVED):
+            if (value := given.pop(name)) and value != {"type": "text"}:
+                raise ApiError(400, f"{name}: not served here; leave it out", name)
+        return kind.model_validate(given)
+    except RecursionError:
+        raise ApiError(400, "the body is nested too deeply") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    except ValueError as error:
+        raise ApiError(400, f"the body is not JSON ({error})") from None
+    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("str", "list[", "function-")))
+    reason = first["msg"].removeprefix("Value error, ")
+    known = {
+        "missing": "missing",
+        "extra_forbidden": f"no such parameter here; there are: {', '.join(kind.model_fields)}",
+    }
+    raise ApiError(400, f"{name}: {known.get(first['type'], reason[:1].lower() + reason[1:])}", name)
+
+
+class Reply:
+    """One reply. fmt: the format to read reasoning and answer with; None when the request has its own instructions."""
+
+    def __init__(
+        self, model: str, prompt_tokens: int, texts: Sequence[CompletionText], *, chat: bool, fmt: Format | None
+    ) -> None:
+        self._prompt_tokens, self._texts, self._chat, self._fmt = prompt_tokens, texts, chat, fmt
+        self._kind, prefix = ("chat.completion", "chatcmpl") if chat else ("text_completion", "cmpl")
+        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+
+    async def whole(self, pieces: Pieces) -> dict[str, Any]:
+        """Return the reply in one object. A message in the format also has its "reasoning" and "answer"."""
+        async for _ in pieces:
+            pass
+        contents = [self._message(text.text) if self._chat else {"text": text.text} for text in self._texts]
+        choices = [self._choice(i, content) for i, content in enumerate(contents)]
+        return {**self._head, "object": self._kind, "choices": choices, "usage": self._usage()}
+
+    async def events(self, pieces: Pieces, *, usage: bool) -> AsyncGenerator[str, None]:
+        """Yield server-sent events: of a chat the roles, the texts, the count of tokens if it is wanted, the end.
+
+        An error in the middle is an event too, because the status is sent already.
+        """
+        try:
+            for i in range(len(self._texts) if self._chat else 0):
+                yield self._event([self._choice(i, {"delta": {"role": "assistant", "content": ""}})])
+            async for i, text in pieces:
+                yield self._event([self._choice(i, {"delta": {"content": text}} if self._chat else {"text": text})])
+            if usage:
+                yield self._event([], usage=self._usage())
+            yield "data: [DONE]\n\n"
+        except Exception as error:
+            yield _sent(api_error(error).body)
+
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        kind = f"{self._kind}.chunk" if self._chat else self._kind
+        return _sent({**self._head, "object": kind, "choices": choices, **more})
+
+    def _message(self, text: str) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text, "refusal": None}
+        if self._fmt is not None:
+            parsed = self._fmt.parse(text)
+            message |= {"reasoning": parsed.reasoning, "answer": parsed.answer}
+        return {"message": message}
+
+    def _choice(self, index: int, content: dict[str, Any]) -> dict[str, Any]:
+        return {"index": index, **content, "logprobs": None, "finish_reason": self._texts[index].finish or None}
+
+    def _usage(self) -> dict[str, int]:
+        asked, drawn = self._prompt_tokens, sum(text.num_tokens for text in self._texts)
+        return {"prompt_tokens": asked, "completion_tokens": drawn, "total_tokens": asked + drawn}
+
+
+def _sent(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
