@@ -28,9 +28,9 @@ def named(setting: str, value: str = "") -> str:
     value: "name=value" then; the caller may have words of its own for just this value.
 
     Example:
-        >>> with naming({"optimizer.learning_rate": "learning_rate", "rollout.engine=vllm": "use_vllm=True"}):
-        ...     named("optimizer.learning_rate"), named("grpo.beta", "0.1"), named("rollout.engine", "vllm")
-        ('learning_rate', 'grpo.beta=0.1', 'use_vllm=True')
+        >>> with naming({"optimizer.learning_rate": "learning_rate", "rollout.vllm=none": "use_vllm=False"}):
+        ...     named("optimizer.learning_rate"), named("grpo.beta", "0.1"), named("rollout.vllm", "none")
+        ('learning_rate', 'grpo.beta=0.1', 'use_vllm=False')
     """
     names = _NAMES.get({})
     pair = f"{setting}={value}"

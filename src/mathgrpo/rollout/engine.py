@@ -105,7 +105,7 @@ class OutsideEngine(Protocol):
 
 def build_engine(
     policy: Policy,
-    kind: Literal["fast", "plain", "vllm", "auto", "native", "generate"] = "fast",
+    kind: Literal["fast", "plain", "vllm"] = "fast",
     max_rows: int = 0,
     compiled: bool = True,
     *,
@@ -118,7 +118,7 @@ def build_engine(
 
     fast: the fastest that proves itself on two short prompts of different length, where its logits must equal the
     plain forward pass. plain: the model's own forward pass with a cache. Where neither serves (recurrent models),
-    transformers' `generate` does. vllm: as its settings say. "auto" and "native" mean fast, "generate" means plain.
+    transformers' `generate` does. vllm: as its settings say.
 
     max_rows bounds the rows decoded at once; 0 decodes all. The other switches are for tests and benchmarks:
     compiled=False leaves out the decoder compiled for this CPU, graphs=False CUDA graphs, triton=False Triton kernels,
@@ -133,7 +133,7 @@ def build_engine(
     obstacles: list[str] = []
     quantized = bool(linear4bit_layers(policy.model))
     builders = [_compiled, _fused, _cached] if compiled else [_fused, _cached]
-    if kind in ("plain", "generate") or (quantized and not dequantize):
+    if kind == "plain" or (quantized and not dequantize):
         graphs, builders = False, [_cached]
     if graphs and policy.device.startswith("cuda"):
         engine, obstacle = build_graph_engine(policy, max_rows=max_rows, triton=triton)
