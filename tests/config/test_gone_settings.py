@@ -66,6 +66,8 @@ def test_values_an_old_run_folder_has_are_kept_where_they_mean_something() -> No
     assert recipe.problems.columns == {"question": "Problem", "answer": "Gold", "solution": "Work"}
     assert recipe.rollout.sampling == {"top_p": 0.9, "top_k": 40, "min_p": 0.01}
     assert recipe.optimizer.betas == (0.8, 0.95)
+    assert recipe.grpo.loss_settings == {"epsilon_low": 0.1, "epsilon_high": 0.28}
+    assert recipe.rollout.vllm is not None and recipe.rollout.vllm.importance_cap == 2.0
     old, new = old_settings(), leaves(recipe.model_dump(mode="json"))
     same = {name for name in old if name in new} - {"problems.source"}
     assert {name: new[name] for name in same} == {name: old[name] for name in same}
@@ -78,6 +80,28 @@ def test_what_cannot_be_kept_is_told_and_what_was_never_chosen_is_not() -> None:
     data, none = kept_toml(Recipe, OLD_DEFAULTS)
     assert none == () and recipe_from_toml(Recipe, OLD_DEFAULTS) == Recipe()
     assert in_todays_words(Recipe, data) == (data, ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss_settings", "cap"),
+    [
+        ({}, {"epsilon_low": 0.1, "epsilon_high": 0.28}, 2.0),
+        ({'importance = "on"': 'importance = "off"'}, {"epsilon_low": 0.1, "epsilon_high": 0.28}, 0.0),
+        ({'loss = "grpo"': 'loss = "cispo"', "epsilon_low = 0.1": "epsilon_low = 0.2"}, {}, 2.0),  # has no clip
+        ({'engine = "vllm"': 'engine = "native"'}, {"epsilon_low": 0.1, "epsilon_high": 0.28}, None),
+    ],
+)
+def test_bounds_and_weights_of_an_old_run_stay_where_they_act(
+    tmp_path: Path, changes: dict[str, str], loss_settings: dict[str, float], cap: float | None
+) -> None:
+    text = OLD.read_text(encoding="utf-8")
+    for before, after in changes.items():
+        assert text.count(f"\n{before}\n") == 1
+        text = text.replace(f"\n{before}\n", f"\n{after}\n")
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    recipe = require_possible(recipe_from_toml(Recipe, tmp_path / "config.toml"))
+    assert recipe.grpo.loss_settings == loss_settings
+    assert (recipe.rollout.vllm.importance_cap if recipe.rollout.vllm is not None else None) == cap
 
 
 def test_an_old_draw_of_generated_problems_is_kept(tmp_path: Path) -> None:
@@ -108,4 +132,4 @@ def counted(model: Any, path: str = "") -> list[str]:
 
 def test_a_recipe_has_few_settings() -> None:
     settings = [name for name in counted(Recipe) if not name.startswith("rollout.vllm.")]
-    assert len(settings) <= 64, settings
+    assert len(settings) <= 45, settings

@@ -131,7 +131,9 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
         (
             "grpo.loss_settings.detla=4",
             'grpo.loss_settings.detla=4: grpo.loss="dapo" has no such setting; did you mean "delta"? leave it out, or '
-            "use delta (two-sided clip: largest ratio of a negative advantage too, more than 1 + epsilon_high); "
+            "use epsilon_low (lower bound of the clip, 1 - this; from 1 on it holds nothing back); epsilon_high (upper "
+            "bound of the clip, 1 + this; DAPO takes 0.28); delta (two-sided clip: "
+            "largest ratio of a negative advantage too, more than 1 + epsilon_high); "
             "entropy_coef (weight of the policy's mean entropy, a bonus); sequence_ratio (1: a completion has one "
             "ratio, as in gspo)",
         ),

@@ -13,7 +13,7 @@ from docs.recipe_settings import SETTINGS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ONLY_ELSEWHERE = {
     "mfu/update_datasheet", "memory/device_gb", "memory/device_peak_gb",  # on a GPU
-    "importance/mean", "importance/max", "importance/capped",  # with grpo.importance="on"
+    "importance/mean", "importance/max", "importance/capped",  # with rollout.vllm.importance_cap
 }  # fmt: skip
 PAGES = ("diagnosis.md", "settings.md", "algorithm.md", "speed.md")
 

@@ -51,7 +51,8 @@ RATIO, ADVANTAGE = [1.5, 1.5, 0.5, 0.5, 1.1], [2.0, -2.0, 2.0, -2.0, 2.0]
 
 
 def objective(name: str, **settings: float) -> Objective:
-    return choose_objective(name, settings, epsilon_low=0.2, epsilon_high=0.3, beta=0.0)
+    bounds = {"epsilon_high": 0.3} if "epsilon_high" in OBJECTIVES[name].settings else {}
+    return choose_objective(name, bounds | settings)
 
 
 def tokens(ratio: list[float], advantage: list[float], lengths: tuple[int, ...] = ()) -> Tokens:
@@ -126,7 +127,7 @@ def test_without_a_step_every_objective_is_the_plain_policy_gradient(name: str) 
 
 def test_an_objective_says_whether_a_zero_advantage_means_a_zero_gradient() -> None:
     assert not objective("dapo", entropy_coef=0.1).zero_without_advantage
-    assert not choose_objective("dapo", {}, epsilon_low=0.2, epsilon_high=0.2, beta=0.1).zero_without_advantage
+    assert not choose_objective("dapo", {}, beta=0.1).zero_without_advantage
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,10 @@ def test_an_objective_says_whether_a_zero_advantage_means_a_zero_gradient() -> N
         ("cispo", {"delta": 4.0}, 'grpo.loss_settings.delta=4: grpo.loss="cispo" has no such setting'),
         ("dapo", {"detla": 4.0}, 'did you mean "delta"?'),
         ("dapo", {"delta": 0.0}, "grpo.loss_settings.delta=0: out of range; allowed: a number above 0"),
+        ("sapo", {"epsilon_low": 0.1}, 'grpo.loss_settings.epsilon_low=0.1: grpo.loss="sapo" has no such setting'),
+        ("cispo", {"epsilon_high": 0.1}, 'has no such setting; did you mean "epsilon_max"?'),
+        ("gspo", {"epsilon_low": 0.0}, "grpo.loss_settings.epsilon_low=0: out of range; allowed: a number above 0"),
+        ("dapo", {"epsilon_high": math.inf}, "grpo.loss_settings.epsilon_high=inf: out of range"),
         ("dapo", {"sequence_ratio": 0.5}, "allowed: 0 or 1"),
         ("dapo", {"entropy_coef": math.nan}, "allowed: a finite number"),
     ],
@@ -144,7 +149,7 @@ def test_unknown_names_and_settings_are_one_clear_line(name: str, settings: dict
     (error,) = objective_errors(name, settings)
     assert line in error and "\n" not in error
     with pytest.raises(UserError, match=r"grpo\.loss"):
-        choose_objective(name, settings, epsilon_low=0.2, epsilon_high=0.2, beta=0.0)
+        choose_objective(name, settings)
 
 
 def test_the_tables_of_names_are_whole() -> None:
@@ -182,7 +187,7 @@ def test_importance_weights_by_hand() -> None:
     assert cut.outside(ratio).tolist() == [False, False, False, True]
     assert Importance(0.5, 3.0, whole=False).weights(ratio).tolist() == pytest.approx([1.0, math.exp(0.5), 0.0, 0.0])
     old, sampling = torch.zeros(3), torch.tensor([-0.5, -0.4, -2.0])
-    whole = choose_objective("dapo", {}, epsilon_low=0.2, epsilon_high=0.2, beta=0.0, importance=Importance())
+    whole = choose_objective("dapo", {}, importance=Importance())
     losses, named = whole.losses(Tokens(old, old, old, sampling, torch.ones(3), (2, 1)))
     assert losses.tolist() == pytest.approx([-math.exp(0.9), -math.exp(0.9), 0.0])
     assert named["importance/mean"].tolist() == pytest.approx([math.exp(0.9), math.exp(0.9), 0.0])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
 from mathgrpo.training import train
+from mathgrpo.training.recipe_task import RecipeTask
 from rollout.test_vllm_engine import saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
 
@@ -33,7 +36,22 @@ def require_verified_steps(folder: Path, steps: int) -> None:
     info = json.loads((folder / "run.json").read_text())
     assert info["engine"] == "vllm" and info["status"] == "finished"
     assert any("trial passed" in note for note in info["notes"])
-    assert 'importance = "on"' in (folder / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("rollout", "weights"),
+    [
+        ({}, None),
+        ({"vllm": {}}, Importance(high=3.0, mask=False, whole=False)),
+        ({"vllm": {"importance_cap": 2.0}}, Importance(high=2.0, mask=False, whole=False)),
+        ({"vllm": {"importance_cap": 0.0}}, None),
+    ],
+)
+def test_tokens_of_vllm_alone_are_weighed_and_a_cap_of_0_weighs_none(
+    rollout: dict[str, Any], weights: Importance | None
+) -> None:
+    ready: Any = SimpleNamespace(recipe=validated(Recipe, {"rollout": rollout}))
+    assert RecipeTask(ready).lesson([], 0).importance == weights
 
 
 def tiny_recipe(tmp_path: Path, **vllm: Any) -> Recipe:

@@ -12,6 +12,7 @@ import torch
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.grpo import with_advantages
+from mathgrpo.grpo.objectives import OBJECTIVES
 from mathgrpo.update import build_reference
 from update.grpo_cases import MAX_NEW_TOKENS, TinyPolicy, largest_difference, make_groups, update
 
@@ -122,8 +123,8 @@ def test_loss_and_gradient_equal_trl(oracle: Oracle, loss: str, beta: float, mas
     expected_loss, expected = oracle.gradient(batch, loss)
     reference = build_reference(TinyPolicy(tiny_model(seed=1)), beta)
     stats, (gradient,) = update(
-        tiny_model(seed=0), groups, loss=loss, beta=beta, mask_truncated=mask_truncated, epsilon_high=0.28,
-        temperature=0.8, reference=reference, token_budget=24,
+        tiny_model(seed=0), groups, loss=loss, beta=beta, mask_truncated=mask_truncated,
+        loss_settings={"epsilon_high": 0.28}, temperature=0.8, reference=reference, token_budget=24,
     )  # fmt: skip
     assert stats.micro_batches > 1
     assert stats.metrics["loss"] == pytest.approx(expected_loss, abs=1e-5)
@@ -143,8 +144,8 @@ def test_second_update_on_the_same_rollouts_equals_trl(oracle: Oracle, loss: str
     assert low > 0 and high > 0, "the case must reach both bounds"
     reference = build_reference(TinyPolicy(tiny_model(seed=1)), beta)
     stats, gradients = update(
-        tiny_model(seed=0), groups, lr=lr, loss=loss, beta=beta, epsilon_high=0.28, temperature=0.8,
-        reference=reference, updates_per_rollout=2, token_budget=40,
+        tiny_model(seed=0), groups, lr=lr, loss=loss, beta=beta, loss_settings={"epsilon_high": 0.28},
+        temperature=0.8, reference=reference, updates_per_rollout=2, token_budget=40,
     )  # fmt: skip
     assert stats.metrics["loss"] == pytest.approx(sum(losses) / 2, abs=1e-5)
     # The first update clips nothing, so the mean over both is half the second's.
@@ -179,12 +180,13 @@ def test_every_other_objective_equals_trl_in_both_steps(
 ) -> None:
     """The second step of one rollout, with ratios well away from 1; a sequence's ratio has a gradient in the first."""
     groups, lr, told = make_groups(seed=3, same_rewards=(1,)), 0.05, dict(told)
+    bounds = {"epsilon_high": 0.28} if "epsilon_high" in OBJECTIVES[name].settings else {}
     batch = oracle.inputs(groups, beta=beta, scale="group", mask_truncated=masked)
     losses, expected = oracle.two_steps(batch, told.pop("loss_type"), lr, **told)
     reference = build_reference(TinyPolicy(tiny_model(seed=1)), beta)
     stats, gradients = update(
-        tiny_model(seed=0), groups, lr=lr, loss=name, loss_settings=settings, beta=beta, mask_truncated=masked,
-        epsilon_high=0.28, temperature=0.8, reference=reference, updates_per_rollout=2, token_budget=20,
+        tiny_model(seed=0), groups, lr=lr, loss=name, loss_settings=bounds | settings, beta=beta, mask_truncated=masked,
+        temperature=0.8, reference=reference, updates_per_rollout=2, token_budget=20,
     )  # fmt: skip
     assert stats.micro_batches > 1
     assert stats.metrics["loss"] == pytest.approx(sum(losses) / 2, abs=1e-5)

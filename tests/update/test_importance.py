@@ -10,9 +10,13 @@ import pytest
 import torch
 
 from fakes import tiny_model
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import build_reference
 from update.grpo_cases import MAX_NEW_TOKENS, TinyPolicy, largest_difference, make_groups, update
+
+CUT = Importance(high=3.0, mask=False, whole=False)
+"""What a recipe with rollout.vllm.importance_cap=3 asks for."""
 
 
 @torch.no_grad()
@@ -34,18 +38,19 @@ def with_sampler(model: Any, groups: list[RolloutGroup], shift: Any) -> list[Rol
 def test_equal_log_probabilities_leave_the_gradient_as_it_was() -> None:
     groups = with_sampler(tiny_model(), make_groups(), lambda i: 0.0)
     _, (plain,) = update(tiny_model(), groups)
-    stats, (weighted,) = update(tiny_model(), groups, importance="on")
+    stats, (weighted,) = update(tiny_model(), groups, importance_weights=CUT)
     assert largest_difference(plain, weighted) < 2e-6
     assert stats.metrics["importance/mean"] == pytest.approx(1.0, abs=1e-5)
     assert stats.metrics["importance/max"] == pytest.approx(1.0, abs=1e-5)
     assert stats.metrics["importance/capped"] == 0.0
 
 
-def test_auto_left_open_is_off_and_says_nothing() -> None:
-    groups = with_sampler(tiny_model(), make_groups(), lambda i: 0.3 * i)
-    stats, (auto,) = update(tiny_model(), groups)
-    _, (off,) = update(tiny_model(), groups, importance="off")
-    assert largest_difference(auto, off) == 0.0
+def test_without_weights_a_sampler_s_numbers_change_nothing() -> None:
+    shifted = with_sampler(tiny_model(), make_groups(), lambda i: 0.3 * i)
+    agreeing = with_sampler(tiny_model(), make_groups(), lambda i: 0.0)
+    stats, (ours,) = update(tiny_model(), shifted)
+    _, (same,) = update(tiny_model(), agreeing)
+    assert largest_difference(ours, same) == 0.0
     assert not any(name.startswith("importance") for name in stats.metrics)
 
 
@@ -58,7 +63,7 @@ def test_the_weight_multiplies_the_policy_term_of_every_token(beta: float, fused
     policy_model, base = tiny_model(), tiny_model(seed=9)
     reference = build_reference(TinyPolicy(base), beta) if beta else None
     stats, (ours,) = update(
-        policy_model, groups, beta=beta, reference=reference, loss="dr_grpo", importance="on",
+        policy_model, groups, beta=beta, reference=reference, loss="dr_grpo", importance_weights=CUT,
         fused_forward=fused_forward,
     )  # fmt: skip
     model, total, weights = tiny_model(), torch.zeros(()), []
@@ -86,5 +91,5 @@ def test_the_weight_multiplies_the_policy_term_of_every_token(beta: float, fused
 
 def test_the_weight_is_the_first_pass_s_in_every_update_on_the_same_rollouts() -> None:
     groups = with_sampler(tiny_model(), make_groups(), lambda i: 0.4)
-    stats, _ = update(tiny_model(), groups, lr=0.05, updates_per_rollout=3, importance="on")
+    stats, _ = update(tiny_model(), groups, lr=0.05, updates_per_rollout=3, importance_weights=CUT)
     assert stats.metrics["importance/mean"] == pytest.approx(math.exp(0.4), rel=1e-4)

@@ -66,8 +66,8 @@ def test_the_second_part_s_ratios_are_to_the_policy_that_sampled() -> None:
     """Against a loss written out: the second half's old log-probabilities are those before the first step."""
     groups, rate = make_groups(), 0.5
     _, (first, second) = update(
-        tiny_model(), groups, lr=rate, parts=halves(groups), updates_per_rollout=2, loss="dr_grpo", epsilon_high=9.0,
-        epsilon_low=0.99,
+        tiny_model(), groups, lr=rate, parts=halves(groups), updates_per_rollout=2, loss="dr_grpo",
+        loss_settings={"epsilon_high": 9.0, "epsilon_low": 0.99},
     )  # fmt: skip
     model, old = tiny_model(), tiny_model()
     with torch.no_grad():

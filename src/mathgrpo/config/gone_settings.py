@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from mathgrpo.config.recipe import FIRST_DRAW
 from mathgrpo.config.recipe_fields import field_at, shown
+from mathgrpo.grpo.objectives import OBJECTIVES
 
 Table = dict[str, Any]
 
@@ -69,6 +70,27 @@ def _engine(data: Table, value: Any) -> None:
         data.setdefault("run", {})["engine"] = "plain"
 
 
+def _importance(data: Table, value: Any) -> None:
+    if value == "off" and "vllm" in data.get("rollout", {}):
+        data["rollout"]["vllm"]["importance_cap"] = 0.0
+
+
+def _importance_cap(data: Table, value: Any) -> None:
+    if "vllm" in data.get("rollout", {}):
+        data["rollout"]["vllm"].setdefault("importance_cap", value)
+
+
+def _epsilon(name: str) -> Callable[[Table, Any], None]:
+    """Keep a bound of the clip for a loss that has one; the others never looked at it."""
+
+    def keep(data: Table, value: Any) -> None:
+        kind = OBJECTIVES.get(data["grpo"].get("loss", "dapo"))
+        if kind is not None and name in kind.settings:
+            data["grpo"].setdefault("loss_settings", {})[name] = value
+
+    return keep
+
+
 _SWITCH = 'leave it out; run.engine="plain" computes without any of these'
 _PLANNED = "leave it out; the memory plan decides"
 _ALWAYS = "it is always on; leave it out"
@@ -104,6 +126,11 @@ GONE: dict[str, Gone] = {
     "rollout.top_p": Gone(1.0, "write rollout.sampling.top_p={value}", _at("rollout", "sampling", "top_p")),
     "rollout.top_k": Gone(0, "write rollout.sampling.top_k={value}", _at("rollout", "sampling", "top_k")),
     "rollout.min_p": Gone(0.0, "write rollout.sampling.min_p={value}", _at("rollout", "sampling", "min_p")),
+    "grpo.epsilon_low": Gone(0.2, "write grpo.loss_settings.epsilon_low={value}", _epsilon("epsilon_low")),
+    "grpo.epsilon_high": Gone(0.2, "write grpo.loss_settings.epsilon_high={value}", _epsilon("epsilon_high")),
+    "grpo.importance": Gone("auto", "write rollout.vllm.importance_cap (0: no weights); other samplers need none",
+                            _importance),
+    "grpo.importance_cap": Gone(3.0, "write rollout.vllm.importance_cap={value}", _importance_cap),
     "grpo.skip_zero_advantage": Gone(True, _ALWAYS),
     "grpo.shared_prompt": Gone(True, _SWITCH),
     "grpo.fused_forward": Gone("auto", _SWITCH),

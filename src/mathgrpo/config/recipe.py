@@ -155,6 +155,9 @@ class VllmSection(Section):
     """Seconds a server may take to be ready."""
     timeout_s: float = Field(3600.0, gt=0.0)
     """Seconds one answer may take; a rollout is one."""
+    importance_cap: float = Field(3.0, ge=0.0)
+    """Weight every token's loss by min(this, trainer's / sampler's probability) (TRL: token_truncate), because vLLM's
+    probabilities are not quite the trainer's; 0: no weights."""
     any_version: bool = False
     """Go on with a version of vLLM outside the tested range."""
 
@@ -178,21 +181,14 @@ class GrpoSection(Section):
     loss: LossName = "dapo"
     """What a step minimises, and where its token losses are averaged (TRL: loss_type); see docs/algorithm.md."""
     loss_settings: dict[str, float] = Field(default_factory=dict)
-    """Further settings of the loss, such as delta or entropy_coef; docs/algorithm.md has all."""
+    """Further settings of the loss, such as epsilon_high or entropy_coef; docs/algorithm.md has all."""
     advantage_scale: Literal["group", "none", "batch", "decoupled"] = "group"
     """Divide (reward - group mean) by the deviation of group or batch, or by nothing (TRL: scale_rewards). decoupled:
     each reward by its own, before they are summed (TRL: multi_objective_aggregation="normalize_then_sum")."""
-    epsilon_low: float = Field(0.2, gt=0.0, lt=1.0)
-    epsilon_high: float = Field(0.2, gt=0.0)
     beta: float = Field(0.0, ge=0.0)
     """Weight of the k3 KL to the reference; 0 needs no reference."""
     updates_per_rollout: int = Field(1, ge=1)
     """Optimizer steps on the same rollouts (TRL: num_iterations)."""
-    importance: Literal["auto", "on", "off"] = "auto"
-    """Weight every token's loss by min(importance_cap, trainer's / sampler's probability) (TRL: token_truncate). auto:
-    on with rollout.engine=vllm, whose probabilities are not quite the trainer's; off with the engines here."""
-    importance_cap: float = Field(3.0, gt=0.0)
-    """Largest such weight (TRL: vllm_importance_sampling_clip_max)."""
     mask_truncated: bool = False
     """Completions cut at max_new_tokens add no loss (TRL: mask_truncated_completions)."""
 

@@ -125,16 +125,17 @@ class Kind:
 
 
 _CLIP = ("clip_ratio/low", "clip_ratio/high")
+_BOUNDS = ("epsilon_low", "epsilon_high", "delta")
 _SAPO = ("sapo_temperature_pos", "sapo_temperature_neg")
 
 OBJECTIVES: dict[str, Kind] = {
-    "grpo": Kind(clipped, "completions", ("delta",), _CLIP),
-    "dr_grpo": Kind(clipped, "constant", ("delta",), _CLIP),
-    "dapo": Kind(clipped, "tokens", ("delta",), _CLIP),
+    "grpo": Kind(clipped, "completions", _BOUNDS, _CLIP),
+    "dr_grpo": Kind(clipped, "constant", _BOUNDS, _CLIP),
+    "dapo": Kind(clipped, "tokens", _BOUNDS, _CLIP),
     # TRL's bnpo averages over the tokens of each micro-batch. Here the step is one batch, which makes it dapo.
-    "bnpo": Kind(clipped, "tokens", ("delta",), _CLIP),
+    "bnpo": Kind(clipped, "tokens", _BOUNDS, _CLIP),
     # arXiv 2507.18071 eq. 5. TRL: loss_type="grpo", importance_sampling_level="sequence", as its paper index has it.
-    "gspo": Kind(clipped, "completions", ("delta",), _CLIP, sequence_ratio=True),
+    "gspo": Kind(clipped, "completions", _BOUNDS, _CLIP, sequence_ratio=True),
     "cispo": Kind(cispo, "tokens", ("epsilon_max",), ("cispo_clip_ratio",)),
     "sapo": Kind(sapo, "completions", _SAPO),
 }
@@ -156,6 +157,10 @@ def _above_zero(value: float) -> bool:
 
 
 SETTINGS: dict[str, Setting] = {
+    "epsilon_low": Setting(
+        0.2, "a number above 0", _above_zero, "lower bound of the clip, 1 - this; from 1 on it holds nothing back",
+    ),
+    "epsilon_high": Setting(0.2, "a number above 0", _above_zero, "upper bound of the clip, 1 + this; DAPO takes 0.28"),
     "delta": Setting(
         math.inf, "a number above 0", _above_zero,
         "two-sided clip: largest ratio of a negative advantage too, more than 1 + epsilon_high",
@@ -226,9 +231,8 @@ class Objective:
 
 
 def choose_objective(
-    name: str, settings: Settings, *, epsilon_low: float, epsilon_high: float, beta: float = 0.0,
-    importance: Importance | None = None,
-) -> Objective:  # fmt: skip
+    name: str, settings: Settings, *, beta: float = 0.0, importance: Importance | None = None
+) -> Objective:
     """Return the objective of a name, with defaults for what `settings` leaves out.
 
     Raises: UserError with one line for a name or a setting that does not exist, or a value out of range.
@@ -239,8 +243,7 @@ def choose_objective(
     kind = OBJECTIVES[name]
     defaults = {key: SETTINGS[key].default for key in (*kind.settings, *COMMON)}
     defaults |= {"sequence_ratio": float(kind.sequence_ratio)}
-    bounds = {"epsilon_low": epsilon_low, "epsilon_high": epsilon_high}
-    return Objective(kind, defaults | dict(settings) | bounds, beta, importance)
+    return Objective(kind, defaults | dict(settings), beta, importance)
 
 
 def objective_errors(name: str, settings: Settings) -> list[str]:

@@ -98,7 +98,6 @@ def prepare(
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
     require_golds(every, fmt, recipe.problems.source)
     torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
-    recipe = settle_importance(recipe)
     bound_kernel_caches()
     recipe, precision = world.from_main(lambda: settle_precision(recipe, device))  # a measurement may differ
     if device == "cpu":
@@ -154,13 +153,6 @@ def settle_precision(recipe: Recipe, device: str) -> tuple[Recipe, str]:
     decided = cpu_precision()
     model = recipe.model.model_copy(update={"dtype": decided.dtype})
     return recipe.model_copy(update={"model": model}), decided.reason
-
-
-def settle_importance(recipe: Recipe) -> Recipe:
-    """Return the recipe with importance weights on where "auto" means that: a sampler with numerics of its own."""
-    if recipe.rollout.vllm is None or recipe.grpo.importance != "auto":
-        return recipe
-    return recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"importance": "on"})})
 
 
 def _require_room(recipe: Recipe, device: str, world: World) -> None:

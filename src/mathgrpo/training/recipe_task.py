@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from mathgrpo.config import Recipe
 from mathgrpo.grpo import with_advantages
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.optim.optimizer import learning_rate_at
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
@@ -61,9 +62,11 @@ class RecipeTask:
     def lesson(self, groups: Sequence[RolloutGroup], step: int) -> Lesson:
         """Return the recipe's settings of the update."""
         rollout = self._recipe.rollout
+        cap = rollout.vllm.importance_cap if rollout.vllm is not None else 0.0
         return Lesson(
-            self._recipe.grpo, rollout.temperature, rollout.max_new_tokens, self._recipe.optimizer.max_grad_norm
-        )
+            self._recipe.grpo, rollout.temperature, rollout.max_new_tokens, self._recipe.optimizer.max_grad_norm,
+            importance=Importance(high=cap, mask=False, whole=False) if cap else None,
+        )  # fmt: skip
 
 
 T = TypeVar("T")

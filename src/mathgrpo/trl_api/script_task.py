@@ -171,25 +171,21 @@ def as_given(prompt: Any, text: str) -> Any:
 
 def grpo_section(args: GRPOConfig, updates: int) -> GrpoSection:
     """Return the loss settings of an update; advantages are computed before it."""
-    section = GrpoSection.model_validate(
+    return GrpoSection.model_validate(
         {
             "loss": args.loss_type, "loss_settings": loss_settings(args), "beta": float(args.beta),
-            "epsilon_high": float(args.epsilon if args.epsilon_high is None else args.epsilon_high),
             "updates_per_rollout": updates, "mask_truncated": bool(args.mask_truncated_completions),
-            "importance": "off",
         }
     )  # fmt: skip
-    # Past the recipe's own bound of 1: DeepSeek-R1 trains with 10, which never binds from below.
-    return section.model_copy(update={"epsilon_low": float(args.epsilon)})
 
 
 def loss_settings(args: GRPOConfig) -> dict[str, float]:
     """Return those of a script's settings that its loss takes; TRL passes over the rest too."""
     high = args.epsilon if args.epsilon_high is None else args.epsilon_high
     given = {
-        "delta": args.delta, "epsilon_max": high, "sapo_temperature_pos": args.sapo_temperature_pos,
-        "sapo_temperature_neg": args.sapo_temperature_neg, "entropy_coef": args.entropy_coef,
-        "sequence_ratio": args.importance_sampling_level == "sequence",
+        "epsilon_low": args.epsilon, "epsilon_high": high, "delta": args.delta, "epsilon_max": high,
+        "sapo_temperature_pos": args.sapo_temperature_pos, "sapo_temperature_neg": args.sapo_temperature_neg,
+        "entropy_coef": args.entropy_coef, "sequence_ratio": args.importance_sampling_level == "sequence",
     }  # fmt: skip
     takes = (*OBJECTIVES[args.loss_type].settings, *COMMON)
     return {name: float(value) for name, value in given.items() if name in takes and value is not None}

@@ -85,7 +85,7 @@ def policy_update(
     machinery: the layouts and kernels that compute it; its numbers are the same within rounding.
     parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as the
         whole does. The old log-probabilities are then those of one forward pass before the first step.
-    importance: weights for the sampler's numerics, in place of section.importance.
+    importance: weights for the sampler's numerics.
     Raises: NonFiniteError before the weights change; UserError for groups without advantages, beta without reference,
         or a loss that does not exist.
     """

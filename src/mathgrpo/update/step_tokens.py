@@ -43,15 +43,10 @@ class StepTokens:
 def objective_of(section: GrpoSection, importance: Importance | None = None) -> Objective:
     """Return the objective of a recipe's settings.
 
-    importance: in place of the weights that the section asks for.
+    importance: weights for a sampler with other numerics.
     Raises: UserError for a loss or settings of it that do not exist.
     """
-    if importance is None and section.importance == "on":
-        importance = Importance(high=section.importance_cap, mask=False, whole=False)
-    return choose_objective(
-        section.loss, section.loss_settings, epsilon_low=section.epsilon_low, epsilon_high=section.epsilon_high,
-        beta=section.beta, importance=importance,
-    )  # fmt: skip
+    return choose_objective(section.loss, section.loss_settings, beta=section.beta, importance=importance)
 
 
 def step_tokens(
