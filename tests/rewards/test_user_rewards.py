@@ -342,7 +342,7 @@ def test_a_function_handed_to_the_trainer_is_told_the_same() -> None:
         return [1 + each for each in completions]
 
     def parts(function: Any, **columns: Any) -> Any:
-        return RewardFunctions(function, None).parts(["p"], ["c"], ["c"], {"answer": ["1"], **columns})
+        return RewardFunctions(function, None).score(["p"], ["c"], ["c"], {"answer": ["1"], **columns}).parts
 
     for function in (needs, waits):
         message = complaint(lambda function=function: parts(function))  # type: ignore[misc]

@@ -12,10 +12,13 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 SHOWN_CHARS = 120
 SEARCH_S = 20.0
@@ -126,13 +129,8 @@ def _refused_call(function: RewardFunction, call: Mapping[str, Any]) -> str:
 
 
 def _awaited(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
-    """Return the results or exceptions of awaitables that run together, in order.
-
-    In a thread of its own, because a notebook already runs a loop in this one.
-    """
+    """Return the results or exceptions of awaitables that run together, in order."""
     import asyncio
-
-    outcomes: list[Any] = []
 
     async def guarded(awaitable: Awaitable[Any]) -> Any:
         try:
@@ -143,10 +141,20 @@ def _awaited(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
     async def gather() -> list[Any]:
         return await asyncio.gather(*map(guarded, awaitables))
 
-    thread = threading.Thread(target=lambda: outcomes.extend(asyncio.run(gather())))
-    thread.start()
-    thread.join()
-    return outcomes
+    return asyncio.run_coroutine_threadsafe(gather(), _loop()).result()
+
+
+@functools.cache
+def _loop() -> AbstractEventLoop:
+    """Return the event loop of reward functions, in a thread of its own: a notebook already runs one in this one.
+
+    It lives as long as the process, so a client that a function opens once (an HTTP session) stays usable.
+    """
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="mathgrpo-rewards", daemon=True).start()
+    return loop
 
 
 def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping[str, Any]) -> str:

@@ -94,10 +94,7 @@ class RewardSuite:
             call["trainer_state"] = trainer_state
         if self.max_new_tokens:
             call["max_new_tokens"] = self.max_new_tokens
-        functions = self._reading(grades, completions, columns)
-        parts = {name: tuple(values) for name, values in call_rewards(functions, completions, call).items()}
-        weights = [self.weights[name] for name in parts]
-        return Scores(tuple(weighted_total(row, weights) for row in zip(*parts.values(), strict=True)), parts)
+        return scores_of(self._reading(grades, completions, columns), self.weights, completions, call)
 
     def _reading(
         self, grades: Sequence[Graded] | None, texts: Sequence[str], columns: Mapping[str, Sequence[Any]]
@@ -111,6 +108,15 @@ class RewardSuite:
             grades = [grade_completion(text, gold, self.fmt, question=question) for text, gold, question in asked]
         known = {name: with_keywords(self.functions[name], completion_grades=grades) for name in built_in}
         return {name: known.get(name, function) for name, function in self.functions.items()}
+
+
+def scores_of(
+    functions: Mapping[str, RewardFunction], weights: Mapping[str, float], texts: Sequence[str], call: Mapping[str, Any]
+) -> Scores:
+    """Return what functions pay for completions when they are called with these keywords, see `call_rewards`."""
+    parts = {name: tuple(values) for name, values in call_rewards(functions, texts, call).items()}
+    of_parts = [weights[name] for name in parts]
+    return Scores(tuple(weighted_total(row, of_parts) for row in zip(*parts.values(), strict=True)), parts)
 
 
 def build_suite(

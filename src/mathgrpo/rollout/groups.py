@@ -11,8 +11,9 @@ from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt, problem_messages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import RewardSuite
+from mathgrpo.rewards.suite import Scores
 from mathgrpo.rollout.engine import Engine
-from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
+from mathgrpo.types import Completion, Graded, Problem, RolloutGroup, Sampling
 
 
 def collect_groups(
@@ -53,17 +54,17 @@ def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuit
     ids = [list(completion.ids) for group in groups for completion in group.completions]
     texts = [text for _, text in asked]
     scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids, grades=grades)
+    return with_scores(groups, scores, grades)
+
+
+def with_scores(groups: Sequence[RolloutGroup], scores: Scores, grades: Sequence[Graded] = ()) -> list[RolloutGroup]:
+    """Return the groups with what their completions earned, scored in the groups' order; `grades` likewise."""
     rewarded, start = [], 0
     for group in groups:
         rows = slice(start, start + len(group.texts))
-        rewarded.append(
-            replace(
-                group,
-                rewards=tuple(scores.totals[rows]),
-                reward_parts={name: tuple(values[rows]) for name, values in scores.parts.items()},
-                grades=tuple(grades[rows]),
-            )
-        )
+        parts = {name: values[rows] for name, values in scores.parts.items()}
+        own = replace(group, rewards=scores.totals[rows], reward_parts=parts, grades=tuple(grades[rows]))
+        rewarded.append(own)
         start = rows.stop
     return rewarded
 

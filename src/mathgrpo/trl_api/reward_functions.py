@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -16,10 +12,7 @@ import torch
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
-from mathgrpo.rewards.checked_calls import call_rewards
-from mathgrpo.rewards.suite import weighted_total
-
-Parts = dict[str, tuple[float | None, ...]]
+from mathgrpo.rewards.suite import Scores, scores_of
 
 
 @dataclass
@@ -66,7 +59,7 @@ class RewardFunctions:
 
     Attributes:
         names: one a function, from its __name__; a name met twice gets a number.
-        weights: one a function.
+        weights: by name.
     """
 
     def __init__(
@@ -78,51 +71,20 @@ class RewardFunctions:
         tokenizers = _one_each(processing_classes, len(given))
         self.functions = [_callable(f, t, device) for f, t in zip(given, tokenizers, strict=True)]
         self.names = _unique([_name(function) for function in self.functions])
-        self.weights = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(given)
-        if len(self.weights) != len(given):
-            raise UserError(f"reward_weights: has {len(self.weights)} values for {len(given)} reward functions")
+        paid = list(weights) if weights is not None else [1.0] * len(given)
+        if len(paid) != len(given):
+            raise UserError(f"reward_weights: has {len(paid)} values for {len(given)} reward functions")
+        self.weights = dict(zip(self.names, map(float, paid), strict=True))
 
-    def parts(
+    def score(
         self, prompts: list[Any], completions: list[Any], texts: Sequence[str], keywords: Mapping[str, Any]
-    ) -> Parts:
-        """Return reward name -> one value a completion, None where it does not apply.
+    ) -> Scores:
+        """Return what the completions earn.
 
-        Async functions run at the same time, on one event loop that lives as long as the trainer.
         Raises: UserError naming the function and the completion when one raises or returns anything else.
         """
-        call = {"prompts": prompts, "completions": completions, **keywords}
-        functions = {name: self._adapted(function) for name, function in zip(self.names, self.functions, strict=True)}
-        values = call_rewards(functions, texts, call)
-        return {name: tuple(values[name]) for name in self.names}
-
-    def totals(self, parts: Parts) -> list[float]:
-        """Return the weighted sums; NaN for a completion to which no function applies."""
-        rows = list(zip(*parts.values(), strict=True))
-        return [weighted_total(row, self.weights) for row in rows]
-
-    def _adapted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, taking all keywords; an async one runs on the trainer's own event loop.
-
-        That loop outlives the call, so a client that a function opens once (an HTTP session) stays usable.
-        """
-
-        def plain(**call: Any) -> Any:
-            return function(**accepted(function, call))
-
-        async def run(**call: Any) -> Any:
-            coroutine = function(**accepted(function, call))
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
-
-        adapted: Callable[..., Any] = run if is_async(function) else plain
-        with suppress(TypeError, ValueError):  # builtins have no signature
-            adapted.__signature__ = _taking_all(inspect.signature(function))  # type: ignore[attr-defined]
-        return adapted
-
-    @cached_property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
-        threading.Thread(target=loop.run_forever, name="mathgrpo-rewards", daemon=True).start()
-        return loop
+        functions = {name: taking_all(function) for name, function in zip(self.names, self.functions, strict=True)}
+        return scores_of(functions, self.weights, texts, {"prompts": prompts, "completions": completions, **keywords})
 
 
 def _one_each(processing_classes: Any, count: int) -> list[Any]:
@@ -141,30 +103,26 @@ def _one_each(processing_classes: Any, count: int) -> list[Any]:
     return given
 
 
-def accepted(function: Callable[..., Any], call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords that a function takes: all if it has **kwargs, else those it names.
+def taking_all(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, taking all keywords: it gets all if it has **kwargs, else those it names.
 
     Functions written for older versions of TRL name no trainer_state, log_extra or log_metric and have no **kwargs.
+    The signature still names those it needs, to say which one is missing.
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # builtins have no signature
-        return dict(call)
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return dict(call)
-    names = {parameter.name for parameter in parameters}
-    return {name: value for name, value in call.items() if name in names}
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # builtins have none
+        return function
+    named = signature.parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in named.values()):
+        return function
 
+    def adapted(**call: Any) -> Any:
+        return function(**{name: value for name, value in call.items() if name in named})
 
-def _taking_all(signature: inspect.Signature) -> inspect.Signature:
-    """Return a signature that takes all keywords and still names those it needs, to say which one is missing."""
-    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    return signature.replace(parameters=[*own, inspect.Parameter("columns", inspect.Parameter.VAR_KEYWORD)])
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Return whether calling it gives a coroutine: an async function, or an object whose __call__ is one."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    every = inspect.Parameter("columns", inspect.Parameter.VAR_KEYWORD)
+    adapted.__signature__ = signature.replace(parameters=[*named.values(), every])  # type: ignore[attr-defined]
+    return adapted
 
 
 def _callable(function: Any, tokenizer: Any, device: str) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from mathgrpo.grpo import with_advantages
 from mathgrpo.grpo.objectives import COMMON, OBJECTIVES
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
+from mathgrpo.rollout.groups import with_scores
 from mathgrpo.runs.hook import Lesson, Metrics
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.trl_api.dataset import (
@@ -111,25 +111,17 @@ class ScriptTask:
             "trainer_state": self.state, "log_extra": notes.log_extra, "log_metric": notes.log_metric,
         }  # fmt: skip
         completions = [as_given(row["prompt"], text) for row, text in zip(rows, texts, strict=True)]
-        parts = self.rewards.parts([row["prompt"] for row in rows], completions, texts, keywords)
-        totals, rewarded, start = self.rewards.totals(parts), [], 0
-        for group in groups:
-            own = slice(start, start + len(group.completions))
-            of_group = {name: values[own] for name, values in parts.items()}
-            rewarded.append(replace(group, rewards=tuple(totals[own]), reward_parts=of_group))
-            start = own.stop
-        return rewarded
+        return with_scores(groups, self.rewards.score([row["prompt"] for row in rows], completions, texts, keywords))
 
     def advantages(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         """Return the groups with their advantages, which are scaled in each generation batch on its own."""
-        weights = dict(zip(self.rewards.names, self.rewards.weights, strict=True))
         per_generation = self.args.prompts_per_generation
         decoupled = self.args.multi_objective_aggregation == "normalize_then_sum"
         scale: Any = "decoupled" if decoupled else self.args.scale_rewards
         done = [
             group
             for first in range(0, len(groups), per_generation)
-            for group in with_advantages(groups[first : first + per_generation], scale, weights)
+            for group in with_advantages(groups[first : first + per_generation], scale, self.rewards.weights)
         ]
         self.groups, self.notes = done, self.gathered_notes(groups)
         return done
