@@ -52,7 +52,6 @@ class CallbackHook(Hook):
         self._first_step = self._logged_step = state.global_step
         state.epoch = run.step / self._plan.rollouts_per_epoch
         if args.use_vllm:
-            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
             keep_log(run.engine, Path(args.output_dir))
         self._call("train_begin")
         if args.eval_on_start and self._first_step == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError
@@ -11,44 +12,62 @@ from mathgrpo.grpo.objectives import OBJECTIVES, SETTINGS
 if TYPE_CHECKING:
     from mathgrpo.trl_api.grpo_config import GRPOConfig
 
-LOSSES = tuple(name for name in OBJECTIVES if name != "gspo")
-OPTIMIZERS = (
-    "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit",
-    "paged_adamw_32bit", "paged_adamw",
-)  # fmt: skip
-SCHEDULES = (
-    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
-    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
-)  # fmt: skip
-TRACKERS = ("trackio", "wandb", "tensorboard", "all")
-IMPORTANCE_MODES = ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate")
-
+_STRATEGIES = ("steps", "epoch", "no")
 _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
-    "loss_type": (LOSSES, "GSPO is grpo with importance_sampling_level='sequence'"),
-    "optim": (OPTIMIZERS, "for another one pass optimizers=(optimizer, None) to the trainer"),
-    "lr_scheduler_type": (SCHEDULES, "for another one pass optimizers=(optimizer, scheduler) to the trainer"),
+    "loss_type": (
+        tuple(name for name in OBJECTIVES if name != "gspo"),
+        "GSPO is grpo with importance_sampling_level='sequence'",
+    ),
+    "optim": (
+        ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit",
+         "paged_adamw_32bit", "paged_adamw"),
+        "for another one pass optimizers=(optimizer, None) to the trainer",
+    ),
+    "lr_scheduler_type": (
+        ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+         "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"),
+        "for another one pass optimizers=(optimizer, scheduler) to the trainer",
+    ),
     "importance_sampling_level": (("token", "sequence"), "as in TRL"),
     "scale_rewards": (("group", "none", "batch"), "or True and False"),
     "multi_objective_aggregation": (("sum_then_normalize", "normalize_then_sum"), "as in TRL"),
-    "logging_strategy": (("steps", "epoch", "no"), "as in transformers"),
-    "eval_strategy": (("steps", "epoch", "no"), "as in transformers"),
-    "save_strategy": (("steps", "epoch", "no"), '"best" is not served, load_best_model_at_end is'),
+    "logging_strategy": (_STRATEGIES, "as in transformers"),
+    "eval_strategy": (_STRATEGIES, "as in transformers"),
+    "save_strategy": (_STRATEGIES, '"best" is not served, load_best_model_at_end is'),
     "vllm_mode": (("server", "colocate"), "as in TRL"),
     "vllm_model_impl": (("vllm", "transformers"), "as in TRL"),
+    "vllm_importance_sampling_mode": (
+        ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate"), "as in TRL",
+    ),
     "hub_strategy": (("every_save", "end"), "the optimizer's state is never uploaded"),
-}
+}  # fmt: skip
+_TRACKERS = ("trackio", "wandb", "tensorboard", "all")
 _AT_LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
-    "num_generations": 2, "num_iterations": 1, "max_completion_length": 1, "learning_rate": 0.0, "warmup_steps": 0,
-    "weight_decay": 0.0, "max_grad_norm": 0.0, "beta": 0.0, "adam_epsilon": 0.0, "seed": 0,
-    "vllm_tensor_parallel_size": 1, "vllm_server_timeout": 0.0,
+    "num_generations": 2, "num_generations_eval": 1, "num_iterations": 1, "max_prompt_length": 1,
+    "max_completion_length": 1, "learning_rate": 0, "warmup_steps": 0, "weight_decay": 0, "max_grad_norm": 0,
+    "beta": 0, "adam_epsilon": 0, "seed": 0, "save_total_limit": 1, "vllm_tensor_parallel_size": 1,
+    "vllm_server_timeout": 0, "vllm_max_model_length": 1,
 }  # fmt: skip
-
 _WHOLE = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "steps_per_generation",
     "generation_batch_size", "num_generations", "num_generations_eval", "num_iterations", "max_prompt_length",
     "max_completion_length", "max_steps", "seed",
 )  # fmt: skip
+_BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "epsilon": (lambda x: 0 < x < math.inf, "above 0; TRL's default is 0.2"),
+    "epsilon_high": (lambda x: x > 0, "above 0; DAPO uses 0.28"),
+    "warmup_ratio": (lambda x: 0 <= x < 1, "from 0 up to, but not including, 1"),
+    "reward_weights": (lambda x: all(map(math.isfinite, x)), "a finite number for each function"),
+    "temperature": (lambda x: 0 < x <= 5, "above 0 and at most 5; TRL's default is 1"),
+    "top_p": (lambda x: 0 < x <= 1, "above 0 and at most 1; 1 keeps every token"),
+    "top_k": (lambda x: x >= 0, "0 (off) or more"),
+    "min_p": (lambda x: 0 <= x < 1, "from 0 (off) up to, but not including, 1"),
+    "vllm_gpu_memory_utilization": (lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "vllm_importance_sampling_clip_min": (lambda x: 0 < x < math.inf, "above 0, or None for no bound"),
+    "vllm_importance_sampling_clip_max": (lambda x: x is None or 0 < x < math.inf, "above 0, or None for no bound"),
+}
+"""Field -> what it must fulfil, and that in words. None is allowed where it is the default."""
 
 
 def check_config(config: GRPOConfig) -> None:
@@ -61,46 +80,39 @@ def check_config(config: GRPOConfig) -> None:
         if value not in allowed:
             raise UserError(f"{name}={value!r}: use one of {', '.join(allowed)}; {remark}")
     for name, least in _AT_LEAST.items():
-        _require_number(name, getattr(config, name), least)
+        hint = "; with fewer than 2 every advantage would be 0" if name == "num_generations" else ""
+        _require(config, name, _at_least(least), f"a number of at least {least:g}{hint}")
     for name in _WHOLE:
-        if getattr(config, name) is not None and getattr(config, name) != int(getattr(config, name)):
-            raise UserError(f"{name}={getattr(config, name)!r}: must be a whole number")
-    _check_optional(config)
+        _require(config, name, lambda x: x == int(x), "a whole number")
+    for name, (fits, words) in _BOUNDS.items():
+        _require(config, name, fits, words)
+    for name in [name for name in SETTINGS if hasattr(config, name)]:
+        _require(config, name, SETTINGS[name].fits, f"{SETTINGS[name].allowed} ({SETTINGS[name].meaning})")
+    if config.max_steps <= 0:
+        _require(config, "num_train_epochs", lambda x: x > 0, "above 0, or set max_steps")
+    unknown = [name for name in config.report_to or [] if name not in _TRACKERS]
+    if unknown:
+        raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(_TRACKERS)}, or none")
     _check_intervals(config)
     _check_best(config)
     _check_batch(config)
-    _check_sampling(config)
-    if config.use_vllm:
-        _check_vllm(config)
-    if not (math.isfinite(config.epsilon) and config.epsilon > 0.0):
-        raise UserError(f"epsilon={config.epsilon}: must be above 0; TRL's default is 0.2")
-    for name in ("delta", "sapo_temperature_pos", "sapo_temperature_neg", "entropy_coef"):
-        value = getattr(config, name)
-        if value is not None and not SETTINGS[name].fits(value):
-            raise UserError(f"{name}={value}: must be {SETTINGS[name].allowed} ({SETTINGS[name].meaning})")
-    unknown = [name for name in config.report_to or [] if name not in TRACKERS]
-    if unknown:
-        raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(TRACKERS)}, or none")
+    _check_vllm(config)
 
 
-def _require_number(name: str, value: Any, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        hint = "; with fewer than 2 every advantage would be 0" if name == "num_generations" else ""
-        raise UserError(f"{name}={value!r}: must be a number of at least {least:g}{hint}")
+def _require(config: GRPOConfig, name: str, fits: Callable[[Any], bool], words: str) -> None:
+    value = getattr(config, name)
+    if value is None and getattr(type(config), name) is None:
+        return
+    try:
+        fine = fits(value)
+    except (TypeError, ValueError, OverflowError):  # no number at all
+        fine = False
+    if not fine:
+        raise UserError(f"{name}={value!r}: must be {words}")
 
 
-def _check_optional(config: GRPOConfig) -> None:
-    for name, least in (("max_prompt_length", 1), ("num_generations_eval", 1), ("save_total_limit", 1)):
-        if getattr(config, name) is not None:
-            _require_number(name, getattr(config, name), least)
-    if config.max_steps <= 0 and not config.num_train_epochs > 0:
-        raise UserError(f"num_train_epochs={config.num_train_epochs}: must be above 0, or set max_steps")
-    if config.warmup_ratio is not None and not 0.0 <= config.warmup_ratio < 1.0:
-        raise UserError(f"warmup_ratio={config.warmup_ratio}: must be from 0 up to, but not including, 1")
-    if config.epsilon_high is not None and config.epsilon_high <= 0:
-        raise UserError(f"epsilon_high={config.epsilon_high}: must be above 0; DAPO uses 0.28")
-    if config.reward_weights is not None and not all(math.isfinite(weight) for weight in config.reward_weights):
-        raise UserError(f"reward_weights={config.reward_weights}: every weight must be a finite number")
+def _at_least(least: float) -> Callable[[Any], bool]:
+    return lambda x: isinstance(x, int | float) and not isinstance(x, bool) and least <= x < math.inf
 
 
 def _check_intervals(config: GRPOConfig) -> None:
@@ -152,46 +164,25 @@ def _check_batch(config: GRPOConfig) -> None:
         )
 
 
-def _check_sampling(config: GRPOConfig) -> None:
-    if not 0.0 < config.temperature <= 5.0:
-        raise UserError(f"temperature={config.temperature}: must be above 0 and at most 5; TRL's default is 1")
-    if not 0.0 < config.top_p <= 1.0:
-        raise UserError(f"top_p={config.top_p}: must be above 0 and at most 1; 1 keeps every token")
-    if config.top_k is not None and config.top_k < 0:
-        raise UserError(f"top_k={config.top_k}: must be 0 (off) or more")
-    if config.min_p is not None and not 0.0 <= config.min_p < 1.0:
-        raise UserError(f"min_p={config.min_p}: must be from 0 (off) up to, but not including, 1")
-
-
 def _check_vllm(config: GRPOConfig) -> None:
-    if not 0.0 < config.vllm_gpu_memory_utilization <= 1.0:
-        raise UserError(
-            f"vllm_gpu_memory_utilization={config.vllm_gpu_memory_utilization}: must be above 0 and at most 1"
-        )
-    if config.vllm_max_model_length is not None:
-        _require_number("vllm_max_model_length", config.vllm_max_model_length, 1)
-    if config.vllm_mode == "server" and not (config.vllm_server_base_url or config.vllm_server_host):
+    if (
+        config.use_vllm
+        and config.vllm_mode == "server"
+        and not (config.vllm_server_base_url or config.vllm_server_host)
+    ):
         raise UserError("vllm_server_host='': name the host of the server, or give vllm_server_base_url")
-    if config.vllm_importance_sampling_correction:
-        _check_importance(config)
-
-
-def _check_importance(config: GRPOConfig) -> None:
+    if not (config.use_vllm and config.vllm_importance_sampling_correction):
+        return
     mode, low, high = (
         config.vllm_importance_sampling_mode,
         config.vllm_importance_sampling_clip_min,
         config.vllm_importance_sampling_clip_max,
     )
-    if mode not in IMPORTANCE_MODES:
-        raise UserError(f"vllm_importance_sampling_mode={mode!r}: use one of {', '.join(IMPORTANCE_MODES)}")
     if mode.endswith("truncate") and low is None and high is None:
         raise UserError(
             f"vllm_importance_sampling_mode={mode!r}: give vllm_importance_sampling_clip_min or "
             "vllm_importance_sampling_clip_max, without both nothing is truncated"
         )
-    for name, value in (("clip_min", low), ("clip_max", high)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UserError(f"vllm_importance_sampling_{name}={value}: must be above 0, or None for no bound")
     if low is not None and high is not None and low >= high:
         raise UserError(
             f"vllm_importance_sampling_clip_min={low}: must be below vllm_importance_sampling_clip_max={high}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import atexit
-import json
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer_pt_utils import log_metrics, save_metrics, save_state
 
 from mathgrpo.distributed import World, join_world
 from mathgrpo.trl_api.grpo_config import GRPOConfig
@@ -58,38 +58,19 @@ class Processes:
 
 
 class Reporting:
-    """Methods of a trainer under the names that transformers' Trainer gives them."""
+    """Methods of a trainer under the names that transformers' Trainer gives them, as far as they are transformers'."""
 
     args: GRPOConfig
     state: Any
 
     is_fsdp_enabled = False
     is_deepspeed_enabled = False
+    save_metrics = save_metrics
+    save_state = save_state
 
-    def log_metrics(self, split: str, metrics: dict[str, Any]) -> None:
-        """Print metrics, one a line, under the name of their split ("train", "eval")."""
-        from transformers.trainer_pt_utils import metrics_format
-
-        shown = metrics_format(dict(metrics))
-        width = max((len(name) for name in shown), default=0)
-        print(f"***** {split} metrics *****")
-        for name in sorted(shown):
-            print(f"  {name:<{width}} = {shown[name]}")
-
-    def save_metrics(self, split: str, metrics: dict[str, Any], combined: bool = True) -> None:
-        """Write <split>_results.json into args.output_dir, and with `combined` add to all_results.json."""
-        folder = Path(self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(folder / f"{split}_results.json", metrics)
-        if combined:
-            path = folder / "all_results.json"
-            earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            _write_json(path, earlier | metrics)
-
-    def save_state(self) -> None:
-        """Write trainer_state.json (steps, log_history) into args.output_dir."""
-        Path(self.args.output_dir).mkdir(parents=True, exist_ok=True)
-        self.state.save_to_json(str(Path(self.args.output_dir) / "trainer_state.json"))
+    def log_metrics(self, split: str, metrics: Mapping[str, Any]) -> None:
+        """Print metrics, one a line, under the name of their split ("train", "eval"); None where there is no value."""
+        log_metrics(self, split, {name: "None" if value is None else value for name, value in metrics.items()})
 
     def is_world_process_zero(self) -> bool:
         """Return whether this is the main process."""
@@ -98,7 +79,3 @@ class Reporting:
     def is_local_process_zero(self) -> bool:
         """Return whether this is the main process of its machine."""
         return self.args.local_process_index == 0
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=4, sort_keys=True, default=float) + "\n", encoding="utf-8")

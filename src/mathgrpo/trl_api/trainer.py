@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -31,7 +30,7 @@ from mathgrpo.trl_api.reward_functions import RewardFunctions
 from mathgrpo.trl_api.script_setup import make_optimizer, make_scheduler, memory_of
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
-from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, reward_verdict
+from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, mean_reward, reward_verdict
 from mathgrpo.trl_api.vllm_arguments import build_trainer_engine
 from mathgrpo.types import RolloutGroup
 
@@ -67,7 +66,8 @@ class GRPOTrainer(Reporting):
     Attributes:
         model, processing_class, args, train_dataset, eval_dataset, optimizer, lr_scheduler: what trains, with what.
         state, control, callback_handler: transformers' own; state.log_history has every log.
-        reward_funcs, reward_func_names: the reward functions.
+        add_callback, pop_callback, remove_callback: the handler's methods.
+        reward_funcs, reward_func_names: the reward functions, and their names as in the logs.
         engine: the rollout engine; engine.reason says why this one.
     """
 
@@ -107,10 +107,13 @@ class GRPOTrainer(Reporting):
             require_hub(args)
         bound_kernel_caches()
         self._world = world = script_world(args.device.type, float(args.ddp_timeout))
+        _make_folder(args.output_dir)
         set_seed(args.seed)  # a fresh adapter is drawn from it
         self._policy = policy = make_policy(model, args, processing_class, peft_config, quantization_config)
+        self.model, self.processing_class = policy.model, policy.tokenizer
         self.accelerator = Processes(world, policy.device, args.local_process_index)
         rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
+        self.reward_funcs, self.reward_func_names = rewards.functions, rewards.names
         with naming(TRL_NAMES):
             self.engine: Engine = build_trainer_engine(policy, args)
         self._reference = make_reference(policy, args.beta)
@@ -127,28 +130,10 @@ class GRPOTrainer(Reporting):
         every = [*default_callbacks(self.args), *callbacks]
         handler: Any = CallbackHandler(every, self.model, self.processing_class, self.optimizer, self.lr_scheduler)
         self.callback_handler = handler
+        self.add_callback, self.pop_callback = handler.add_callback, handler.pop_callback
+        self.remove_callback = handler.remove_callback
         self.state, self.control = TrainerState(), TrainerControl()
         self.control = handler.on_init_end(self.args, self.state, self.control)
-
-    @property
-    def model(self) -> Any:
-        """The model that trains: the object that was given, or a PEFT model around it."""
-        return self._policy.model
-
-    @property
-    def processing_class(self) -> Any:
-        """The tokenizer."""
-        return self._policy.tokenizer
-
-    @property
-    def reward_funcs(self) -> list[Callable[..., Any]]:
-        """The reward functions."""
-        return self._task.rewards.functions
-
-    @property
-    def reward_func_names(self) -> list[str]:
-        """Their names, as in the logs."""
-        return self._task.rewards.names
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> Any:
         """Train, and return transformers' TrainOutput(global_step, training_loss, metrics).
@@ -200,6 +185,8 @@ class GRPOTrainer(Reporting):
         num_generations_eval (or num_generations) completions a prompt, with the noise of the seed, so that two
         evaluations differ by the weights only. TRL's eval_loss is not computed.
         """
+        from transformers.trainer_utils import speed_metrics
+
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise UserError("eval_dataset: evaluate() needs one; give it here or to the trainer")
@@ -213,13 +200,10 @@ class GRPOTrainer(Reporting):
             found, noted = self._rewarded(rows, chunks)
         values = lengths_and_rewards(found, noted, str(self.args.scale_rewards))
         self._evaluated.setdefault(metric_key_prefix, []).append(
-            RewardsAt(self.state.global_step, tuple(_mean(group.rewards) for group in found))
+            RewardsAt(self.state.global_step, tuple(mean_reward(group) for group in found))
         )
         metrics: dict[str, float | None] = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
-        seconds = time.time() - started
-        metrics |= {f"{metric_key_prefix}_runtime": round(seconds, 4)}
-        metrics |= {f"{metric_key_prefix}_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3)}
-        metrics |= {f"{metric_key_prefix}_steps_per_second": round(len(chunks) / max(seconds, 1e-9), 3)}
+        metrics |= speed_metrics(metric_key_prefix, started, num_samples=len(rows), num_steps=len(chunks))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._note_best(metrics)
@@ -249,8 +233,7 @@ class GRPOTrainer(Reporting):
         Draws differ by the weights only, so the comparison is paired. `train` shows it at its end, and writes
         verdict.json; eval_on_start=True makes the first evaluation that of the model before training.
         """
-        pairs = [(name, made[0], made[-1]) for name, made in self._evaluated.items()]
-        compared = (reward_verdict(*pair) for pair in pairs if _comparable(*pair[1:]))
+        compared = (reward_verdict(name, made[0], made[-1]) for name, made in self._evaluated.items())
         return [verdict for verdict in compared if verdict is not None]
 
     def _note_best(self, metrics: dict[str, float | None]) -> None:
@@ -294,7 +277,6 @@ class GRPOTrainer(Reporting):
     ) -> None:
         """Write README.md into args.output_dir: base model, data set, rewards, settings, how to use the model."""
         folder = Path(self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         given = [tags] if isinstance(tags, str) else list(tags or [])
         name = model_name or folder.resolve().name
         text = model_card(self.model, name, dataset_name or "", given, self.reward_func_names, self.args)
@@ -310,28 +292,14 @@ class GRPOTrainer(Reporting):
         end_trackers(self.args)
         close_engine(self.engine)
 
-    def add_callback(self, callback: Any) -> None:
-        """Add a transformers TrainerCallback, or a class of one."""
-        self.callback_handler.add_callback(callback)
-
-    def pop_callback(self, callback: Any) -> Any:
-        """Take out a callback and return it."""
-        return self.callback_handler.pop_callback(callback)
-
-    def remove_callback(self, callback: Any) -> None:
-        """Take out a callback."""
-        self.callback_handler.remove_callback(callback)
-
-
-def _mean(rewards: Sequence[float]) -> float:
-    known = [reward for reward in rewards if not math.isnan(reward)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _comparable(before: RewardsAt, after: RewardsAt) -> bool:
-    return before.step < after.step and len(before.rewards) == len(after.rewards)
-
 
 def _default_folder(model: Any) -> str:
     name = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", "")) or "model"
     return f"{Path(name).name}-GRPO"
+
+
+def _make_folder(output_dir: str) -> None:
+    try:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir={output_dir}: cannot be made ({error.strerror}); name another folder") from error

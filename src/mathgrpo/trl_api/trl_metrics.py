@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import torch
 
@@ -38,19 +37,19 @@ def lengths_and_rewards(groups: Sequence[RolloutGroup], noted: Mapping[str, Sequ
     ended = [len(c.ids) for group in groups for c in group.completions if c.finish_reason == "eos"]
     metrics: Metrics = {}
     for kind, values in (("", lengths), ("_terminated", ended or [0])):
-        metrics[f"completions/mean{kind}_length"] = statistics.fmean(values)
+        metrics[f"completions/mean{kind}_length"] = fmean(values)
         metrics[f"completions/min{kind}_length"] = float(min(values))
         metrics[f"completions/max{kind}_length"] = float(max(values))
     metrics["completions/clipped_ratio"] = 1.0 - len(ended) / len(lengths)
     for name in groups[0].reward_parts:
         known = [value for group in groups for value in group.reward_parts[name] if value is not None]
-        metrics[f"rewards/{name}/mean"] = statistics.fmean(known) if known else None
+        metrics[f"rewards/{name}/mean"] = fmean(known) if known else None
         metrics[f"rewards/{name}/std"] = _deviation(known) if known else None
     totals = _known(value for group in groups for value in group.rewards)
-    metrics["reward"] = statistics.fmean(totals) if totals else None
+    metrics["reward"] = fmean(totals) if totals else None
     metrics["reward_std"] = _deviation(totals) if totals else None
     metrics["frac_reward_zero_std"] = _zero_share(groups, totals, scale)
-    metrics |= {name: statistics.fmean(values) for name, values in noted.items() if values}
+    metrics |= {name: fmean(values) for name, values in noted.items() if values}
     return metrics
 
 
@@ -66,14 +65,20 @@ def mean_metrics(history: Sequence[Metrics]) -> Metrics:
     """Return the mean of each metric over the rollouts that have it; None where none has a value."""
     names = dict.fromkeys(name for metrics in history for name in metrics)
     columns = {name: [v for m in history if (v := m.get(name)) is not None] for name in names}
-    return {name: statistics.fmean(values) if values else None for name, values in columns.items()}
+    return {name: fmean(values) if values else None for name, values in columns.items()}
 
 
 def _zero_share(groups: Sequence[RolloutGroup], totals: Sequence[float], scale: str) -> float:
     """Return the share of completions whose advantage's divisor is 0 (with scale "batch" all or none, as in TRL)."""
     if scale == "batch":
         return float(_deviation(totals) < 1e-8)
-    return statistics.fmean(float(_deviation(_known(group.rewards)) < 1e-8) for group in groups)
+    return fmean(float(_deviation(_known(group.rewards)) < 1e-8) for group in groups)
+
+
+def mean_reward(group: RolloutGroup) -> float:
+    """Return the mean reward of a group's completions, NaN where no reward applied."""
+    known = _known(group.rewards)
+    return fmean(known) if known else math.nan
 
 
 def _known(values: Iterable[float]) -> list[float]:
@@ -81,7 +86,7 @@ def _known(values: Iterable[float]) -> list[float]:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 FLIPS = 20_000
@@ -129,15 +134,15 @@ class RewardsAt:
 
 
 def reward_verdict(name: str, before: RewardsAt, after: RewardsAt) -> RewardVerdict | None:
-    """Return the comparison of two evaluations of the same rows; None where no row has a reward in both.
+    """Return the comparison of two evaluations; None for one evaluation, other rows, or none with a reward in both.
 
     Example:
         >>> verdict = reward_verdict("eval", RewardsAt(0, (0.0,) * 8), RewardsAt(5, (1.0,) * 8))
         >>> verdict.p < 0.05, verdict.after - verdict.before
         (True, 1.0)
     """
-    pairs = [(b, a) for b, a in zip(before.rewards, after.rewards, strict=True) if b == b and a == a]
-    if not pairs:
+    pairs = [(b, a) for b, a in zip(before.rewards, after.rewards, strict=False) if b == b and a == a]
+    if not pairs or after.step <= before.step or len(before.rewards) != len(after.rewards):
         return None
     differences = [a - b for b, a in pairs]
     low, high = mean_interval(differences, float("-inf"), float("inf"))
