@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError, first_line
+from mathgrpo.errors import UserError, first_line, named
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -32,7 +32,7 @@ def write_atomically(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free the disk or choose another run.output_dir"
+            f"{path}: cannot be written ({error.strerror}); free the disk or choose another {named('run.output_dir')}"
         ) from error
 
 

@@ -81,10 +81,10 @@ def _checkpoint_in(folder: Path, path: str) -> Path:
     )
 
 
-def step_folders(checkpoints: Path) -> list[Path]:
+def step_folders(checkpoints: Path, prefix: str = "step-") -> list[Path]:
     """Return the step-N folders in a run's folder of checkpoints, in the order of N."""
-    found = (path for path in checkpoints.glob("step-*") if path.name[5:].isdigit())
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    steps = {path.name.removeprefix(prefix): path for path in checkpoints.glob(f"{prefix}*") if path.is_dir()}
+    return [steps[step] for step in sorted(filter(str.isdigit, steps), key=int)]
 
 
 def _holds_model(folder: Path) -> bool:

@@ -52,12 +52,17 @@ def save_checkpoint(
     """
     folder = run / FOLDER / f"step-{state.step}"
     if not (folder / STATE).is_file():
-        with _writing(folder, f"free the disk, then continue with --resume {run}") as temporary:
+        with writing(folder, f"free the disk, then continue with --resume {run}") as temporary:
             _write(temporary, policy, optimizer, state)
-    for old in checkpoints(run)[:-keep]:
+    remove_older(checkpoints(run), keep, best)
+    return folder
+
+
+def remove_older(found: Sequence[Path], keep: int, best: Sequence[Path] = ()) -> None:
+    """Remove all but the last `keep` of these checkpoints, oldest first, and `best`."""
+    for old in found[:-keep]:
         if old not in best:
             remove_folder(old)
-    return folder
 
 
 def save_model(run: Path, policy: Policy, step: int) -> Path:
@@ -67,7 +72,7 @@ def save_model(run: Path, policy: Policy, step: int) -> Path:
     """
     folder = run / FOLDER / f"step-{step}"
     if not folder.exists():
-        with _writing(folder, "free the disk and begin anew, from an earlier model where one is there") as temporary:
+        with writing(folder, "free the disk and begin anew, from an earlier model where one is there") as temporary:
             policy.save(temporary)
     return folder
 
@@ -91,6 +96,12 @@ def load_state(checkpoint: Path) -> TrainingState:
         ) from error
 
 
+def save_optimizer(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    """Write the optimizer's state into a folder."""
+    tensors = optimizer_tensors(policy.model, optimizer)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
+
+
 def load_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
     """Give the optimizer the state it had at a checkpoint.
 
@@ -107,13 +118,12 @@ def load_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Opti
 def _write(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     with full_precision(optimizer):
         policy.save(folder)
-    tensors = optimizer_tensors(policy.model, optimizer)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / OPTIMIZER)
+    save_optimizer(folder, policy, optimizer)
     (folder / STATE).write_text(to_json(asdict(state)) + "\n")
 
 
 @contextmanager
-def _writing(folder: Path, remedy: str) -> Iterator[Path]:
+def writing(folder: Path, remedy: str) -> Iterator[Path]:
     """Yield a folder to fill that becomes the checkpoint; one that is there without its state was never complete.
 
     Raises: UserError when the disk is full or it cannot be written.

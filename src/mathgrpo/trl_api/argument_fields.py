@@ -78,6 +78,7 @@ TRL_NAMES: dict[str, str] = {
     "optimizer.learning_rate": "learning_rate",
     "rollout.max_new_tokens": "max_completion_length",
     "grpo.beta": "beta",
+    "run.output_dir": "output_dir",
     "rollout.vllm": "use_vllm=True",
     "rollout.vllm=none": "use_vllm=False",
     "rollout.vllm.url": "vllm_server_base_url",
@@ -132,13 +133,10 @@ class RunFacts:
 
     @property
     def should_save(self) -> bool:
-        """Whether this process writes checkpoints."""
+        """Whether this process writes checkpoints; should_log: and logs."""
         return self.process_index == 0
 
-    @property
-    def should_log(self) -> bool:
-        """Whether this process logs."""
-        return self.process_index == 0
+    should_log = should_save
 
     @property
     def device(self) -> Any:

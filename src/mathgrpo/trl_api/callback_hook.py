@@ -11,12 +11,13 @@ from typing import Any
 from mathgrpo.errors import UserError
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.engine import keep_log
+from mathgrpo.runs.checkpoint import remove_older
 from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.trl_api.completions import log_completions
 from mathgrpo.trl_api.hub_push import push
 from mathgrpo.trl_api.script_task import ScriptTask
-from mathgrpo.trl_api.trainer_checkpoint import load_weights, random_states, remove_old, save_checkpoint
+from mathgrpo.trl_api.trainer_checkpoint import checkpoints, load_weights, random_states, save_checkpoint
 from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names, write_reward_verdicts
 from mathgrpo.types import RolloutGroup
 
@@ -186,7 +187,9 @@ class CallbackHook(Hook):
 
         def write() -> None:
             save_checkpoint(folder, run.policy, run.optimizer, trainer.lr_scheduler, state, position, randoms, args)
-            remove_old(args.output_dir, args.save_total_limit, state.best_model_checkpoint)
+            if args.save_total_limit:
+                best = Path(state.best_model_checkpoint or folder)
+                remove_older(checkpoints(args.output_dir), args.save_total_limit, [best])
             if args.push_to_hub and args.hub_strategy == "every_save":
                 self._push(folder)
 

@@ -171,7 +171,7 @@ def _check_vllm(config: GRPOConfig) -> None:
         and not (config.vllm_server_base_url or config.vllm_server_host)
     ):
         raise UserError("vllm_server_host='': name the host of the server, or give vllm_server_base_url")
-    if not (config.use_vllm and config.vllm_importance_sampling_correction):
+    if not config.vllm_importance_sampling_correction:
         return
     mode, low, high = (
         config.vllm_importance_sampling_mode,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError
+from mathgrpo.files import write_atomically
 from mathgrpo.text import printable
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.reward_functions import RewardNotes
@@ -16,19 +16,13 @@ from mathgrpo.trl_api.script_task import as_given
 from mathgrpo.types import RolloutGroup
 
 
-def completion_rows(
-    groups: Sequence[RolloutGroup], notes: RewardNotes, step: int, *, unique_prompts: bool = False
-) -> list[dict[str, Any]]:
+def completion_rows(groups: Sequence[RolloutGroup], notes: RewardNotes, step: int) -> list[dict[str, Any]]:
     """Return one row a completion: step, prompt, completion, each reward, what functions noted, advantage."""
     flat = [(group, g) for group in groups for g in range(len(group.completions))]
     extra = {name: column for name, column in notes.columns.items() if len(column) == len(flat)}
-    rows, seen = [], set()
+    rows = []
     for index, (group, g) in enumerate(flat):
         prompt = group.problem.columns["prompt"]
-        key = json.dumps(prompt, sort_keys=True, default=str)
-        if unique_prompts and key in seen:
-            continue
-        seen.add(key)
         row = {"step": step, "prompt": prompt, "completion": as_given(prompt, group.texts[g])}
         row |= {name: values[g] for name, values in group.reward_parts.items()}
         row |= {name: column[index] for name, column in extra.items()}
@@ -42,13 +36,11 @@ def log_completions(groups: Sequence[RolloutGroup], notes: RewardNotes, step: in
     Raises: UserError when the file cannot be written.
     """
     path = Path(args.output_dir) / "completions" / f"completions_{step:05d}.jsonl"
-    lines = [json.dumps(row, default=str) for row in completion_rows(groups, notes, step)]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free the disk") from error
-    rows = completion_rows(groups, notes, step, unique_prompts=args.log_unique_prompts)
+    rows = completion_rows(groups, notes, step)
+    write_atomically(path, "".join(json.dumps(row, default=str) + "\n" for row in rows))
+    if args.log_unique_prompts:
+        by_prompt = {json.dumps(row["prompt"], sort_keys=True, default=str): row for row in reversed(rows)}
+        rows = [row for row in rows if any(row is first for first in by_prompt.values())]
     _print(rows if args.num_completions_to_print is None else rows[: args.num_completions_to_print])
     _send(rows, args)
 
@@ -83,6 +75,5 @@ def _send(rows: list[dict[str, Any]], args: GRPOConfig) -> None:
 
     frame = pandas.DataFrame(rows)
     for name, module in trackers.items():
-        running = module is not None and (module.run is not None if name == "wandb" else True)
-        if module is not None and running:
+        if module is not None and (name != "wandb" or module.run is not None):
             module.log({"completions": module.Table(dataframe=frame)})

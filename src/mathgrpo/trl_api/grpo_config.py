@@ -233,23 +233,13 @@ class GRPOConfig(RunFacts):
         self._set_batch()
         check_config(self)
 
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """model_init_kwargs as a dictionary."""
-        return dict(self.model_init_kwargs or {})  # type: ignore[arg-type]
-
-    @property
-    def _per_step(self) -> int:
-        """Completions of one micro-step of all processes."""
-        return self.per_device_train_batch_size * self.world_size
-
     def _set_batch(self) -> None:
-        if self.generation_batch_size is not None and self.steps_per_generation is None:
-            self.steps_per_generation = max(1, self.generation_batch_size // max(1, self._per_step))
+        per_step, size = self.per_device_train_batch_size * self.world_size, self.generation_batch_size
         if self.steps_per_generation is None:
-            self.steps_per_generation = self.gradient_accumulation_steps
-        if self.generation_batch_size is None:
-            self.generation_batch_size = self._per_step * self.steps_per_generation
+            micro_steps = self.gradient_accumulation_steps if size is None else max(1, size // max(1, per_step))
+            self.steps_per_generation = micro_steps
+        if size is None:
+            self.generation_batch_size = per_step * self.steps_per_generation
 
     def _take_generation_kwargs(self) -> None:
         for name, value in dict(self.generation_kwargs or {}).items():  # type: ignore[arg-type]

@@ -69,7 +69,8 @@ def _load(
     name: str, args: GRPOConfig, device: str, precision: Any, quantization_config: Any, tokenizer: Any
 ) -> tuple[Any, Any]:
     """Return model and tokenizer of a name: a folder, a hub id, or "starter". A tokenizer that is given is kept."""
-    options = {option: value for option, value in args.model_options.items() if value is not None}
+    given: Any = args.model_init_kwargs or {}
+    options = {option: value for option, value in given.items() if value is not None}
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
     if "flash" in str(options.get("attn_implementation", "")):

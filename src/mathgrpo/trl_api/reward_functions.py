@@ -41,8 +41,7 @@ class RewardNotes:
                 joined.metrics.setdefault(name, []).extend(values)
         for name in dict.fromkeys(name for share in shares for name in share.columns):
             rests = [iter(share.columns.get(name, ())) for share in shares]
-            parts = (islice(rests[i % len(shares)], size) for i, size in enumerate(sizes))
-            joined.columns[name] = [value for part in parts for value in part]
+            joined.columns[name] = [v for i, size in enumerate(sizes) for v in islice(rests[i % len(shares)], size)]
         return joined
 
     def log_extra(self, column: str, values: list[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.files import written_whole
 from mathgrpo.models import Policy
+from mathgrpo.models.locate import step_folders
 from mathgrpo.models.quantized import is_quantized
-from mathgrpo.optim.optimizer import load_optimizer_tensors, optimizer_tensors
+from mathgrpo.optim.optimizer import load_optimizer_tensors
+from mathgrpo.runs.checkpoint import OPTIMIZER, save_optimizer, writing
 
-OPTIMIZER, RANDOM = "optimizer.safetensors", "rng_state.safetensors"
-SCHEDULER, TRAINER, POSITION, ARGUMENTS = (
-    "scheduler.json", "trainer_state.json", "position.json", "training_args.json",
-)  # fmt: skip
+RANDOM, SCHEDULER = "rng_state.safetensors", "scheduler.json"
+TRAINER, POSITION, ARGUMENTS = "trainer_state.json", "position.json", "training_args.json"
 
 
 def save_model(folder: Path, policy: Policy, args: Any) -> None:
@@ -48,34 +46,21 @@ def save_checkpoint(
     randoms: the `random_states` of every process.
     Raises: UserError when it cannot be written; older checkpoints are untouched.
     """
-    try:
-        with written_whole(folder) as temporary:
-            save_model(temporary, policy, args)
-            state.save_to_json(str(temporary / TRAINER))
-            if not args.save_only_model:
-                tensors = optimizer_tensors(policy.model, optimizer)
-                save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary / OPTIMIZER)
-                (temporary / SCHEDULER).write_text(
-                    json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8"
-                )
-                for rank, tensors in enumerate(randoms):
-                    save_file(tensors, temporary / (f"{rank}_{RANDOM}" if rank else RANDOM))
-                (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be written ({first_line(error)}); free the disk") from error
+    with writing(folder, "free the disk") as temporary:
+        save_model(temporary, policy, args)
+        state.save_to_json(str(temporary / TRAINER))
+        if args.save_only_model:
+            return
+        save_optimizer(temporary, policy, optimizer)
+        (temporary / SCHEDULER).write_text(json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8")
+        for rank, tensors in enumerate(randoms):
+            save_file(tensors, temporary / (f"{rank}_{RANDOM}" if rank else RANDOM))
+        (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
 
 
 def checkpoints(output_dir: str) -> list[Path]:
     """Return the checkpoint-N folders of an output folder, oldest first."""
-    found = [p for p in Path(output_dir).glob("checkpoint-*") if p.name[11:].isdigit() and p.is_dir()]
-    return sorted(found, key=lambda path: int(path.name[11:]))
-
-
-def remove_old(output_dir: str, limit: int | None, best: str | None = None) -> None:
-    """Remove all but the newest `limit` checkpoints and the best one; None keeps all."""
-    for folder in checkpoints(output_dir)[: -limit if limit else 0]:
-        if str(folder) != best:
-            shutil.rmtree(folder, ignore_errors=True)
+    return step_folders(Path(output_dir), "checkpoint-")
 
 
 def find_checkpoint(resume: str | bool | Path, output_dir: str) -> Path:
