@@ -153,14 +153,9 @@ def encode(tokenizer: Any, prompt: Any, args: GRPOConfig, key: int) -> Prompt:
                 "processing_class: this tokenizer has no chat template for prompts that are messages; use an "
                 "instruction-tuned model, set tokenizer.chat_template, or give prompts as text"
             )
-        options = args.chat_template_kwargs or {}
-        ids = tokenizer.apply_chat_template(
-            list(prompt),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **options,  # type: ignore[arg-type]
-        )["input_ids"]
+        options: Any = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+        options |= args.chat_template_kwargs or {}
+        ids = tokenizer.apply_chat_template(list(prompt), **options)["input_ids"]
     else:
         ids = tokenizer(text=prompt)["input_ids"]
     if args.max_prompt_length is not None:

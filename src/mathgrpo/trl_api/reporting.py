@@ -58,7 +58,7 @@ class Processes:
 
 
 class Reporting:
-    """Methods of a trainer under the names that transformers' Trainer gives them, as far as they are transformers'."""
+    """Methods of a trainer under the names that transformers' Trainer gives them."""
 
     args: GRPOConfig
     state: Any

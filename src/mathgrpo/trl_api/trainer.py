@@ -258,9 +258,7 @@ class GRPOTrainer(Reporting):
         if self._world.is_main:
             save_model(Path(output_dir or self.args.output_dir), self._policy, self.args)
 
-    def save_pretrained(self, output_dir: str) -> None:
-        """The same as `save_model`."""
-        self.save_model(output_dir)
+    save_pretrained = save_model
 
     def push_to_hub(self, commit_message: str = "End of training", blocking: bool = True, **card: Any) -> str:
         """Upload model, tokenizer and card to args.hub_model_id (else the output folder's name); return the address.

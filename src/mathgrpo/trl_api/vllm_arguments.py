@@ -74,9 +74,8 @@ def importance_of(args: GRPOConfig) -> Importance | None:
 def _wait_for(url: str, timeout_s: float) -> None:
     """Return when the server answers or the time is over; the engine then says what is wrong."""
     client = Client(url.rstrip("/"), timeout_s=5.0, key=os.environ.get("VLLM_API_KEY", ""))
-    deadline, told = time.monotonic() + timeout_s, False
+    deadline = time.monotonic() + timeout_s
+    if not client.is_ready():
+        print(f"waiting for the vLLM server at {url} (vllm_server_timeout={timeout_s:g} s)", file=sys.stderr)
     while not client.is_ready() and time.monotonic() < deadline:
-        if not told:
-            print(f"waiting for the vLLM server at {url} (vllm_server_timeout={timeout_s:g} s)", file=sys.stderr)
-            told = True
         time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
