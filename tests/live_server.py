@@ -14,7 +14,6 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.formats import get_format
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.serving.stream import Streamer
-from mathgrpo.serving.worker import Worker
 
 
 def tiny_policy(**tokenizer: Any) -> Policy:
@@ -27,7 +26,7 @@ def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml", native: bool
     import uvicorn
 
     from mathgrpo.serving.http_server import open_socket
-    from mathgrpo.serving.routes import Service, build_app
+    from mathgrpo.serving.routes import Service, Worker, build_app
 
     listening = open_socket("127.0.0.1", 0)
     worker = Worker(Streamer(policy, native=native))

@@ -51,9 +51,8 @@ def serve_command(
 
     import time
 
-    from mathgrpo.serving.routes import Service, build_app
+    from mathgrpo.serving.routes import Service, Worker, build_app
     from mathgrpo.serving.stream import Streamer
-    from mathgrpo.serving.worker import Worker
 
     policy = open_policy(model, device)
     streamer = Streamer(policy, native=not plain)

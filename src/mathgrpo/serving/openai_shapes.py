@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -35,10 +35,10 @@ class ApiError(Exception):
 
 def api_error(error: Exception) -> ApiError:
     """Return what a client is told of an error: what it did wrong, or that drawing failed."""
-    if isinstance(error, UserError):
-        return ApiError(400, str(error))
+    if isinstance(error, ApiError):
+        return error
     failure = f"generation failed: {type(error).__name__}: {first_line(error)}"
-    return error if isinstance(error, ApiError) else ApiError(500, failure)
+    return ApiError(400, str(error)) if isinstance(error, UserError) else ApiError(500, failure)
 
 
 def _readable(content: object) -> object:
@@ -118,31 +118,29 @@ def read_request(kind: type[R], body: bytes) -> R:
     except ValueError as error:
         raise ApiError(400, f"the body is not JSON ({error})") from None
     name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("str", "list[", "function-")))
-    reason = first["msg"].removeprefix("Value error, ")
-    known = {
-        "missing": "missing",
-        "extra_forbidden": f"no such parameter here; there are: {', '.join(kind.model_fields)}",
-    }
-    raise ApiError(400, f"{name}: {known.get(first['type'], reason[:1].lower() + reason[1:])}", name)
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Field required") or "missing"
+    if first["type"] == "extra_forbidden":
+        reason = f"no such parameter here; there are: {', '.join(kind.model_fields)}"
+    raise ApiError(400, f"{name}: {reason[0].lower()}{reason[1:]}", name)
 
 
+@dataclass(slots=True)
 class Reply:
     """One reply. fmt: the format to read reasoning and answer with; None when the request has its own instructions."""
 
-    def __init__(
-        self, model: str, prompt_tokens: int, texts: Sequence[CompletionText], *, chat: bool, fmt: Format | None
-    ) -> None:
-        self._prompt_tokens, self._texts, self._chat, self._fmt = prompt_tokens, texts, chat, fmt
-        self._kind, prefix = ("chat.completion", "chatcmpl") if chat else ("text_completion", "cmpl")
-        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+    model: str
+    prompt_tokens: int
+    texts: Sequence[CompletionText]
+    chat: bool
+    fmt: Format | None
+    created_ns: int = field(default_factory=time.time_ns)
 
     async def whole(self, pieces: Pieces) -> dict[str, Any]:
         """Return the reply in one object. A message in the format also has its "reasoning" and "answer"."""
         async for _ in pieces:
             pass
-        contents = [self._message(text.text) if self._chat else {"text": text.text} for text in self._texts]
-        choices = [self._choice(i, content) for i, content in enumerate(contents)]
-        return {**self._head, "object": self._kind, "choices": choices, "usage": self._usage()}
+        contents = [self._message(text.text) if self.chat else {"text": text.text} for text in self.texts]
+        return self._body(dict(enumerate(contents)), usage=True)
 
     async def events(self, pieces: Pieces, *, usage: bool) -> AsyncGenerator[str, None]:
         """Yield server-sent events: of a chat the roles, the texts, the count of tokens if it is wanted, the end.
@@ -150,34 +148,33 @@ class Reply:
         An error in the middle is an event too, because the status is sent already.
         """
         try:
-            for i in range(len(self._texts) if self._chat else 0):
-                yield self._event([self._choice(i, {"delta": {"role": "assistant", "content": ""}})])
+            for i in range(len(self.texts) if self.chat else 0):
+                yield _event(self._body({i: {"delta": {"role": "assistant", "content": ""}}}, ".chunk"))
             async for i, text in pieces:
-                yield self._event([self._choice(i, {"delta": {"content": text}} if self._chat else {"text": text})])
+                yield _event(self._body({i: {"delta": {"content": text}} if self.chat else {"text": text}}, ".chunk"))
             if usage:
-                yield self._event([], usage=self._usage())
+                yield _event(self._body({}, ".chunk", usage=True))
             yield "data: [DONE]\n\n"
         except Exception as error:
-            yield _sent(api_error(error).body)
-
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
-        kind = f"{self._kind}.chunk" if self._chat else self._kind
-        return _sent({**self._head, "object": kind, "choices": choices, **more})
+            yield _event(api_error(error).body)
 
     def _message(self, text: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None}
-        if self._fmt is not None:
-            parsed = self._fmt.parse(text)
-            message |= {"reasoning": parsed.reasoning, "answer": parsed.answer}
-        return {"message": message}
+        parsed = self.fmt.parse(text) if self.fmt else None
+        more = {"reasoning": parsed.reasoning, "answer": parsed.answer} if parsed else {}
+        return {"message": {"role": "assistant", "content": text, "refusal": None, **more}}
 
-    def _choice(self, index: int, content: dict[str, Any]) -> dict[str, Any]:
-        return {"index": index, **content, "logprobs": None, "finish_reason": self._texts[index].finish or None}
+    def _body(self, contents: Mapping[int, dict[str, Any]], part: str = "", *, usage: bool = False) -> dict[str, Any]:
+        kind, prefix = (f"chat.completion{part}", "chatcmpl") if self.chat else ("text_completion", "cmpl")
+        choices = [
+            {"index": i, **content, "logprobs": None, "finish_reason": self.texts[i].finish or None}
+            for i, content in contents.items()
+        ]
+        body = {"id": f"{prefix}-{self.created_ns:x}", "created": self.created_ns // 10**9, "model": self.model,
+                "object": kind, "choices": choices}  # fmt: skip
+        asked, drawn = self.prompt_tokens, sum(text.num_tokens for text in self.texts)
+        counts = {"prompt_tokens": asked, "completion_tokens": drawn, "total_tokens": asked + drawn}
+        return body | ({"usage": counts} if usage else {})
 
-    def _usage(self) -> dict[str, int]:
-        asked, drawn = self._prompt_tokens, sum(text.num_tokens for text in self._texts)
-        return {"prompt_tokens": asked, "completion_tokens": drawn, "total_tokens": asked + drawn}
 
-
-def _sent(data: dict[str, Any]) -> str:
+def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible application: routes and refusals."""
+"""The OpenAI-compatible application: the thread that draws, routes, refusals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import re
 import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -18,21 +20,88 @@ from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import conversation_text, encode_prompt, prompt_of_text
 from mathgrpo.models import Policy
-from mathgrpo.serving.openai_shapes import (
-    ApiError,
-    ChatRequest,
-    CompletionRequest,
-    Options,
-    Reply,
-    api_error,
-    read_request,
-)
-from mathgrpo.serving.stream import CompletionText
-from mathgrpo.serving.worker import Worker
+from mathgrpo.rollout.scheduler import Drawn
+from mathgrpo.serving import openai_shapes as shapes
+from mathgrpo.serving.openai_shapes import ApiError, Options
+from mathgrpo.serving.stream import CompletionText, Streamer
 from mathgrpo.types import Problem, Prompt, Sampling, question_id
 
 MAX_BODY_BYTES = 4 << 20
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+MAX_ROWS = 64
+"""Completions decoded together; others wait in the order they came."""
+STEPS = 8
+"""Tokens of a completion drawn at once, at most: so long waits a request that comes, and a client that leaves."""
+MAX_REQUESTS = 256
+"""Requests under way; one more is refused at once rather than kept for minutes."""
+Queue = asyncio.Queue[tuple[int, list[int]] | Exception]
+"""(completion, its next tokens) of a request, or why there are none."""
+
+
+class Worker:
+    """Draws for an event loop while there are requests; the rows are touched by its own thread alone."""
+
+    def __init__(self, streamer: Streamer) -> None:
+        self._streamer, self._rows, self.jobs = streamer, streamer.rows(MAX_ROWS), 0
+        self._thread = ThreadPoolExecutor(1, "generation")
+        self._changes: list[Callable[[], None]] = []
+        self._listeners: dict[int, tuple[Queue, int]] = {}
+        self._drawing: asyncio.Task[None] | None = None
+
+    async def pieces(self, prompt: Prompt, sampling: Sampling, texts: list[CompletionText]) -> shapes.Pieces:
+        """Yield (completion, its next text) until all texts are finished; leaving the iteration stops what is drawn.
+
+        Raises: ApiError when there are too many requests; whatever drawing raises.
+        """
+        if self.jobs >= MAX_REQUESTS:
+            raise ApiError(503, f"{self.jobs} requests are under way; try again later", code="overloaded")
+        found, tickets = Queue(), list[int]()
+
+        def submit() -> None:
+            tickets.extend(self._rows.submit(prompt, sampling, range(len(texts))))
+            self._listeners.update({ticket: (found, i) for i, ticket in enumerate(tickets)})
+
+        def cancel() -> None:
+            for ticket in tickets:
+                if self._listeners.pop(ticket, None):
+                    self._rows.cancel(ticket)
+
+        self.jobs += 1
+        self._change(submit)
+        try:
+            while not all(text.finish for text in texts):
+                if isinstance(drawn := await found.get(), Exception):
+                    raise drawn
+                index, ids = drawn
+                for token in ids:
+                    if not texts[index].finish and ((piece := texts[index].push(token)) or texts[index].finish):
+                        yield index, piece
+        finally:
+            self.jobs -= 1
+            self._change(cancel)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Have the rows changed before the next step."""
+        self._changes.append(change)
+        if self._drawing is None or self._drawing.done():
+            self._drawing = asyncio.get_running_loop().create_task(self._draw())
+
+    async def _draw(self) -> None:
+        while self._changes or self._rows.busy:
+            changes, self._changes = self._changes, []
+            try:
+                for drawn in await asyncio.get_running_loop().run_in_executor(self._thread, self._step, changes):
+                    queue, sample = self._listeners[drawn.ticket]
+                    queue.put_nowait((sample, drawn.ids))
+            except Exception as error:  # what was under way is lost, what comes is not
+                for queue in {queue for queue, _ in self._listeners.values()}:
+                    queue.put_nowait(error)
+                self._listeners, self._rows = {}, self._streamer.rows(MAX_ROWS)
+
+    def _step(self, changes: list[Callable[[], None]]) -> list[Drawn]:
+        for change in changes:
+            change()
+        return self._rows.step(STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +133,17 @@ class Service:
 
     async def chat_completions(self, request: Request) -> Response:
         """Completions of a conversation; one without a system message is put as the format puts questions."""
-        asked = read_request(ChatRequest, await _body(request))
+        asked = shapes.read_request(shapes.ChatRequest, await _body(request))
         turns = [{"role": m.role.replace("developer", "system"), "content": m.content} for m in asked.messages]
         fmt = None if any(turn["role"] == "system" for turn in turns) else self.fmt
         asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
-        return await self._reply(request, asked, self._chat_prompt(turns, fmt), chat=True, fmt=fmt)
+        return await self._reply(request, asked, self._chat_prompt(turns, fmt), fmt)
 
     async def completions(self, request: Request) -> Response:
         """Completions of a text as it is."""
-        asked = read_request(CompletionRequest, await _body(request))
+        asked = shapes.read_request(shapes.CompletionRequest, await _body(request))
         prompt = prompt_of_text(self.policy.tokenizer, asked.prompt, question_id(asked.prompt), plain=True)
-        return await self._reply(request, asked, prompt, chat=False, fmt=None)
+        return await self._reply(request, asked, prompt)
 
     def _chat_prompt(self, turns: list[dict[str, str]], fmt: Format | None) -> Prompt:
         """Return a conversation as a prompt: a single question's is that of training, evaluation and `solve`."""
@@ -89,13 +158,11 @@ class Service:
         text = conversation_text(tokenizer, turns)
         return prompt_of_text(tokenizer, text, question_id(text), plain=not tokenizer.chat_template)
 
-    async def _reply(
-        self, request: Request, asked: Options, prompt: Prompt, *, chat: bool, fmt: Format | None
-    ) -> Response:
+    async def _reply(self, request: Request, asked: Options, prompt: Prompt, fmt: Format | None = None) -> Response:
         self._require_model(asked.model)
         policy, sampling, whole = self.policy, self._sampling(asked, prompt), not asked.stream
         texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop, whole=whole) for _ in range(asked.n)]
-        reply = Reply(policy.name, len(prompt.ids), texts, chat=chat, fmt=fmt)
+        reply = shapes.Reply(policy.name, len(prompt.ids), texts, isinstance(asked, shapes.ChatRequest), fmt)
         pieces = self.worker.pieces(prompt, sampling, texts)
         if asked.stream:
             events = reply.events(pieces, usage=bool(asked.stream_options.get("include_usage")))
@@ -118,15 +185,6 @@ class Service:
         most = asked.max_tokens or min(room, self.max_new_tokens)
         return Sampling(most, asked.temperature, asked.top_p, asked.top_k, asked.min_p, seed)
 
-    def require_admitted(self, request: Request) -> None:
-        """Raise ApiError for a host name that is not this server's, or a wrong key."""
-        name = re.sub(r":\d*$", "", request.headers.get("host", ""))
-        if self.local and name.lower() not in LOCAL_NAMES:
-            raise ApiError(403, f"Host: {name[:80]!r} is not this server; allowed: {', '.join(LOCAL_NAMES)}")
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if self.api_key and not hmac.compare_digest(given, self.api_key.encode()):
-            raise ApiError(401, "Authorization: not the server's key", code="invalid_api_key")
-
     def _require_model(self, name: str | None) -> None:
         if name not in (None, self.policy.name):
             message = f"model: {str(name)[:80]!r} is not served here; there is {self.policy.name!r}"
@@ -139,13 +197,19 @@ def build_app(service: Service) -> Starlette:
     gets = {"/v1/models": service.models, "/v1/models/{model:path}": service.models, "/health": service.health}
 
     async def answer(request: Request) -> Response:
-        service.require_admitted(request)
+        name = re.sub(r":\d*$", "", request.headers.get("host", ""))
+        if service.local and name.lower() not in LOCAL_NAMES:
+            raise ApiError(403, f"Host: {name[:80]!r} is not this server; allowed: {', '.join(LOCAL_NAMES)}")
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+        if service.api_key and not hmac.compare_digest(given, service.api_key.encode()):
+            raise ApiError(401, "Authorization: not the server's key", code="invalid_api_key")
         return await (posts if request.method == "POST" else gets)[request.scope["route"].path](request)
 
     async def refused(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
             error = ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail.lower()}")
-        return JSONResponse(api_error(error).body, status_code=api_error(error).status)
+        told = shapes.api_error(error)
+        return JSONResponse(told.body, status_code=told.status)
 
     return Starlette(
         routes=[Route(path, answer, methods=[m]) for m, paths in (("POST", posts), ("GET", gets)) for path in paths],
