@@ -14,6 +14,7 @@ from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import LoraSection
+from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.flops import (
     GroupLengths,
     decode_work,
@@ -21,7 +22,6 @@ from mathgrpo.hardware.flops import (
     training_flops,
     update_size,
 )
-from mathgrpo.hardware.processor import data_sheet
 from mathgrpo.hardware.roofline import Roofline, ideal_seconds
 from mathgrpo.models.lora import attach_adapter
 from mathgrpo.models.shape import ModelSizes, model_shape, model_sizes

@@ -12,9 +12,9 @@ import torch
 
 from mathgrpo.cache import kept
 from mathgrpo.hardware import roofline
+from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.device_memory import memory_metrics
 from mathgrpo.hardware.flops import Work
-from mathgrpo.hardware.processor import data_sheet
 from mathgrpo.hardware.roofline import Roofline, ideal_seconds, machine_name, machine_roofline
 
 BY_HAND = Roofline("a machine", ((100, 1000.0), (1000, 100.0)), 50.0, 0.0)

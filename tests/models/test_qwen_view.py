@@ -164,7 +164,7 @@ def test_no_matrix_is_folded_twice_in_an_update(compiled: bool, updates: int, mo
     read = qwen_view.effective_weight
     monkeypatch.setattr(qwen_view, "effective_weight", lambda m: (reads.update([names[id(m)]]), read(m))[1])
     matrices = [f"model.layers.{i}.{part}" for i in range(2) for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN)]
-    section = GrpoSection(updates_per_rollout=updates, fused_forward="on")
+    section = GrpoSection(updates_per_rollout=updates)
     for _ in range(2):
         groups = rollout(policy, engine)
         assert [reads[name] for name in [*matrices, "lm_head"]] == [1] * 15

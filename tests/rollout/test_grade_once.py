@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,13 +13,12 @@ import torch
 
 from fakes import tiny_tokenizer
 from mathgrpo.answers import grade
-from mathgrpo.answers import grade as completion
 from mathgrpo.evaluation import evaluate
 from mathgrpo.formats import Format, get_format
 from mathgrpo.grpo.advantages import with_advantages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import REWARDS, bound, build_suite
-from mathgrpo.rewards.catalogue import sound as answer_rewards
+from mathgrpo.rewards.catalogue import answer_and_form as answer_rewards
 from mathgrpo.rollout.groups import collect_groups
 from mathgrpo.runs.metrics import rollout_lines, rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
@@ -58,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return grade(*args, **kwargs)
 
     monkeypatch.setattr(Format, "parse", counting_parse)
-    for module in (completion, answer_rewards):
+    for module in (import_module("mathgrpo.answers.grade"), answer_rewards):
         monkeypatch.setattr(module, "grade", counting_grade)
     return counted
 

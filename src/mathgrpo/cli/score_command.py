@@ -64,17 +64,16 @@ def score_command(
         print("\n".join(catalogue_lines(score_text.columns())))
         return
     _require_sense(recipe, file, text, answer, question, number)
-    from mathgrpo.cli.score_text import read_completions, require_gold
     from mathgrpo.config import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     suite = _suite(loaded)
     problem = _problem(loaded, number, question, answer, _columns(column or []))
     if answer is not None:
-        require_gold("--answer", answer)
+        score_text.require_gold("--answer", answer)
     many = file is not None and _holds_many(file)
     if file is not None and many:
-        given = read_completions(file, problem)
+        given = score_text.read_completions(file, problem)
     else:
         assert problem is not None
         given = [(problem, _completion(file, text))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,22 +81,29 @@ def solve_command(
         solve_problems(request, jsonl)
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
-    from mathgrpo.cli.options import run_recipe
-    from mathgrpo.formats import get_format
-    from mathgrpo.serving.stream import Streamer
-
     if jsonl is not None:
         require_appendable("--jsonl", jsonl)
     with readable("question"):
         question.encode()
     questions = [question] if question else _questions(file)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
+    for record in _answers(model, questions, fmt, sampling, device, plain=plain, show=not question):
+        if jsonl is not None:
+            _append(jsonl, record)
+
+
+def _answers(
+    model: str, questions: Iterable[str], fmt: str, sampling: Sampling, device: str, *, plain: bool, show: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the record of each question when it is answered."""
+    from mathgrpo.cli.options import run_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.serving.stream import Streamer
+
     chosen = get_format(fmt or run_recipe(model).format.name)
     streamer = Streamer(open_policy(model, device), native=not plain)
     for text in questions:
-        record = answer_question(streamer, text, chosen, sampling, show_question=not question)
-        if jsonl is not None:
-            _append(jsonl, record)
+        yield answer_question(streamer, text, chosen, sampling, show_question=show)
 
 
 def answer_question(

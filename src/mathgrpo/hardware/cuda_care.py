@@ -1,15 +1,19 @@
-"""What a CUDA device asks of those who use it: which kernels may serve, uploads, failures told apart."""
+"""What a CUDA device asks of those who use it: which kernels may serve, uploads, failures told apart.
+
+Torch is imported where it is used: a process that only tells failures apart may not have it.
+"""
 
 from __future__ import annotations
 
 import gc
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _NO_MEMORY = ("can't allocate memory", "status_alloc_failed", "out of memory")
 _LOST = ("illegal memory access", "device-side assert", "unspecified launch failure", "misaligned address",
@@ -20,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception means that memory ran out, on the GPU or on the host.
 
     The CPU's allocator and CUDA's libraries (CUBLAS_STATUS_ALLOC_FAILED) raise a RuntimeError, known by its words;
-    torch.OutOfMemoryError is one too, and says so. Torch is not imported for it: a process may not have it.
+    torch.OutOfMemoryError is one too, and says so.
     """
     told = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
     return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
@@ -66,7 +70,7 @@ def without_cudnn_attention(device: torch.device | str) -> AbstractContextManage
     2.11 on a B200 0.44 s forward and 0.55 s backward (github.com/modelscope/FunASR/issues/3704). Batches of rollouts
     and updates seldom have the same shape twice.
     """
-    if torch.device(device).type != "cuda":
+    if not str(device).startswith("cuda"):
         return nullcontext()
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -80,7 +84,9 @@ def upload(values: Any, device: torch.device | str) -> Tensor:
     one more thing that the device is told. Its memory is kept until the copy has run, also when nobody holds it any
     more (torch's caching host allocator waits for the event it recorded).
     """
-    table = values if isinstance(values, Tensor) else torch.tensor(values)
+    import torch
+
+    table = values if isinstance(values, torch.Tensor) else torch.tensor(values)
     if torch.device(device).type != "cuda":
         return table.to(device)
     return table.pin_memory().to(device, non_blocking=True)

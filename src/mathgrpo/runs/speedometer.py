@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.hardware.datasheet import data_sheet
 from mathgrpo.hardware.device_memory import memory_metrics
 from mathgrpo.hardware.flops import (
     GroupLengths,
@@ -19,7 +20,6 @@ from mathgrpo.hardware.flops import (
     training_flops,
     update_size,
 )
-from mathgrpo.hardware.processor import data_sheet
 from mathgrpo.hardware.roofline import Roofline, ideal_seconds, machine_roofline
 from mathgrpo.models import Policy
 from mathgrpo.models.shape import model_shape, why_uncountable

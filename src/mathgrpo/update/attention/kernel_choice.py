@@ -17,7 +17,7 @@ from torch import Tensor
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
-from mathgrpo.models.policy import base_model
+from mathgrpo.models.policy import Policy, base_model
 from mathgrpo.models.shape import head_shape
 from mathgrpo.update.attention.device_kernels import flex_obstacle, varlen_obstacle
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout
@@ -47,7 +47,7 @@ _chosen: dict[tuple[Any, ...], AttentionChoice] = {}
 
 
 def choose_attention(
-    policy: Any, machinery: Machinery, layout_of: Callable[[AttentionKernel], tuple[PackedLayout, int]]
+    policy: Policy, machinery: Machinery, layout_of: Callable[[AttentionKernel], tuple[PackedLayout, int]]
 ) -> AttentionChoice:
     """Return the kernel for a policy's packed attention; remembered for the model's shape, device and precision.
 
