@@ -16,29 +16,10 @@ from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.files import to_json, write_atomically
 from mathgrpo.formats import get_format
-from mathgrpo.models import Policy, load_policy
+from mathgrpo.models import load_policy
 from mathgrpo.models.lora import learning_failure
-from mathgrpo.publishing.export_check import (
-    Difference,
-    Probe,
-    difference,
-    make_probes,
-    require_same_accuracy,
-    require_same_scores,
-    score,
-)
-from mathgrpo.publishing.export_files import (
-    ADAPTER_FILES,
-    convert,
-    fingerprints,
-    forget_places,
-    require_converter,
-    require_free,
-    require_intact,
-    sizes_and_hashes,
-    write_export,
-    write_zip,
-)
+from mathgrpo.publishing import export_check, export_files
+from mathgrpo.publishing.export_check import Difference
 from mathgrpo.publishing.source import Source, find_source
 from mathgrpo.runs.run_folder import versions
 
@@ -80,10 +61,10 @@ def export_run(
     source = find_source(model)
     if kind == "adapter" and source.base is None:
         raise UserError(f"--format adapter: {model} has no adapter, all its weights were trained; use --format merged")
-    llama_cpp = require_converter(converter, model) if kind == "gguf" else None
+    llama_cpp = export_files.require_converter(converter, model) if kind == "gguf" else None
     wanted = torch.float32 if kind == "adapter" else _dtype(dtype, source)
     target = folder or (source.run / "export" if source.run else Path("exports") / source.name) / kind
-    require_free(target)
+    export_files.require_free(target)
     record: dict[str, Any] = {}
 
     def write(temporary: Path) -> None:
@@ -95,13 +76,13 @@ def export_run(
             if llama_cpp is not None:
                 say("converting to GGUF")
                 packed = temporary / f"{source.name}.gguf"
-                record["checks"]["gguf_tensors"] = convert(llama_cpp, Path(scratch), packed, wanted)
+                record["checks"]["gguf_tensors"] = export_files.convert(llama_cpp, Path(scratch), packed, wanted)
             else:
-                write_zip(Path(scratch), temporary / f"{source.name}.zip", source.name)
+                export_files.write_zip(Path(scratch), temporary / f"{source.name}.zip", source.name)
         record.update(kind=kind)
         _write_record(temporary, record)
 
-    write_export(target, write)
+    export_files.write_export(target, write)
     return Export(target, record, tuple(export_lines(target, record)))
 
 
@@ -132,29 +113,34 @@ def _write_model(
 
     Raises: UserError when the files, loaded as anybody would load them, do not say what the trained model says.
     """
+    from safetensors.torch import load_file
+
     fmt = get_format(source.recipe.format.name)
     say("loading the trained model")
     policy = load_policy(ModelSection(path=source.location, dtype="float32"), device, train=False)
     failure = learning_failure(policy.model)
-    probes = make_probes(policy.tokenizer, fmt, source.evaluation)
-    original = score(policy.model, probes)
+    probes = export_check.make_probes(policy.tokenizer, fmt, source.evaluation)
+    original = export_check.score(policy.model, probes)
     from_4bit = _distance_from_4bit(source, probes, original, device)
     say("writing")
     if kind == "adapter":
-        tensors = _save_adapter(source, policy, folder)
+        for name in export_files.ADAPTER_FILES:
+            shutil.copyfile(Path(source.location) / name, folder / name)
+        policy.tokenizer.save_pretrained(folder)
+        tensors = export_files.fingerprints(load_file(Path(source.location) / export_files.ADAPTER_FILES[0]))
     else:
         tensors = save_merged(merge(policy.model), policy.tokenizer, folder, dtype)
-    forget_places(folder)
+    export_files.forget_places(folder)
     del policy
     say("scoring it again")
-    intact = require_intact(folder, tensors)
+    intact = export_files.require_intact(folder, tensors)
     exported = load_policy(ModelSection(path=str(folder), dtype="float32"), device, train=False)
-    apart = require_same_scores(original, score(exported.model, probes), dtype)
+    apart = export_check.require_same_scores(original, export_check.score(exported.model, probes), dtype)
     accuracy: Any = "not solved again, as asked for"
     if check and source.evaluation is None:
         accuracy = "not solved again: the run has no evaluation of these weights to compare with"
     elif check and source.evaluation is not None:
-        accuracy = require_same_accuracy(exported, source.evaluation, fmt, check).as_dict()
+        accuracy = export_check.require_same_accuracy(exported, source.evaluation, fmt, check).as_dict()
     checks = {"tensors_equal": intact, "logprobs": asdict(apart), "accuracy": accuracy}
     record = {
         "name": source.name, "kind": kind, "dtype": str(dtype).removeprefix("torch."), "step": source.step,
@@ -189,25 +175,18 @@ def save_merged(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) ->
     model.config.dtype = dtype
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return fingerprints(model.state_dict())
-
-
-def _save_adapter(source: Source, policy: Policy, folder: Path) -> dict[str, str]:
-    from safetensors.torch import load_file
-
-    for name in ADAPTER_FILES:
-        shutil.copyfile(Path(source.location) / name, folder / name)
-    policy.tokenizer.save_pretrained(folder)
-    return fingerprints(load_file(Path(source.location) / ADAPTER_FILES[0]))
+    return export_files.fingerprints(model.state_dict())
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write export.json, with the files that are there beside it in the record."""
-    record["files"] = sizes_and_hashes(folder)
+    record["files"] = export_files.sizes_and_hashes(folder)
     write_atomically(folder / "export.json", to_json(record, indent=1) + "\n")
 
 
-def _distance_from_4bit(source: Source, probes: list[Probe], original: torch.Tensor, device: str) -> Difference | None:
+def _distance_from_4bit(
+    source: Source, probes: list[export_check.Probe], original: torch.Tensor, device: str
+) -> Difference | None:
     """Return how far the full-precision model is from the 4-bit one that was trained; None where nothing was in 4 bits.
 
     Raises: UserError without bitsandbytes.
@@ -216,7 +195,9 @@ def _distance_from_4bit(source: Source, probes: list[Probe], original: torch.Ten
     if section.quantization == "none" or source.base is None:
         return None
     trained = section.model_copy(update={"path": source.location, "dtype": "float32", "lora": None})
-    return difference(original, score(load_policy(trained, device, train=False).model, probes))
+    return export_check.difference(
+        original, export_check.score(load_policy(trained, device, train=False).model, probes)
+    )
 
 
 def _notes(from_4bit: Difference | None, failure: str) -> list[str]:

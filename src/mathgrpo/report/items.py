@@ -15,6 +15,8 @@ from mathgrpo.report.read_run import LoggedGroup, RunData, spread_groups
 OUTCOMES = {"fixed": "fixed", "broken": "broken", "both-right": "both right", "both-wrong": "both wrong"}
 """Outcome of a problem -> how the page says it."""
 
+_OUTCOME_OF = dict(zip(((False, True), (True, False), (True, True), (False, False)), OUTCOMES, strict=True))
+"""Whether it was right before and after -> outcome."""
 _FIRST_KEPT = ("broken", "fixed", "both-wrong", "both-right")
 
 
@@ -51,19 +53,10 @@ def _problem_rows(run: RunData, problem_set: str) -> Iterator[dict[str, Any]]:
     before, after = (run.evaluations.get(f"{when}{SUFFIXES[problem_set]}") for when in ("before", "after"))
     for old, new in paired_records(before, after) if before and after else ():
         yield {
-            "set": problem_set,
-            "outcome": _outcome(old, new),
-            "question": old.question,
-            "gold": old.gold,
-            "template": old.template,
+            "set": problem_set, "outcome": _OUTCOME_OF[old.greedy.correct, new.greedy.correct],
+            "question": old.question, "gold": old.gold, "template": old.template,
             "sides": (("before", old.greedy, _samples(old)), ("after", new.greedy, _samples(new))),
-        }
-
-
-def _outcome(before: ProblemRecord, after: ProblemRecord) -> str:
-    if before.greedy.correct:
-        return "both-right" if after.greedy.correct else "broken"
-    return "fixed" if after.greedy.correct else "both-wrong"
+        }  # fmt: skip
 
 
 def _samples(record: ProblemRecord) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from mathgrpo.evaluation.compare import signed_points
-from mathgrpo.evaluation.run_verdict import SUFFIXES, Rates, SetVerdict, rates, verdicts_of
+from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, rates, verdicts_of
 from mathgrpo.report.charts import gain_chart
 from mathgrpo.report.read_run import RunData
 from mathgrpo.report.safe_text import number, percent, unbroken, whole
@@ -37,18 +37,16 @@ def verdict_view(verdict: SetVerdict, run: RunData) -> dict[str, Any]:
         "chart": gain_chart(
             f"gain-{verdict.problem_set}-{comparison.metric}", 100 * comparison.before, 100 * comparison.after, named
         ),
-        "chain": _chain_rows(*chains),
+        "chain": [(label, *(_share(getattr(rate, name)) for rate in chains)) for name, label in CHAIN.items()],
     }
 
 
-def _chain_rows(before: Rates, after: Rates) -> list[tuple[str, str, str]]:
-    labels = {
-        "readable": "answer readable in the format",
-        "worked": "of these, worked out",
-        "right_worked": "correct when worked out",
-        "right_quick": "correct when answered at once",
-    }
-    return [(label, _share(getattr(before, name)), _share(getattr(after, name))) for name, label in labels.items()]
+CHAIN = {
+    "readable": "answer readable in the format",
+    "worked": "of these, worked out",
+    "right_worked": "correct when worked out",
+    "right_quick": "correct when answered at once",
+}
 
 
 def _share(value: float | None) -> str:

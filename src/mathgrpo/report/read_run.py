@@ -93,17 +93,12 @@ def load_run(folder: Path) -> RunData:
     recipe_text, recipe = _recipe(folder / "config.toml")
     info = read_json_object(folder / "run.json") if (folder / "run.json").exists() else {}
     groups, logged = _groups(folder / "rollouts.jsonl")
-    name = info.get("name")
+    name = info.get("name") if isinstance(info.get("name"), str) else ""
+    evaluations = {name: read_evaluation(folder, name) for name in evaluation_names(folder)}
     return RunData(
-        name=name if isinstance(name, str) and name else folder.resolve().name,
-        recipe_text=recipe_text,
-        recipe=recipe,
-        info=info,
-        metrics=_metrics(folder / "metrics.jsonl"),
-        groups=groups,
-        groups_logged=logged,
-        evaluations={name: read_evaluation(folder, name) for name in evaluation_names(folder)},
-    )
+        name or folder.resolve().name, recipe_text, recipe, info, metrics=_metrics(folder / "metrics.jsonl"),
+        groups=groups, groups_logged=logged, evaluations=evaluations,
+    )  # fmt: skip
 
 
 def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
