@@ -68,11 +68,11 @@ class Ours:
     def step(self, index: int) -> dict[str, Any]:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""
         from mathgrpo.grpo import with_advantages
-        from mathgrpo.optim.optimizer import learning_rate_at, set_learning_rate
         from mathgrpo.rollout.groups import reward_groups, sample_groups
         from mathgrpo.runs.metrics import rollout_metrics
         from mathgrpo.runs.speedometer import StepTimes, speed_metrics
-        from mathgrpo.training.recipe_task import counted_seed, problems_of_step
+        from mathgrpo.training.loop import set_learning_rate
+        from mathgrpo.training.recipe_task import counted_seed, learning_rate_at, problems_of_step
         from mathgrpo.types import Sampling
         from mathgrpo.update import policy_update
 

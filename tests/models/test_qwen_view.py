@@ -25,8 +25,8 @@ from mathgrpo.models.qwen_view import (
     whole_weights,
     why_not_served,
 )
+from mathgrpo.rollout.choose_engine import build_engine
 from mathgrpo.rollout.decoder import trial_difference
-from mathgrpo.rollout.engine import build_engine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Problem, Prompt, RolloutGroup, Sampling
 from mathgrpo.update import policy_update

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mathgrpo.config import Recipe, load_recipe
-from mathgrpo.optim.optimizer import learning_rate_at
+from mathgrpo.training.recipe_task import learning_rate_at
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 GSM8K_TRAIN = 7473

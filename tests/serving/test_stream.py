@@ -183,12 +183,12 @@ def test_between_tokens_the_caller_is_not_in_inference_mode() -> None:
 
 
 def test_without_room_for_a_second_copy_the_model_itself_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mathgrpo.rollout import engine
+    from mathgrpo.rollout import choose_engine
 
-    monkeypatch.setattr(engine, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(choose_engine, "free_bytes", lambda device: 1000)
     streamer = Streamer(policy_of())
     assert streamer.reason.startswith(f"{PLAIN}; a second copy of the weights needs ")
-    monkeypatch.setattr(engine, "free_bytes", lambda device: None)
+    monkeypatch.setattr(choose_engine, "free_bytes", lambda device: None)
     assert build_decoder(policy_of())[0] is not None
 
 

@@ -6,7 +6,8 @@ import torch
 
 from fakes import tiny_model
 from mathgrpo.config.recipe import OptimizerSection
-from mathgrpo.optim.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from mathgrpo.optim.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from mathgrpo.training.loop import set_learning_rate
 
 
 def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from transformers import get_scheduler
 
 from mathgrpo.config.recipe import OptimizerSection
-from mathgrpo.optim.optimizer import learning_rate_at
+from mathgrpo.training.recipe_task import learning_rate_at
 
 
 def rates(steps: int, **fields: object) -> list[float]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mathgrpo.arithmetic.equations import has_equation, numbers_in, read_equations
+from mathgrpo.arithmetic.equations import numbers_in, read_equations
 from mathgrpo.arithmetic.expressions import Expression, Operation, evaluate
-from mathgrpo.arithmetic.number_grammar import number_text, plain_number
+from mathgrpo.arithmetic.number_grammar import has_equation, number_text, plain_number
 
 __all__ = [
     "Expression",

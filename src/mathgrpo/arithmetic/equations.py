@@ -30,9 +30,6 @@ _LATEX_SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "\\left": "", "\\ri
 _LATEX_SIGN = re.compile(r"\\(?:times|cdot|div|left|right)(?![a-zA-Z])|\\[$%]")
 _LATEX_SPACE = re.compile(r"\\[,;:! ]|\\quad")
 _DIGITS = re.compile(_NUMBER, re.ASCII)
-_RIGHT_SIDE = re.compile(r"=[^=\n0-9]{0,12}[0-9]", re.ASCII)
-_DIGIT = re.compile(r"[0-9]", re.ASCII)
-_LEFT_CHARS = 40
 _OPERATORS = "+-*/×÷·⋅−("
 _PREFIXES = "√∛∜±∓"
 _JOINTS = ",.:'’_"
@@ -68,20 +65,6 @@ def read_equations(line: str) -> list[Equation]:
         if left and right:
             found.append(Equation(left, right, goes_on))
     return found
-
-
-def has_equation(text: str) -> bool:
-    """Return whether an "=" has a number close by on both sides, on one line: a loose look, for any kind of working.
-
-    Example:
-        >>> has_equation("16 - 3 - 4 = 9 eggs"), has_equation("x = 9")
-        (True, False)
-    """
-    for match in _RIGHT_SIDE.finditer(text):
-        left = text[max(0, match.start() - _LEFT_CHARS) : match.start()].rpartition("\n")[2]
-        if _DIGIT.search(left):
-            return True
-    return False
 
 
 def numbers_in(text: str) -> list[Fraction]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mathgrpo.errors import UserError
+from mathgrpo.types import Prompt, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +140,26 @@ def _end_of_turn_ids(tokenizer: Any) -> list[int]:
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(tokenizer.all_special_ids)
     return [int(ids[0])] if ids and ids[0] in special else []
+
+
+def is_linear4bit(module: Any) -> bool:
+    """Return whether a module is bitsandbytes' own 4-bit layer (PEFT's layer around one has the same name)."""
+    return type(module).__name__ == "Linear4bit" and _is_bnb(module)
+
+
+def _is_bnb(module: Any) -> bool:
+    return any(kind.__module__.startswith("bitsandbytes") for kind in type(module).__mro__)
+
+
+def check_context(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+    """Raise UserError when a prompt and its longest completion exceed the model's context.
+
+    Beyond it positions are unknown to the model: GPT-2 crashes there, others go on and write nonsense.
+    """
+    longest = max((len(prompt.ids) for prompt in prompts), default=0)
+    if longest + sampling.max_new_tokens > policy.max_context:
+        raise UserError(
+            f"rollout.max_new_tokens={sampling.max_new_tokens}: with a prompt of {longest} tokens it exceeds the "
+            f"{policy.max_context} tokens of context of {policy.name}; use at most {policy.max_context - longest} "
+            "or shorter prompts"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError
-from mathgrpo.models.policy import base_model
+from mathgrpo.models.policy import base_model, is_linear4bit
 
 
 def quantization_config(section: ModelSection, dtype: torch.dtype) -> Any:
@@ -44,11 +44,6 @@ def is_quantized(model: Any) -> bool:
 def linear4bit_layers(model: Any) -> list[Any]:
     """Return the bitsandbytes 4-bit layers of a model."""
     return [module for module in model.modules() if is_linear4bit(module)]
-
-
-def is_linear4bit(module: Any) -> bool:
-    """Return whether a module is bitsandbytes' own 4-bit layer (PEFT's layer around one has the same name)."""
-    return type(module).__name__ == "Linear4bit" and _is_bnb(module)
 
 
 @torch.no_grad()
@@ -90,7 +85,3 @@ def prepare_quantized(model: Any, dtype: torch.dtype) -> None:
 
 def _is_repacked(layer: Any) -> bool:
     return bool(getattr(getattr(layer.weight, "quant_state", None), "packing_format_for_cpu", False))
-
-
-def _is_bnb(module: Any) -> bool:
-    return any(kind.__module__.startswith("bitsandbytes") for kind in type(module).__mro__)

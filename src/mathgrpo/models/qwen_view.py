@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mathgrpo.models.quantized import is_linear4bit, written_out
+from mathgrpo.models.policy import is_linear4bit
+from mathgrpo.models.quantized import written_out
 
 Source = Callable[[str], Tensor | None]
 """Name of a parameter, such as "model.layers.0.mlp.up_proj.weight" -> its values now; None for a bias there is not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,12 +48,6 @@ def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every group of the optimizer this learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return the optimizer's state as named tensors: "<parameter>/exp_avg" and so on; {} before the first step."""
     return {
@@ -97,25 +90,3 @@ def _wants_kernel(machinery: Machinery, with_copies: bool, device: torch.device)
     if obstacle and machinery.kernel == "triton":
         raise ValueError(f"Triton AdamW: {obstacle}")
     return not obstacle
-
-
-def learning_rate_at(step: int, steps: int, section: OptimizerSection) -> float:
-    """Return the learning rate of a step: a straight rise during warm-up, then constant, linear or cosine to 0.
-
-    step: steps taken before this one, so the first is 0. With warm-up its rate is 0, as in the source.
-    Source: transformers' get_constant/linear/cosine_schedule_with_warmup, warm-up steps rounded up.
-
-    Example:
-        >>> section = OptimizerSection(learning_rate=0.5, schedule="linear", warmup_ratio=0.2)
-        >>> [learning_rate_at(step, 10, section) for step in (0, 1, 2, 6)]
-        [0.0, 0.25, 0.5, 0.25]
-    """
-    warmup_steps = math.ceil(section.warmup_ratio * steps)
-    if step < warmup_steps:
-        return section.learning_rate * step / warmup_steps
-    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
-    if section.schedule == "constant":
-        return section.learning_rate
-    if section.schedule == "linear":
-        return section.learning_rate * max(0.0, 1.0 - progress)
-    return section.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

@@ -1,6 +1,7 @@
 """Rollout: prompts in, groups of completions with sampling log-probabilities out."""
 
-from mathgrpo.rollout.engine import Engine, build_decoder, build_engine
+from mathgrpo.rollout.choose_engine import build_decoder, build_engine
+from mathgrpo.rollout.engine import Engine
 from mathgrpo.rollout.groups import collect_groups, completion_text, reward_groups, sample_groups
 
 __all__ = [

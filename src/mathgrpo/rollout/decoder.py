@@ -10,11 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mathgrpo.errors import UserError
 from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
-from mathgrpo.types import Prompt, Sampling
 
 _FROZEN_POSITIONS = 4096
 
@@ -93,20 +91,6 @@ class Decoder(Protocol):
     def open(self, *, max_rows: int, positions: int) -> Session:
         """Return an empty session for rows of at most `positions` tokens, their prompts included."""
         ...
-
-
-def check_context(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-    """Raise UserError when a prompt and its longest completion exceed the model's context.
-
-    Beyond it positions are unknown to the model: GPT-2 crashes there, others go on and write nonsense.
-    """
-    longest = max((len(prompt.ids) for prompt in prompts), default=0)
-    if longest + sampling.max_new_tokens > policy.max_context:
-        raise UserError(
-            f"rollout.max_new_tokens={sampling.max_new_tokens}: with a prompt of {longest} tokens it exceeds the "
-            f"{policy.max_context} tokens of context of {policy.name}; use at most {policy.max_context - longest} "
-            "or shorter prompts"
-        )
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

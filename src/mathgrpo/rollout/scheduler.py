@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
-from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session, check_context
+from mathgrpo.models.policy import check_context
+from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
 

@@ -17,7 +17,7 @@ from mathgrpo.grpo.importance import Importance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
 from mathgrpo.runs.interrupt import StopRequests
-from mathgrpo.runs.speedometer import Speedometer
+from mathgrpo.runs.speedometer import Speedometer, StepTimes
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import Reference
 from mathgrpo.update.pack import Piece
@@ -148,14 +148,15 @@ class TakenStep:
     Attributes:
         number: of the step, from 1 on.
         groups: all groups, with rewards and advantages.
-        updates: optimizer steps taken.
-        seconds: of the whole step.
+        section: what it was learnt by.
+        times, seconds: of its parts, and of the whole step.
     """
 
     number: int
     groups: Sequence[RolloutGroup]
     metrics: Metrics
-    updates: int
+    section: GrpoSection
+    times: StepTimes
     seconds: float
 
 

@@ -12,14 +12,13 @@ import torch
 
 from mathgrpo.distributed import FollowMain
 from mathgrpo.errors import UserError, named
-from mathgrpo.optim.optimizer import set_learning_rate
 from mathgrpo.rollout.engine import engine_metrics, make_room
 from mathgrpo.runs.hook import Lesson, Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.progress import clock
-from mathgrpo.runs.speedometer import StepTimes, speed_metrics
+from mathgrpo.runs.speedometer import StepTimes
 from mathgrpo.training.recipe_task import counted_seed
-from mathgrpo.training.together import require_same_weights, speed_of_all, update_seed_purpose
+from mathgrpo.training.together import require_same_weights, with_speed
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import NonFiniteError, UpdateStats, policy_update
 from mathgrpo.update.forward import compiled_parts, recomputed_layers
@@ -35,8 +34,7 @@ def run_to_the_end(run: Run) -> None:
         while not run.task.is_over(run.step):
             run.tell("before_step")
             run.stop.check()
-            taken = take_step(run)
-            run.tell("after_step", taken)
+            run.tell("after_step", with_speed(run, take_step(run)))
         run.tell("end")
     except Interrupted as request:
         run.keep()
@@ -69,15 +67,15 @@ def take_step(run: Run) -> TakenStep:
     lesson, rate = task.lesson(groups, run.step), task.learning_rate(run.step)
     stats = _learn(run, groups, lesson, rate)
     updated = clock()
-    require_same_weights(world, run.optimizer, run.step + 1)
+    if world.size > 1:
+        require_same_weights(world, run.optimizer, run.step + 1)
 
     run.step, run.token_budget = run.step + 1, stats.token_budget
     times = StepTimes(rolled_out - started, rewarded - rolled_out, updated - rewarded)
-    speed = speed_of_all(world, speed_metrics(run.speedometer, groups, lesson.section, times))
     metrics = {"step": run.step, **task.metrics(groups), **stats.metrics}
-    metrics |= ({} if rate is None else {"learning_rate": rate}) | speed | outside
+    metrics |= ({} if rate is None else {"learning_rate": rate}) | outside
     run.note(stats.notes)
-    return TakenStep(run.step, groups, metrics, lesson.section.updates_per_rollout, clock() - started)
+    return TakenStep(run.step, groups, metrics, lesson.section, times, clock() - started)
 
 
 def _rewarded(run: Run, drawn: Sequence[RolloutGroup]) -> list[RolloutGroup]:
@@ -97,7 +95,9 @@ def _learn(run: Run, groups: Sequence[RolloutGroup], lesson: Lesson, rate: float
     """
     if rate is not None:
         set_learning_rate(run.optimizer, rate)
-    model, seed = run.policy.model, counted_seed(run.task.seed, update_seed_purpose(run.world), run.step)
+    # Dropout differs between processes.
+    purpose = "update" if run.world.is_main else f"update of process {run.world.rank}"
+    model, seed = run.policy.model, counted_seed(run.task.seed, purpose, run.step)
     devices = [torch.cuda.current_device()] if run.policy.device.startswith("cuda") else []
     try:
         with (
@@ -117,3 +117,9 @@ def _learn(run: Run, groups: Sequence[RolloutGroup], lesson: Lesson, rate: float
         kept = "".join(f"; {place}" for place in run.keep(groups))
         remedy = f"lower {named('optimizer.learning_rate')}, which is {run.optimizer.param_groups[0]['lr']:g} now"
         raise UserError(f"step {run.task.done(run.step) + 1}: {error}{kept}; {remedy}") from error
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group of the optimizer this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate

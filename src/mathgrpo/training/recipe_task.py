@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
 
 from mathgrpo.config import Recipe
+from mathgrpo.config.recipe import OptimizerSection
 from mathgrpo.grpo import with_advantages
 from mathgrpo.grpo.importance import Importance
-from mathgrpo.optim.optimizer import learning_rate_at
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.runs.hook import Lesson, Metrics
@@ -106,3 +107,25 @@ def counted_seed(seed: int, purpose: str, count: int) -> int:
     """
     digest = hashlib.sha256(f"{seed}/{purpose}/{count}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def learning_rate_at(step: int, steps: int, section: OptimizerSection) -> float:
+    """Return the learning rate of a step: a straight rise during warm-up, then constant, linear or cosine to 0.
+
+    step: steps taken before this one, so the first is 0. With warm-up its rate is 0, as in the source.
+    Source: transformers' get_constant/linear/cosine_schedule_with_warmup, warm-up steps rounded up.
+
+    Example:
+        >>> section = OptimizerSection(learning_rate=0.5, schedule="linear", warmup_ratio=0.2)
+        >>> [learning_rate_at(step, 10, section) for step in (0, 1, 2, 6)]
+        [0.0, 0.25, 0.5, 0.25]
+    """
+    warmup_steps = math.ceil(section.warmup_ratio * steps)
+    if step < warmup_steps:
+        return section.learning_rate * step / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    if section.schedule == "constant":
+        return section.learning_rate
+    if section.schedule == "linear":
+        return section.learning_rate * max(0.0, 1.0 - progress)
+    return section.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))

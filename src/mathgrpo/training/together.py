@@ -7,6 +7,7 @@ every process then has all groups, so that advantages, normalisers and metrics a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,8 @@ from mathgrpo.distributed import World
 from mathgrpo.distributed.world import weights_checksum
 from mathgrpo.errors import UserError
 from mathgrpo.hardware.device_memory import device_bytes
+from mathgrpo.runs.hook import Run, TakenStep
+from mathgrpo.runs.speedometer import speed_metrics
 
 
 def require_shareable(recipe: Recipe, size: int) -> None:
@@ -49,9 +52,10 @@ def require_same_weights(world: World, optimizer: torch.optim.Optimizer, step: i
         )
 
 
-def update_seed_purpose(world: World) -> str:
-    """Return the purpose under which the update's randomness is counted: dropout differs between processes."""
-    return "update" if world.is_main else f"update of process {world.rank}"
+def with_speed(run: Run, taken: TakenStep) -> TakenStep:
+    """Return a step with what it says of speed among its metrics."""
+    speed = speed_metrics(run.speedometer, taken.groups, taken.section, taken.times)
+    return replace(taken, metrics={**taken.metrics, **speed_of_all(run.world, speed)})
 
 
 def speed_of_all(world: World, speed: Mapping[str, float]) -> dict[str, float]:

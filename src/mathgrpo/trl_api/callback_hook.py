@@ -74,12 +74,12 @@ class CallbackHook(Hook):
         """Count the optimizer steps, and log, evaluate and save where flow and callbacks want it."""
         state = self._trainer.state
         state.num_input_tokens_seen += sum(len(g.prompt.ids) + len(c.ids) for g in taken.groups for c in g.completions)
-        state.global_step += taken.updates
+        state.global_step += taken.section.updates_per_rollout
         state.epoch = run.step / self._plan.rollouts_per_epoch
-        metrics = trl_names(taken.metrics) | {"step_time": taken.seconds / taken.updates}
+        metrics = trl_names(taken.metrics) | {"step_time": taken.seconds / taken.section.updates_per_rollout}
         self._window.append(metrics)
         self._speed.append({name: value for name, value in taken.metrics.items() if value is not None})
-        self._losses += [metrics["loss"] or 0.0] * taken.updates
+        self._losses += [metrics["loss"] or 0.0] * taken.section.updates_per_rollout
         self._call("step_end")
         self._follow_control(run)
         control = self._trainer.control

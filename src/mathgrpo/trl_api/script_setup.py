@@ -15,7 +15,8 @@ from mathgrpo.errors import UserError, first_line
 from mathgrpo.models import Policy
 from mathgrpo.models.shape import model_sizes
 from mathgrpo.optim.master_adamw import MasterAdamW
-from mathgrpo.optim.optimizer import build_optimizer, set_learning_rate
+from mathgrpo.optim.optimizer import build_optimizer
+from mathgrpo.training.loop import set_learning_rate
 from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit
 from mathgrpo.training.together import own_bytes, own_part
 from mathgrpo.trl_api.dataset import Row, encode, require_context

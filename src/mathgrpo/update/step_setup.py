@@ -134,14 +134,12 @@ def choose_step_attention(step: Step, machinery: Machinery) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def attention_of(step: Step) -> Iterator[None]:
-    """Let the policy and a copied reference use packed attention, if prompts are shared."""
-    models = [step.policy.model]
-    if step.reference is not None and step.reference.model is not step.policy.model:
-        models.append(step.reference.model)
+    """Let the modules that compute use packed attention, if prompts are shared."""
+    forwards = (step.forward, step.reference_forward) if step.shared_prompt else ()
+    decoders = [split_model(forward.model)[0] for forward in forwards if isinstance(forward, ModuleForward)]
     with contextlib.ExitStack() as stack:
-        if step.shared_prompt:
-            for model in models:
-                stack.enter_context(packed_attention(split_model(model)[0].config))
+        for config in {id(decoder.config): decoder.config for decoder in decoders}.values():
+            stack.enter_context(packed_attention(config))
         yield
 
 

@@ -14,14 +14,14 @@ from torch import Tensor
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on, without_cudnn_attention
 from mathgrpo.models import Policy
-from mathgrpo.models.policy import resting
+from mathgrpo.models.policy import check_context, resting
 from mathgrpo.models.qwen_view import QwenView, why_not_served
 from mathgrpo.rollout.cuda.decode_step import decode_step, prefill
 from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
 from mathgrpo.rollout.cuda.graphs import StepGraphs
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import BUCKETS, PlaceTable, TokenPool, reach_of
-from mathgrpo.rollout.decoder import check_context, is_rounding, plain_logits, trial_prompts
+from mathgrpo.rollout.decoder import is_rounding, plain_logits, trial_prompts
 from mathgrpo.rollout.sampling import row_keys
 from mathgrpo.rollout.scheduler import completion_until_end
 from mathgrpo.types import Completion, Prompt, Sampling

@@ -16,8 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
-from mathgrpo.models.policy import resting
-from mathgrpo.rollout.decoder import check_context
+from mathgrpo.models.policy import check_context, resting
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.rollout.scheduler import completion_until_end
 from mathgrpo.types import Completion, Prompt, Sampling

@@ -15,8 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
-from mathgrpo.models.policy import resting
-from mathgrpo.models.quantized import is_linear4bit
+from mathgrpo.models.policy import is_linear4bit, resting
 from mathgrpo.models.qwen_view import effective_weight
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
-from mathgrpo.rollout.decoder import check_context
+from mathgrpo.models.policy import check_context
 from mathgrpo.rollout.scheduler import completion_until_end
 from mathgrpo.rollout.vllm import pushed_weights as probe
 from mathgrpo.rollout.vllm.backend import Backend, Request, ServerLost
