@@ -28,8 +28,8 @@ from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.machinery import FAST
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.models import Policy
+from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.lora import attach_adapter
-from mathgrpo.models.policy import compute_dtype
 from mathgrpo.models.quantized import prepare_quantized
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rollout import build_engine

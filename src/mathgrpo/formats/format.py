@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -171,3 +172,34 @@ def _text(completion: str, span: tuple[int, int] | None, tags: tuple[str, str]) 
     if span is None:
         return None
     return completion[span[0] + len(tags[0]) : span[1] - len(tags[1])].strip()
+
+
+_OPENING = re.compile(r"\\boxed\s*\{")
+
+
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def box_contents(text: str) -> list[str]:
+    r"""Return what stands in each \boxed{}, stripped; a box in a box is a part of it. "" for one that never closes.
+
+    Example:
+        >>> box_contents(r"\boxed{\frac{1}{2}} or \boxed{ 3"), box_contents(r"\boxed{\boxed{1}}")
+        (['\\frac{1}{2}', ''], ['\\boxed{1}'])
+    """
+    contents, place = [], 0
+    while opening := _OPENING.search(text, place):
+        end = closing_brace(text, opening.end())
+        contents.append(text[opening.end() : end].strip() if end >= 0 else "")
+        place = end if end >= 0 else len(text)
+    return contents
+
+
+def closing_brace(text: str, start: int) -> int:
+    r"""Return the index of the brace that closes the one just before `start`, -1 without one; \{ and \} are text."""
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.start()
+    return -1

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from mathgrpo.formats.format import Format, Parsed, TagLayout
+from mathgrpo.formats.format import Format, Parsed, TagLayout, closing_brace
 
 XML = Format(
     name="xml",
@@ -67,8 +66,6 @@ THINK_LEAKY = Format(
 
 
 _BOX = "\\boxed{"
-_OPENING = re.compile(r"\\boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 # What may follow the box in a sentence that ends with it, such as "the answer is $\boxed{18}$."
 _CLOSINGS = frozenset(mark + stop for mark in ("", "$", "$$", "\\)", "\\]") for stop in ("", ".")) | {".$", ".$$"}
 
@@ -94,36 +91,11 @@ class BoxedLayout:
         """
         start = completion.find(_BOX)
         reasoning = (completion if start < 0 else completion[:start]).strip() or None
-        if completion.count(_BOX) != 1 or (end := _closing_brace(completion, start + len(_BOX))) < 0:
+        if completion.count(_BOX) != 1 or (end := closing_brace(completion, start + len(_BOX))) < 0:
             return Parsed(reasoning, None, strict=False, soft=False)
         answer = completion[start + len(_BOX) : end].strip() or None
         soft = reasoning is not None and answer is not None
         return Parsed(reasoning, answer, strict=soft and completion[end + 1 :].strip() in _CLOSINGS, soft=soft)
-
-
-def box_contents(text: str) -> list[str]:
-    r"""Return what stands in each \boxed{}, stripped; a box in a box is a part of it. "" for one that never closes.
-
-    Example:
-        >>> box_contents(r"\boxed{\frac{1}{2}} or \boxed{ 3"), box_contents(r"\boxed{\boxed{1}}")
-        (['\\frac{1}{2}', ''], ['\\boxed{1}'])
-    """
-    contents, place = [], 0
-    while opening := _OPENING.search(text, place):
-        end = _closing_brace(text, opening.end())
-        contents.append(text[opening.end() : end].strip() if end >= 0 else "")
-        place = end if end >= 0 else len(text)
-    return contents
-
-
-def _closing_brace(text: str, start: int) -> int:
-    r"""Return the index of the brace that closes the one just before `start`, -1 without one; \{ and \} are text."""
-    depth = 1
-    for match in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return match.start()
-    return -1
 
 
 BOXED = Format(

@@ -14,7 +14,7 @@ from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter, load_adapter
-from mathgrpo.models.policy import Policy, compute_dtype, end_token_ids, resolve_device
+from mathgrpo.models.policy import Policy
 from mathgrpo.models.quantized import is_quantized, prepare_quantized, quantization_config
 
 UNBOUNDED_CONTEXT = 1 << 30
@@ -198,3 +198,69 @@ def _one_line_errors(path: str) -> Iterator[None]:
 def _name(path: str) -> str:
     folder = Path(path).expanduser()
     return folder.resolve().name if folder.is_dir() else path
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" (or "cuda:N") for a recipe's device.
+
+    Raises: UserError when CUDA is asked for and there is none.
+
+    Example:
+        >>> resolve_device("cpu")
+        'cpu'
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f'run.device={device}: PyTorch sees no CUDA device; use "auto" or "cpu"')
+    return device
+
+
+def compute_dtype(dtype: str, device: str) -> torch.dtype:
+    """Return the precision of matrix products: bfloat16 on CUDA and float32 on CPU for "auto"."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+_SENTINEL = "mathgrpo-turn"
+
+
+def end_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Return every id that ends a completion, ascending and without repeats.
+
+    Models disagree on where they say it: the generation config (one id or several), the tokenizer, and the
+    chat template, whose end-of-turn token may be neither. Missing one makes completions run on to the limit.
+    """
+    ids: set[int] = set()
+    generation_config = getattr(model, "generation_config", None)
+    for owner in (generation_config, model.config, tokenizer):
+        ids.update(_as_ids(getattr(owner, "eos_token_id", None)))
+    ids.update(_end_of_turn_ids(tokenizer))
+    return tuple(sorted(ids))
+
+
+def _as_ids(value: Any) -> list[int]:
+    if value is None:
+        return []
+    return [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
+
+
+def _end_of_turn_ids(tokenizer: Any) -> list[int]:
+    """Return the special token the chat template writes right after an assistant turn, if it writes one."""
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        return []
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _SENTINEL}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except TemplateError:
+        return []
+    if _SENTINEL not in text:
+        return []
+    tail = text.rsplit(_SENTINEL, 1)[1].strip()
+    ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    return [int(ids[0])] if ids and ids[0] in special else []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mathgrpo.rewards.checked_calls import RewardFunction, bound
-from mathgrpo.rewards.reward import (
+from mathgrpo.rewards.make_suite import build_suite
+from mathgrpo.rewards.registry import (
     CATALOGUE,
     GIST_WEIGHTS,
     MULTI_WEIGHTS,
@@ -12,10 +13,9 @@ from mathgrpo.rewards.reward import (
     SOUND,
     SOUND_WEIGHTS,
     STEP_WEIGHTS,
-    Pay,
-    Reward,
 )
-from mathgrpo.rewards.suite import RewardSuite, Scores, build_suite
+from mathgrpo.rewards.reward import Pay, Reward
+from mathgrpo.rewards.suite import RewardSuite, Scores
 
 __all__ = [
     "CATALOGUE",

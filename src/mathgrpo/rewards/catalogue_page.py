@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mathgrpo.config.recipe import Section
 from mathgrpo.config.recipe_fields import allowed
-from mathgrpo.rewards.reward import CATALOGUE, FAMILIES, Reward
+from mathgrpo.rewards.registry import CATALOGUE
+from mathgrpo.rewards.reward import FAMILIES, Reward
 from mathgrpo.text import with_inside
 
 BEGIN, END = "<!-- catalogue -->", "<!-- end of catalogue -->"

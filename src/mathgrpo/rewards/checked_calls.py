@@ -5,13 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import sysconfig
 import threading
-import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError
@@ -20,15 +16,8 @@ from mathgrpo.formats import Format
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-SHOWN_CHARS = 120
-SEARCH_S = 20.0
-"""Seconds at most to find the completion on which a function raises: it is called with one after another."""
 _FAULTS = (Exception, SystemExit)
 """What a function may raise and is told of: sys.exit() in it must not end the run in silence."""
-_LIBRARIES = tuple(
-    f"{folder}/" for folder in (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), Path(__file__).parents[1])
-)
-"""Folders whose lines a user did not write."""
 
 
 def call_rewards(
@@ -46,14 +35,14 @@ def call_rewards(
     Raises:
         UserError: a function raises, or returns anything else.
     """
-    outcomes = {name: _outcome(function, _copied(call)) for name, function in functions.items()}
+    outcomes = {name: outcome_of(function, copied(call)) for name, function in functions.items()}
     waiting = {name: values for name, values in outcomes.items() if inspect.isawaitable(values)}
     if waiting:
-        outcomes |= dict(zip(waiting, _awaited(list(waiting.values())), strict=True))
+        outcomes |= dict(zip(waiting, awaited(list(waiting.values())), strict=True))
     return {name: _values(name, functions[name], outcome, texts, call) for name, outcome in outcomes.items()}
 
 
-def _outcome(function: RewardFunction, call: dict[str, Any]) -> Any:
+def outcome_of(function: RewardFunction, call: dict[str, Any]) -> Any:
     """Return what a function returns, or the exception that it raises."""
     try:
         return function(**call)
@@ -61,12 +50,12 @@ def _outcome(function: RewardFunction, call: dict[str, Any]) -> Any:
         return error
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """Return lists and dicts, one in another, as new ones; everything else as it is."""
     if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_copied(item) for item in value] if value and isinstance(value[0], list | dict) else list(value)
+        return [copied(item) for item in value] if value and isinstance(value[0], list | dict) else list(value)
     return value
 
 
@@ -75,7 +64,9 @@ def _values(
 ) -> list[float | None]:
     """Return an outcome as one number or None per completion."""
     if isinstance(outcome, BaseException):
-        raise UserError(f'rewards."{name}": {_fault(function, outcome, texts, call)}') from outcome
+        from mathgrpo.rewards.call_faults import fault
+
+        raise UserError(f'rewards."{name}": {fault(function, outcome, texts, call)}') from outcome
     values = _as_list(outcome)
     if values is None:
         kind = type(outcome).__name__
@@ -97,38 +88,7 @@ def _as_list(outcome: Any) -> list[Any] | None:
         return None
 
 
-def _fault(function: RewardFunction, error: BaseException, texts: Sequence[str], call: Mapping[str, Any]) -> str:
-    """Return in words why a function raised, and what to do."""
-    if isinstance(error, TypeError):
-        refused = _refused_call(function, call)
-        if refused:
-            return refused
-    return f"raised {describe(error)}{_first_raising(function, texts, call)}; return None where it does not apply"
-
-
-def _refused_call(function: RewardFunction, call: Mapping[str, Any]) -> str:
-    """Return in words why a function cannot be called with these keywords, "" when it can."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # builtins have none
-        return ""
-    try:
-        signature.bind(**call)
-    except TypeError as error:
-        needed = [
-            key
-            for key, parameter in signature.parameters.items()
-            if parameter.default is parameter.empty
-            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            and key not in call
-        ]
-        if needed:
-            return f"needs {', '.join(needed)}, which is not there; there are: {', '.join(call)}"
-        return f"cannot be called with the columns by name ({error}); end its parameters with **columns"
-    return ""
-
-
-def _awaited(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
+def awaited(awaitables: Sequence[Awaitable[Any]]) -> list[Any]:
     """Return the results or exceptions of awaitables that run together, in order."""
     import asyncio
 
@@ -157,32 +117,15 @@ def _loop() -> AbstractEventLoop:
     return loop
 
 
-def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping[str, Any]) -> str:
-    """Return in words the first completion on which the function raises by itself; "" if none is found in time."""
-    begun = time.monotonic()
-    for index, text in enumerate(texts):
-        if time.monotonic() - begun > SEARCH_S:
-            break
-        one = {key: [value[index]] if _is_column(value, len(texts)) else value for key, value in call.items()}
-        outcome = _outcome(function, _copied(one))
-        if inspect.isawaitable(outcome):
-            (outcome,) = _awaited([outcome])
-        if isinstance(outcome, BaseException):
-            return f" on the completion {shown(text)}"
-    return ""
-
-
-def _is_column(value: Any, length: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == length
-
-
 def _checked(name: str, value: Any, text: str) -> float | None:
     if value is None:
         return None
     number = _as_float(value)
     if number is not None and math.isfinite(number):
         return number + 0.0  # -0.0 is 0.0
-    what = f"{type(value).__name__} {_written(value)}" if number is None else str(number)
+    from mathgrpo.rewards.call_faults import shown, written
+
+    what = f"{type(value).__name__} {written(value)}" if number is None else str(number)
     raise UserError(
         f'rewards."{name}": returned {what} for the completion {shown(text)}; '
         "return a finite number, or None where it does not apply"
@@ -198,33 +141,6 @@ def _as_float(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
-
-
-def _written(value: Any) -> str:
-    try:
-        return shown(str(value))
-    except Exception:  # an integer too long for str(), or an object of the user's
-        return "(too large to show)"
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception in one line, with the line of the user's own that it arose in, if there is one."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    place = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-    said = str(error)
-    return f"{type(error).__name__}{': ' if said else ''}{shown(said, quote=False)}{place}"
-
-
-def _is_users(file: str) -> bool:
-    return not file.startswith(("<frozen", *_LIBRARIES))
-
-
-def shown(text: str, *, quote: bool = True) -> str:
-    """Return a text cut to a readable length, on one line, control characters escaped."""
-    middle = f" …[{len(text)} characters]… "
-    short = text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS // 2] + middle + text[-SHOWN_CHARS // 2 :]
-    escaped = repr(short)
-    return escaped if quote else escaped[1:-1]
 
 
 Completions = Sequence[Any]

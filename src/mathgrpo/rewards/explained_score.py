@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathgrpo.answers import Graded, grade_completion
-from mathgrpo.rewards.reward import CATALOGUE, Row
+from mathgrpo.rewards.registry import CATALOGUE
+from mathgrpo.rewards.reward import Row
 from mathgrpo.rewards.reward_settings import own_section
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem

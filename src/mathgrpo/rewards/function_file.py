@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from mathgrpo.errors import UserError, did_you_mean
-from mathgrpo.rewards.checked_calls import RewardFunction, describe
+from mathgrpo.rewards.call_faults import describe
+from mathgrpo.rewards.checked_calls import RewardFunction
 
 MAX_NAMES = 20
 """Functions of a file that an error names."""

@@ -10,7 +10,7 @@ from mathgrpo.answers.gold_check import PROBE_REASONING
 from mathgrpo.errors import UserError
 from mathgrpo.formats.chat import problem_messages
 from mathgrpo.rewards.checked_calls import conversational
-from mathgrpo.rewards.reward import CATALOGUE
+from mathgrpo.rewards.registry import CATALOGUE
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
 

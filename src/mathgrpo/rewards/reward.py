@@ -10,33 +10,15 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
-from pkgutil import iter_modules
-from types import ModuleType
 from typing import Any
 
 from mathgrpo.answers import Graded, grade_completion
 from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format, get_format
-from mathgrpo.rewards import catalogue, reference, steps
-from mathgrpo.rewards.checked_calls import Completions, RewardFunction, completion_texts
-
-FAMILIES: dict[str, str] = {
-    "answer": "The answer",
-    "form": "The form",
-    "steps": "Verified steps",
-    "constraint": "Constraints",
-    "length": "Length",
-    "language": "Language and fluency",
-    "reference 1": "Reference system 1: Qwen2.5-0.5B with XML tags, faults included",
-    "reference 2": "Reference system 2: multi-reward, working-out format, faults included",
-    "reference 3": "Reference system 3: step verification, faults included",
-    "reference 4": "Reference system 4: the one-shot notebook, faults included",
-}
-"""Family -> heading. Of reference system 4 only the three rewards that system 1 has otherwise stand by themselves."""
+from mathgrpo.rewards.checked_calls import Completions, completion_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,35 +203,16 @@ def reward(
     return lambda function: Reward(name or function.__name__, function, family, pay, **facts)
 
 
-def _rewards_in(package: ModuleType) -> Iterator[Reward]:
-    for module in iter_modules(package.__path__, f"{package.__name__}."):
-        yield from (value for value in vars(import_module(module.name)).values() if isinstance(value, Reward))
-
-
-CATALOGUE: dict[str, Reward] = {
-    reward.name: reward for package in (catalogue, steps, reference) for reward in _rewards_in(package)
+FAMILIES: dict[str, str] = {
+    "answer": "The answer",
+    "form": "The form",
+    "steps": "Verified steps",
+    "constraint": "Constraints",
+    "length": "Length",
+    "language": "Language and fluency",
+    "reference 1": "Reference system 1: Qwen2.5-0.5B with XML tags, faults included",
+    "reference 2": "Reference system 2: multi-reward, working-out format, faults included",
+    "reference 3": "Reference system 3: step verification, faults included",
+    "reference 4": "Reference system 4: the one-shot notebook, faults included",
 }
-"""Reward name -> the reward with its facts."""
-
-REWARDS: dict[str, RewardFunction] = {**CATALOGUE}
-"""Reward name -> function in TRL's signature."""
-
-SOUND = frozenset(name for name, reward in CATALOGUE.items() if reward.sound)
-"""Rewards for which `build_suite` keeps a wrong answer in perfect form below a right one."""
-
-SOUND_WEIGHTS = {"correct": 1.0, "format": 0.1}
-"""The default suite: a wrong answer earns 0, a right one 1.0, in exactly the asked layout 1.1."""
-
-STEP_WEIGHTS = {"correct": 0.4, "verified_steps": 0.6}
-"""Reference system 3's suite, bounded: 0.4 for the answer, 0.2 a step for three steps; 0.09 at most when wrong."""
-
-REFERENCE_WEIGHTS = {name: 1.0 for name in REWARDS if name.startswith("reference_")}
-"""The notebook's suite: up to 2.0 + 0.5 + 0.5 + 0.5 + 0.5."""
-
-MULTI_WEIGHTS = {name: 1.0 for name in REWARDS if name.startswith("multi_")}
-"""The multi-reward notebook's suite: up to 3.0 + 2.0 + 3.0 + 1.5."""
-
-GIST_WEIGHTS = {
-    name: 1.0 for name in REWARDS if name.startswith("gist_") or name in ("reference_correctness", "reference_integer")
-}
-"""The one-shot notebook's suite, as the gist that it extends has it."""
+"""Family -> heading. Of reference system 4 only the three rewards that system 1 has otherwise stand by themselves."""

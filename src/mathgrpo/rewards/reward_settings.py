@@ -11,7 +11,7 @@ from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
 from mathgrpo.rewards.catalogue.length import LengthSettings
 from mathgrpo.rewards.checked_calls import RewardFunction, with_keywords
-from mathgrpo.rewards.reward import CATALOGUE
+from mathgrpo.rewards.registry import CATALOGUE
 
 Settings = Section | Mapping[str, Any]
 """A built-in reward's settings, or the keyword arguments of a user's function."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ from mathgrpo.evaluation import write_evaluation
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.runs.checkpoint import FOLDER, TrainingState, save_checkpoint
 from mathgrpo.runs.hook import Hook, Run, TakenStep
-from mathgrpo.runs.metrics import batch_lines, rollout_lines
 from mathgrpo.runs.run_folder import METRICS, ROLLOUTS, append_lines, finished_info, write_info
-from mathgrpo.types import RolloutGroup
+from mathgrpo.types import Completion, RolloutGroup
 
 
 class Record(Hook):
@@ -101,3 +101,43 @@ class Checkpoints(Hook):
         kept = (folder / best["checkpoint"],) if best is not None else ()
         state = TrainingState(run.step, run.token_budget or 0)
         return save_checkpoint(folder, run.policy, run.optimizer, state, self._keep, kept)
+
+
+def rollout_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, Any]]:
+    """Return one line of rollouts.jsonl for each group."""
+    return [_group_line(step, group) for group in groups]
+
+
+def batch_lines(step: int, groups: Iterable[RolloutGroup]) -> list[dict[str, Any]]:
+    """Return lines that hold a step's batch down to token ids and sampling log-probabilities, to find a fault with."""
+    lines = []
+    for group in groups:
+        line = _group_line(step, group) | {"prompt_ids": list(group.prompt.ids)}
+        for row, completion in zip(line["completions"], group.completions, strict=True):
+            row |= {"ids": list(completion.ids), "sampling_logprobs": list(completion.logprobs)}
+        lines.append(line)
+    return lines
+
+
+def _group_line(step: int, group: RolloutGroup) -> dict[str, Any]:
+    return {
+        "step": step,
+        "problem_id": group.problem.id,
+        "question": group.problem.question,
+        "gold": group.problem.answer,
+        "prompt_tokens": len(group.prompt.ids),
+        "completions": [_completion_line(group, g, completion) for g, completion in enumerate(group.completions)],
+    }
+
+
+def _completion_line(group: RolloutGroup, g: int, completion: Completion) -> dict[str, Any]:
+    return {
+        "text": group.texts[g],
+        "tokens": len(completion.ids),
+        "finish_reason": completion.finish_reason,
+        "verdict": group.grades[g].verdict if group.grades else None,
+        "reward": None if math.isnan(group.rewards[g]) else group.rewards[g],
+        "reward_parts": {name: values[g] for name, values in group.reward_parts.items()},
+        "advantage": group.advantages[g],
+        "logprob_mean": math.fsum(completion.logprobs) / len(completion.logprobs) if completion.logprobs else None,
+    }

@@ -23,7 +23,6 @@ from mathgrpo.hardware.flops import (
 from mathgrpo.hardware.roofline import Roofline, ideal_seconds, machine_roofline
 from mathgrpo.models import Policy
 from mathgrpo.models.shape import model_shape, why_uncountable
-from mathgrpo.runs.metrics import time_metrics
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.pack import pieces_with_loss
 
@@ -193,3 +192,15 @@ def _line(roofline: Roofline | None, obstacle: str) -> str:
 
 def _rate(amount: float, seconds: float) -> float:
     return amount / seconds if seconds > 0 else 0.0
+
+
+def time_metrics(
+    groups: Sequence[RolloutGroup], rollout_s: float, reward_s: float, update_s: float
+) -> dict[str, float]:
+    """Return where the step's time went, in seconds, and sampled tokens per second of the whole step."""
+    step_s = rollout_s + reward_s + update_s
+    tokens = sum(len(completion.ids) for group in groups for completion in group.completions)
+    return {
+        "time/rollout": rollout_s, "time/reward": reward_s, "time/update": update_s, "time/step": step_s,
+        "tokens_per_s": tokens / step_s if step_s > 0 else 0.0,
+    }  # fmt: skip

@@ -17,7 +17,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, write_evaluation
 from mathgrpo.formats import Format, get_format
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
-from mathgrpo.models.policy import compute_dtype
+from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.shape import count_parameters
 from mathgrpo.problems import ProblemSets
 from mathgrpo.problems.traced import load_worked_sets

@@ -20,8 +20,8 @@ from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.hardware.device_memory import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
+from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.locate import locate_model
-from mathgrpo.models.policy import compute_dtype
 from mathgrpo.models.shape import model_sizes, sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets

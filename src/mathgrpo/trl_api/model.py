@@ -13,9 +13,9 @@ from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
+from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.locate import locate_model
 from mathgrpo.models.lora import unlearnt_layers
-from mathgrpo.models.policy import compute_dtype
 from mathgrpo.models.quantized import is_quantized, prepare_quantized
 from mathgrpo.optim.optimizer import trainable_parameters
 from mathgrpo.trl_api.grpo_config import GRPOConfig

@@ -14,7 +14,7 @@ from typing import Any
 
 from mathgrpo.answers import parse_number
 from mathgrpo.arithmetic import Expression, evaluate
-from mathgrpo.rewards.checked_calls import shown
+from mathgrpo.rewards.call_faults import shown
 from mathgrpo.rewards.reward import Pay, Row, reward
 from mathgrpo.text import quoted
 

@@ -9,7 +9,7 @@ from typing import Any
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.runs.hook import Hook, Run, TakenStep
-from mathgrpo.runs.metrics import rollout_lines
+from mathgrpo.runs.record import rollout_lines
 from mathgrpo.runs.trackers.kinds import TensorBoardTracker, TrackioTracker, WandbTracker
 from mathgrpo.runs.trackers.tracker import TrackedRun, Tracker, table_rows
 
