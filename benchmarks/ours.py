@@ -69,10 +69,9 @@ class Ours:
         """Return the measurements of one whole step: problems, rollout, reward, advantage, update, metrics."""
         from mathgrpo.grpo import with_advantages
         from mathgrpo.rollout.groups import reward_groups, sample_groups
-        from mathgrpo.runs.metrics import rollout_metrics
         from mathgrpo.runs.speedometer import StepTimes, speed_metrics
         from mathgrpo.training.loop import set_learning_rate
-        from mathgrpo.training.recipe_task import counted_seed, learning_rate_at, problems_of_step
+        from mathgrpo.training.recipe_task import counted_seed, learning_rate_at, problems_of_step, rollout_metrics
         from mathgrpo.types import Sampling
         from mathgrpo.update import policy_update
 

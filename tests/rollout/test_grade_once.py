@@ -20,8 +20,8 @@ from mathgrpo.models import Policy
 from mathgrpo.rewards import REWARDS, bound, build_suite
 from mathgrpo.rewards.catalogue import answer_and_form as answer_rewards
 from mathgrpo.rollout.groups import collect_groups
-from mathgrpo.runs.metrics import rollout_metrics
 from mathgrpo.runs.record import rollout_lines
+from mathgrpo.training.recipe_task import rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 XML, TOKENIZER = get_format("xml"), tiny_tokenizer()

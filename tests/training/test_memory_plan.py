@@ -35,7 +35,7 @@ from mathgrpo.training.memory_plan import (
 from mathgrpo.training.plan import memory_lines
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update import policy_update
-from mathgrpo.update.forward import recomputed_layers
+from mathgrpo.update.layer_modes import recomputed_layers
 
 GB = 10**9
 # Qwen2.5-0.5B and 3B by their published configs; the weights' numbers are theirs.

@@ -10,9 +10,9 @@ import pytest
 
 from mathgrpo.answers import grade_completion
 from mathgrpo.formats import get_format
-from mathgrpo.runs.metrics import rollout_metrics
 from mathgrpo.runs.record import batch_lines, rollout_lines
 from mathgrpo.runs.speedometer import time_metrics
+from mathgrpo.training.recipe_task import rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Verdict
 
 XML = get_format("xml")

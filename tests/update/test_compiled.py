@@ -9,7 +9,7 @@ import torch
 
 from fakes import tiny_model
 from mathgrpo.config.machinery import Machinery
-from mathgrpo.update.forward import REPAID_AFTER, compile_pays, compiled_parts, parts_of
+from mathgrpo.update.layer_modes import REPAID_AFTER, compile_pays, compiled_parts, parts_of
 from update.grpo_cases import largest_difference, make_groups, update
 
 

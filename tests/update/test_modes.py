@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fakes import tiny_model
-from mathgrpo.update.forward import layers_of, recomputed_layers
+from mathgrpo.update.layer_modes import layers_of, recomputed_layers
 from update.grpo_cases import largest_difference, lora_model, make_groups, update
 
 

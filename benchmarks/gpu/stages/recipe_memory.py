@@ -36,7 +36,7 @@ from mathgrpo.rollout import build_engine
 from mathgrpo.training.memory_plan import RUNTIME_BYTES, MemoryPlan
 from mathgrpo.types import RolloutGroup, Sampling
 from mathgrpo.update import UpdateStats, build_reference, policy_update
-from mathgrpo.update.forward import compile_pays, recomputed_layers
+from mathgrpo.update.layer_modes import compile_pays, recomputed_layers
 
 PROMPT_TOKENS = 200
 STEPS = 2

@@ -32,7 +32,7 @@ from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import UpdateStats, logprobs, policy_update
-from mathgrpo.update.forward import compiled_parts
+from mathgrpo.update.layer_modes import compiled_parts
 
 REPEATS = 3
 

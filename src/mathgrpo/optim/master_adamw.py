@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
-from mathgrpo.update.forward import layers_of
+from mathgrpo.update.layer_modes import layers_of
 
 _TRIAL_TOLERANCE = 1e-5
 """Of two steps of 0.1 on weights up to 4, where neighbours are 5e-7 apart: rounding, and a ten-thousandth of a step."""

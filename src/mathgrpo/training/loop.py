@@ -6,7 +6,7 @@ Recipes and `GRPOTrainer` drive it with a task each. Whatever else a run does ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import torch
 
@@ -21,7 +21,7 @@ from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.training.together import require_same_weights, with_speed
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import NonFiniteError, UpdateStats, policy_update
-from mathgrpo.update.forward import compiled_parts, recomputed_layers
+from mathgrpo.update.layer_modes import compiled_parts, recomputed_layers
 
 
 def run_to_the_end(run: Run) -> None:
@@ -102,8 +102,12 @@ def _learn(run: Run, groups: Sequence[RolloutGroup], lesson: Lesson, rate: float
     try:
         with (
             torch.random.fork_rng(devices=devices),  # so that reward functions keep random numbers of their own
-            run.computing(), recomputed_layers(model, run.recompute), compiled_parts(model, run.compiled),
+            run.computing(), ExitStack() as modes,
         ):  # fmt: skip
+            if run.recompute:
+                modes.enter_context(recomputed_layers(model))
+            if run.compiled:
+                modes.enter_context(compiled_parts(model))
             torch.manual_seed(seed)  # for adapter dropout
             return policy_update(
                 run.policy, run.optimizer, groups, lesson.section, temperature=lesson.temperature,

@@ -9,7 +9,7 @@ from mathgrpo.models.shape import count_parameters
 from mathgrpo.text import gigabytes
 from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.training.prepare import Prepared
-from mathgrpo.update.forward import compile_pays
+from mathgrpo.update.layer_modes import compile_pays
 
 
 @dataclass(frozen=True, slots=True)
