@@ -21,7 +21,7 @@ from mathgrpo.training.loop import take_step
 PACKAGE = Path(mathgrpo.__file__).parent
 SMALL = (
     "training.steps=2", "problems.train_size=64", "problems.heldout_size=4", "evaluation.samples=0",
-    "rollout.prompts_per_step=4", "rollout.max_new_tokens=24", "model.dtype=float32",
+    "rollout.prompts_per_step=8", "rollout.max_new_tokens=64", "model.dtype=float32",
 )  # fmt: skip
 
 
