@@ -34,6 +34,7 @@ def test_every_mishap_is_recorded_as_what_it_was_and_the_stage_goes_on(
     monkeypatch.setattr(driving, "LEAST_S", 1.0)
     monkeypatch.setattr(driving, "PATIENCE_S", 0.5)
     said: list[str] = []
+    before = children()  # another test's grader, say
     driver_of(tmp_path, said).run(Stage("mishaps", "", 0, rehearsal_s=20.0))
     lines = read_lines(tmp_path / "results.jsonl")
     cases = {case: line for (_, case), line in newest(lines).items()}
@@ -50,7 +51,7 @@ def test_every_mishap_is_recorded_as_what_it_was_and_the_stage_goes_on(
     assert "stage's time was over" in cases["outlasts its stage"]["error"]
     ending = lines[-1]
     assert "case" not in ending and ending["status"] == "out of time" and ending["seconds"] < 20.0 + 3.0
-    assert next(iter(cases)) == "good" and not children()
+    assert next(iter(cases)) == "good" and children() <= before
 
 
 def test_a_stage_that_cannot_begin_is_one_failed_case(tmp_path: Path) -> None:

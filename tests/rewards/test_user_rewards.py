@@ -14,7 +14,7 @@ import pytest
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.rewards import Scores, build_suite
-from mathgrpo.rewards import checked_calls as calling
+from mathgrpo.rewards import call_faults
 from mathgrpo.rewards.pre_run_check import try_rewards
 from mathgrpo.types import Problem
 
@@ -324,7 +324,7 @@ def test_a_fault_in_the_middle_of_a_run_names_the_completion_and_loses_nothing(t
 def test_the_completion_at_fault_is_not_looked_for_without_end(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"{user}:deep"
     assert "on the completion 'a'" in complaint(lambda: score({name: 1.0}, ["1", "2", "a"]))
-    monkeypatch.setattr(calling, "SEARCH_S", -1.0)
+    monkeypatch.setattr(call_faults, "SEARCH_S", -1.0)
     message = complaint(lambda: score({name: 1.0}, ["1", "2", "a"]))
     assert "raised JSONDecodeError" in message and "on the completion" not in message
 

@@ -77,6 +77,7 @@ class RewardSuite:
 
         Example:
             >>> from mathgrpo.formats import get_format
+            >>> from mathgrpo.rewards import build_suite
             >>> suite = build_suite({"correct": 1.0}, get_format("boxed"))
             >>> suite.score(["?"], ["so \\\\boxed{4}"], {"answer": ["4"], "question": ["2 + 2?"]}).totals
             (1.0,)
