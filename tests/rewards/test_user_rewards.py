@@ -13,8 +13,7 @@ import pytest
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.rewards import Scores, build_suite
-from mathgrpo.rewards import call_faults
+from mathgrpo.rewards import Scores, build_suite, call_faults
 from mathgrpo.rewards.pre_run_check import try_rewards
 from mathgrpo.types import Problem
 
