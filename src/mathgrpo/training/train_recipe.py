@@ -43,7 +43,7 @@ from mathgrpo.runs.trackers import open_trackers, require_trackers
 from mathgrpo.runs.trackers.tracker import TrackedRun
 from mathgrpo.training.evaluations import Evaluations
 from mathgrpo.training.loop import run_to_the_end
-from mathgrpo.training.plan import make_plan, plan_lines
+from mathgrpo.training.plan import Plan, make_plan, plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
 from mathgrpo.training.recipe_task import RecipeTask
 from mathgrpo.training.together import require_same_weights, world_lines
@@ -83,8 +83,9 @@ def train(
         try:
             info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes)
             with StopRequests(world) as stop:
-                run = _run(ready, state, folder, stop)
-                _run_with_hooks(run, ready, folder, info, shown, resume=resume is not None, more=hooks)
+                plan = make_plan(ready)
+                run = _run(ready, plan, state, folder, stop)
+                _run_with_hooks(run, ready, plan, folder, info, shown, resume=resume is not None, more=hooks)
         finally:
             close_engine(ready.engine)
     return folder
@@ -104,9 +105,9 @@ def plan_lines_of(
     return plan_lines(ready, make_plan(ready), folder)
 
 
-def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests) -> Run:
+def _run(ready: Prepared, plan: Plan, state: TrainingState, folder: Path, stop: StopRequests) -> Run:
     """Return the run as it begins or goes on, its machine measured."""
-    plan, world = make_plan(ready), ready.world
+    world = ready.world
     meter = world.from_main(lambda: build_speedometer(ready.policy))
     return Run(
         RecipeTask(ready), ready.policy, ready.engine, ready.reference, ready.optimizer, meter, stop, world,
@@ -117,13 +118,13 @@ def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests
 
 
 def _run_with_hooks(
-    run: Run, ready: Prepared, folder: Path, info: dict[str, Any], shown: Progress, *, resume: bool,
+    run: Run, ready: Prepared, plan: Plan, folder: Path, info: dict[str, Any], shown: Progress, *, resume: bool,
     more: Sequence[Hook],
 ) -> None:  # fmt: skip
     """Open the run folder, hang on the run what writes, shows and evaluates, and take its steps."""
     recipe, world, training = ready.recipe, ready.world, ready.recipe.training
     info |= {"engine": ready.engine.name, "processes": world.size} | run.speedometer.info
-    lines = plan_lines(ready, make_plan(ready), folder)
+    lines = plan_lines(ready, plan, folder)
     for line in (*lines, *world_lines(world, ready.policy.device), run.speedometer.line):
         shown.say(line)
     writing: list[Hook] = []
