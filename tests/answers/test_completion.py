@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mathgrpo.answers import Graded, flexible_answer, grade_completion
-from mathgrpo.arithmetic import has_equation
+from mathgrpo.answers.grade import has_equation
 from mathgrpo.formats import FORMATS, get_format
 from reward_defects import DEFECTS, Defect
 

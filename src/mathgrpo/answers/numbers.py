@@ -25,7 +25,6 @@ _NUMBER = re.compile(
     r"(?![0-9,]|\.[0-9])(?P<rest>.*)",
     re.ASCII | re.DOTALL,
 )
-_PLAIN = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z] ?= ?", re.ASCII)
 _SPACES = re.compile(r"[ \t\r\n\u00a0\u202f]+")
 
@@ -77,8 +76,6 @@ def read_quantity(text: str) -> Quantity | None:
 
 @lru_cache(maxsize=8192)
 def _read(text: str) -> Quantity | None:
-    if _PLAIN.fullmatch(text):
-        return Quantity(Fraction(int(text)))
     match = _NUMBER.fullmatch(_undress(text))
     if match is None or (match["sign"] and match["late_sign"]):
         return None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from mathgrpo.arithmetic.equations import numbers_in, read_equations
 from mathgrpo.arithmetic.expressions import Expression, Operation, evaluate
-from mathgrpo.arithmetic.number_grammar import has_equation, number_text, plain_number
+from mathgrpo.arithmetic.number_grammar import number_text, plain_number
 
 __all__ = [
     "Expression",
     "Operation",
     "evaluate",
-    "has_equation",
     "number_text",
     "numbers_in",
     "plain_number",

@@ -50,26 +50,3 @@ def number_text(value: Fraction) -> str:
     digits = f"{abs(value.numerator) * 10**decimals // value.denominator:0{decimals + 1}d}"
     point = len(digits) - decimals
     return "-" * (value < 0) + digits[:point] + ("." + digits[point:] if decimals else "")
-
-
-_RIGHT_SIDE = re.compile(r"=[^=\n0-9]{0,12}[0-9]", re.ASCII)
-
-
-_DIGIT = re.compile(r"[0-9]", re.ASCII)
-
-
-_LEFT_CHARS = 40
-
-
-def has_equation(text: str) -> bool:
-    """Return whether an "=" has a number close by on both sides, on one line: a loose look, for any kind of working.
-
-    Example:
-        >>> has_equation("16 - 3 - 4 = 9 eggs"), has_equation("x = 9")
-        (True, False)
-    """
-    for match in _RIGHT_SIDE.finditer(text):
-        left = text[max(0, match.start() - _LEFT_CHARS) : match.start()].rpartition("\n")[2]
-        if _DIGIT.search(left):
-            return True
-    return False
