@@ -97,7 +97,7 @@ def test_several_answers_are_no_answer(fmt: Format) -> None:
 @TAGGED
 def test_wrong_order_and_nesting_lose_both_checks(fmt: Format) -> None:
     reasoning, answer = blocks(fmt)
-    opening, closing = fmt.layout.reasoning_tags  # type: ignore[attr-defined]
+    opening, closing = fmt.reasoning_tags  # type: ignore[attr-defined]
     swapped = fmt.parse(answer + reasoning)
     assert (swapped.answer, swapped.strict, swapped.soft) == ("18", False, False)
     inside = fmt.parse(f"{opening}so {answer} holds{closing}")
@@ -108,7 +108,7 @@ def test_wrong_order_and_nesting_lose_both_checks(fmt: Format) -> None:
 
 @TAGGED
 def test_half_an_answer_block_is_no_answer(fmt: Format) -> None:
-    opening, closing = fmt.layout.answer_tags  # type: ignore[attr-defined]
+    opening, closing = fmt.answer_tags  # type: ignore[attr-defined]
     reasoning, _ = blocks(fmt)
     halves = [
         f"{opening}18",

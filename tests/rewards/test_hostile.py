@@ -129,7 +129,7 @@ def test_every_reward_keeps_its_range_and_its_bound_for_wrong_answers(name: str)
         scores = suite.score(["?"], [text], columns, completion_ids=[[1, 2, 3] * 9])
         wrong = scores.parts["correct"] == (0.0,) and scores.parts["countdown"] == (0.0,)
         for reward, (value,) in scores.parts.items():
-            pay = CATALOGUE[reward].pay_with(None)
+            pay = CATALOGUE[reward].bounds
             assert value is None or pay.low <= value <= pay.high, (reward, text[:80])
             if wrong and value is not None and reward in SOUND:
                 assert value <= pay.wrong, (reward, text[:80])
@@ -192,6 +192,6 @@ def test_no_mixture_of_these_leaves_its_range_or_speaks_in_control_characters() 
                 draw.choice(["9 times 2?", body[:99]]), draw.choice(["18", "-5", "1/2", "50%"]), columns=given
             )
             for part in explain(suite, problem, text, "?", draw.choice([None, [], [1, 2, 3]])).parts:
-                pay = CATALOGUE[part.name].pay_with(None)
+                pay = CATALOGUE[part.name].bounds
                 assert part.value is None or pay.low <= part.value <= pay.high, (part.name, text)
                 assert part.why and part.why.isprintable(), (part.name, part.why)

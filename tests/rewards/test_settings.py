@@ -1,5 +1,6 @@
 """Settings of rewards in a recipe, and the check that wrong answers stay below right ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,14 +166,16 @@ def test_every_reward_keeps_its_stated_range_on_any_text(
     scores = suite.score(["?"], [text], columns, completion_ids=None if ids is None else [ids])
     for reward, (value,) in scores.parts.items():
         entry = CATALOGUE[reward]
-        pay = entry.pay_with(None)
+        pay = entry.bounds
         assert value is None or pay.low <= value <= pay.high, reward
         if entry.needs_tokens and ids is None:
             assert value is None
 
 
 def test_the_default_pays_of_the_cosine_follow_its_settings() -> None:
-    pay = CATALOGUE["cosine"].pay_with(CosineSettings(right_short=2.0, right_long=1.0, wrong_short=-10.0, over=-10.0))
+    pay = replace(
+        CATALOGUE["cosine"], settings=CosineSettings(right_short=2.0, right_long=1.0, wrong_short=-10.0, over=-10.0)
+    ).bounds
     assert (pay.low, pay.high, pay.wrong, pay.right) == (-10.0, 2.0, 0.0, -10.0)
 
 

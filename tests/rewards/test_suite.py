@@ -56,7 +56,7 @@ def words(completions, **columns): return [0.0, "good"]
 def nothing(completions, **columns): return None
 def one(completions, **columns): return 1.0
 def text(completions, **columns): return "ab"
-def strict(completions): return [0.0] * len(completions)
+def names_one(completions): return [0.5] * len(completions)
 constant = 3
 """
 
@@ -78,7 +78,6 @@ def test_totals_are_weighted_sums_and_parts_are_raw(user: str) -> None:
     # "18" alone is right outside the format: 0.25 * 2 - 0.5 * 2 = -0.5; "seven": 0 - 0.5 * 5 = -2.5
     assert scores.totals == (-0.5, -2.5)
     assert scores.parts == {"correct": (0.25, 0.0), f"{user}:length": (2.0, 5.0)}
-    assert scores.means() == {"correct": 0.125, f"{user}:length": 3.5}
 
 
 def test_none_does_not_apply_and_the_others_still_count(user: str) -> None:
@@ -86,8 +85,6 @@ def test_none_does_not_apply_and_the_others_still_count(user: str) -> None:
     scores = score({"correct": 1.0, name: 4.0}, ["18", "#### 18"])
     assert scores.parts[name] == (None, 1.0)
     assert scores.totals == (0.25, 4.25)
-    assert scores.means()[name] == 1.0
-    assert name not in score({name: 1.0}, ["18"]).means()
 
 
 def test_weight_zero_is_measured_and_not_paid() -> None:
@@ -135,7 +132,6 @@ def test_a_function_gets_every_column_and_what_trl_passes(user: str) -> None:
         ("nothing", "returned NoneType"),
         ("one", "returned float"),
         ("text", "returned str"),
-        ("strict", "cannot be called with the columns by name"),
     ],
 )
 def test_a_faulty_function_is_named_with_the_completion_at_fault(user: str, function: str, words: str) -> None:
@@ -144,6 +140,10 @@ def test_a_faulty_function_is_named_with_the_completion_at_fault(user: str, func
         score({name: 1.0}, ["a", "b\nd"])
     message = str(caught.value)
     assert f'rewards."{name}"' in message and words in message and "\n" not in message
+
+
+def test_a_function_without_further_columns_gets_those_it_names(user: str) -> None:
+    assert score({f"{user}:names_one": 1.0}, ["a", "b"]).totals == (0.5, 0.5)
 
 
 def test_a_long_completion_is_shown_shortened(user: str) -> None:
@@ -157,7 +157,7 @@ def test_a_long_completion_is_shown_shortened(user: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"corect": 1.0}, 'rewards.corect: no such reward; did you mean "correct"? known: correct, integer'),
+        ({"corect": 1.0}, 'rewards.corect: no such reward; did you mean "correct"? known: correct, format'),
         ({"zzz": 1.0}, "no such reward; known: correct"),
         ({}, "no reward has a weight above 0"),
         ({"correct": 0.0}, "no reward has a weight above 0"),

@@ -71,7 +71,6 @@ def deep(completions, **columns): return [loads(text) for text in texts(completi
 def silent(completions, **columns): raise KeyError()
 def lines(completions, **columns): raise ValueError("one\\ntwo\\x1b[31m")
 def needs(completions, hint, **columns): return [1.0] * len(completions)
-def strict(prompts, completions): return [1.0] * len(completions)
 def with_setting(completions, limit, **columns): return [float(limit)] * len(completions)
 def setting_and_column(completions, hint, limit, **columns): return [float(limit)] * len(completions)
 def spoils(prompts, completions, answer, nums=None, **columns):
@@ -155,9 +154,7 @@ def test_every_kind_of_number_is_one(user: str, function: str, value: float) -> 
         ("silent", "raised KeyError (mine.py line "),
         ("lines", "raised ValueError: one\\ntwo\\x1b[31m (mine.py line "),
         ("needs", "needs hint, which is not there; there are: answer, question, prompts, completions"),
-        ("strict", "cannot be called with the columns by name (got an unexpected keyword argument"),
-        ("strict", "end its parameters with **columns"),
-        ("Judge", "cannot be called with the columns by name"),
+        ("Judge", "returned Judge; return a list"),
         ("with_setting", "needs limit, which is not there"),
     ],
 )  # fmt: skip

@@ -48,7 +48,7 @@ class TextsEngine:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Calls of `grade` and of a format's parser from here on."""
     counted: Counter[str] = Counter()
-    parse = Format.parse
+    parse = type(XML).parse
 
     def counting_parse(self: Format, text: str) -> Any:
         counted["parse"] += 1
@@ -58,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["grade"] += 1
         return grade(*args, **kwargs)
 
-    monkeypatch.setattr(Format, "parse", counting_parse)
+    monkeypatch.setattr(type(XML), "parse", counting_parse)
     for module in (import_module("mathgrpo.answers.grade"), answer_rewards):
         monkeypatch.setattr(module, "grade", counting_grade)
     return counted

@@ -12,7 +12,7 @@ import re
 from mathgrpo.answers.numbers import parse_number
 from mathgrpo.arithmetic.number_grammar import NUMBER_LIKE
 from mathgrpo.formats import Format
-from mathgrpo.formats.format import box_contents
+from mathgrpo.formats.layouts import box_contents
 
 _TAGS = (("<answer>", "</answer>"), ("<SOLUTION>", "</SOLUTION>"))
 _HASHES = re.compile(r"####+[ \t]*([^\n#]*)")

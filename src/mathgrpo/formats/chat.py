@@ -40,61 +40,47 @@ def problem_text(tokenizer: Any, problem: Problem, fmt: Format) -> str:
 
 
 def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
-    """Return the prompt as text: by the tokenizer's chat template, or in a plain layout without one.
-
-    Templates that refuse a system turn, or leave it out in silence, get the instruction in front of the question.
+    """Return the prompt that asks a question as text.
 
     Raises:
-        UserError: the chat template fails even on a single user turn, or the format is leaky: a question alone has
-            no solution to show.
+        UserError: the chat template does not take it, or the format is leaky: a question alone has no solution to show.
     """
     if fmt.leaky:
         raise UserError(f'format.name="{fmt.name}": it needs worked solutions, and here are questions; use "think"')
-    if not _has_template(tokenizer):
-        return f"{fmt.system_prompt.strip()}\n\n{fmt.user_turn(question)}\n\n"
-    from jinja2 import TemplateError
-
-    messages = prompt_messages(question, fmt)
-    try:
-        text = _render(tokenizer, messages)
-        if fmt.system_prompt.strip() in text:
-            return text
-    except TemplateError:
-        pass  # such as Gemma's: the system role is an error there; the merged turn below says the same
-    try:
-        return _render(tokenizer, _merged(messages))
-    except TemplateError as error:
-        raise UserError(
-            f"model.path: its chat template fails on one user turn ({first_line(error)}); "
-            "repair chat_template in the model's folder or remove it to use the plain layout"
-        ) from error
+    return conversation_text(tokenizer, prompt_messages(question, fmt))
 
 
 def conversation_text(tokenizer: Any, messages: list[Message]) -> str:
-    """Return any conversation as text; a template that refuses a system turn gets it inside the first user turn.
+    """Return a conversation as text: by the tokenizer's chat template, or in a plain layout without one.
 
-    Without a template, in the plain layout of single questions: paragraphs, the last to be answered.
+    A template that refuses a system turn, or leaves it out in silence, gets it inside the first user turn. The plain
+    layout is paragraphs, the last to be answered.
 
     Raises:
         UserError: the chat template does not take it.
     """
+    if not _has_template(tokenizer):
+        texts = (turn["content"].strip() if turn["role"] == "system" else turn["content"] for turn in messages)
+        return "".join(f"{text}\n\n" for text in texts)
     from jinja2 import TemplateError
 
-    if not _has_template(tokenizer):
-        return "".join(f"{message['content'].strip()}\n\n" for message in messages)
     first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
-    merged = [*_merged(messages[: first + 1]), *messages[first + 1 :]]
+    opening = "\n\n".join(message["content"].strip() for message in messages[: first + 1])
+    merged = [{"role": "user", "content": opening}, *messages[first + 1 :]]
     reason = "it leaves turns out"
     for attempt in (messages, merged):
         try:
-            text = _render(tokenizer, attempt)
-        except TemplateError as error:
+            text = str(tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:  # such as Gemma's: the system role is an error there
             reason = first_line(error)
             continue
-        # Some templates leave out a system turn in silence; that they cut old answers short is as the model expects.
+        # That templates cut old answers short is as the model expects.
         if all(message["content"].strip() in text for message in attempt if message["role"] != "assistant"):
             return text
-    raise UserError(f"messages: the model's chat template does not take this conversation ({reason})")
+    raise UserError(
+        f"model.path: its chat template does not take this conversation ({reason}); "
+        "repair chat_template in the model's folder or remove it to use the plain layout"
+    )
 
 
 def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
@@ -127,13 +113,3 @@ def prompt_of_text(tokenizer: Any, text: str, name: str, *, plain: bool) -> Prom
 def _has_template(tokenizer: Any) -> bool:
     """Return whether the tokenizer brings a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))
-
-
-def _render(tokenizer: Any, messages: list[Message]) -> str:
-    """Return a conversation as text, ready for the assistant to speak."""
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def _merged(messages: list[Message]) -> list[Message]:
-    """Return the same conversation as one user turn."""
-    return [{"role": "user", "content": "\n\n".join(message["content"].strip() for message in messages)}]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 from mathgrpo.errors import UserError
 from mathgrpo.types import Problem
@@ -28,31 +27,13 @@ class Parsed:
     soft: bool
 
 
-class Layout(Protocol):
-    """How reasoning and answer are laid out in a completion."""
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """The marks a completion must hold once each, in this order."""
-        ...
-
-    def write(self, reasoning: str, answer: str) -> str:
-        """Return a completion with this reasoning and this answer."""
-        ...
-
-    def parse(self, completion: str) -> Parsed:
-        """Return reasoning, answer and the two checks of a completion, in time linear in its length."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format(ABC):
     """One response format.
 
     Attributes:
         name: as in a recipe's `format.name`.
         system_prompt: what the model is told.
-        layout: how a completion is written and read.
         question_prefix, question_suffix: put around the question in the user turn.
         leaky: the prompt also holds the worked solution and the answer, and is the user turn alone: no instruction, no
             chat template. Only for comparing with runs that were trained so; accuracy then measures copying.
@@ -68,10 +49,22 @@ class Format:
 
     name: str
     system_prompt: str
-    layout: Layout
     question_prefix: str = ""
     question_suffix: str = ""
     leaky: bool = False
+
+    @property
+    @abstractmethod
+    def marks(self) -> tuple[str, ...]:
+        """The marks a completion must hold once each, in this order."""
+
+    @abstractmethod
+    def write(self, reasoning: str, answer: str) -> str:
+        """Return a worked solution as the completion a model should give, both parts stripped."""
+
+    @abstractmethod
+    def parse(self, completion: str) -> Parsed:
+        """Return reasoning, answer and the two checks, in time linear in the text; never raises, whatever it is."""
 
     def user_turn(self, question: str) -> str:
         """Return the user turn that asks a question, without any solution."""
@@ -92,17 +85,9 @@ class Format:
             )
         return self.user_turn(problem.question) + "\n\n" + self.write(problem.solution, problem.answer)
 
-    def write(self, reasoning: str, answer: str) -> str:
-        """Return a worked solution as the completion a model should give."""
-        return self.layout.write(reasoning, answer)
 
-    def parse(self, completion: str) -> Parsed:
-        """Return reasoning, answer and the two checks of a completion; never raises, whatever the text."""
-        return self.layout.parse(completion)
-
-
-@dataclass(frozen=True, slots=True)
-class TagLayout:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagFormat(Format):
     """Two blocks in tags.
 
     Attributes:
@@ -122,11 +107,9 @@ class TagLayout:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """The four tags in order."""
         return (*self.reasoning_tags, *self.answer_tags)
 
     def write(self, reasoning: str, answer: str) -> str:
-        """Return a completion with this reasoning and this answer, both stripped."""
         blocks = (
             (self.reasoning_tags, reasoning.strip(), self.reasoning_edge),
             (self.answer_tags, answer.strip(), self.answer_edge),
@@ -135,7 +118,6 @@ class TagLayout:
         return self.gap.join(written) + self.tail
 
     def parse(self, completion: str) -> Parsed:
-        """Return reasoning, answer and the two checks of a completion."""
         reasoning_span = _first_block(completion, *self.reasoning_tags)
         answer_span = _only_block(completion, *self.answer_tags)
         reasoning = _text(completion, reasoning_span, self.reasoning_tags)
@@ -172,34 +154,3 @@ def _text(completion: str, span: tuple[int, int] | None, tags: tuple[str, str]) 
     if span is None:
         return None
     return completion[span[0] + len(tags[0]) : span[1] - len(tags[1])].strip()
-
-
-_OPENING = re.compile(r"\\boxed\s*\{")
-
-
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-
-
-def box_contents(text: str) -> list[str]:
-    r"""Return what stands in each \boxed{}, stripped; a box in a box is a part of it. "" for one that never closes.
-
-    Example:
-        >>> box_contents(r"\boxed{\frac{1}{2}} or \boxed{ 3"), box_contents(r"\boxed{\boxed{1}}")
-        (['\\frac{1}{2}', ''], ['\\boxed{1}'])
-    """
-    contents, place = [], 0
-    while opening := _OPENING.search(text, place):
-        end = closing_brace(text, opening.end())
-        contents.append(text[opening.end() : end].strip() if end >= 0 else "")
-        place = end if end >= 0 else len(text)
-    return contents
-
-
-def closing_brace(text: str, start: int) -> int:
-    r"""Return the index of the brace that closes the one just before `start`, -1 without one; \{ and \} are text."""
-    depth = 1
-    for match in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return match.start()
-    return -1

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
-from mathgrpo.formats.format import Format, Parsed, TagLayout, closing_brace
+from mathgrpo.formats.format import Format, Parsed, TagFormat
 
-XML = Format(
+XML = TagFormat(
     name="xml",
     system_prompt="\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n",
-    layout=TagLayout(
-        reasoning_tags=("<reasoning>", "</reasoning>"),
-        answer_tags=("<answer>", "</answer>"),
-        reasoning_edge="\n",
-        answer_edge="\n",
-        gap="\n",
-        tail="\n",
-    ),
+    reasoning_tags=("<reasoning>", "</reasoning>"),
+    answer_tags=("<answer>", "</answer>"),
+    reasoning_edge="\n",
+    answer_edge="\n",
+    gap="\n",
+    tail="\n",
 )
 
 
-WORKING_OUT = Format(
+WORKING_OUT = TagFormat(
     name="working_out",
     system_prompt=(
         "You are a mathematical reasoning assistant.\n"
@@ -29,39 +28,26 @@ WORKING_OUT = Format(
         "2. Provide your final numerical answer between <SOLUTION> and </SOLUTION>\n"
         "3. Be precise and show all calculation steps clearly."
     ),
-    layout=TagLayout(
-        reasoning_tags=("<start_working_out>", "<end_working_out>"),
-        answer_tags=("<SOLUTION>", "</SOLUTION>"),
-    ),
+    reasoning_tags=("<start_working_out>", "<end_working_out>"),
+    answer_tags=("<SOLUTION>", "</SOLUTION>"),
 )
 
 
-_LAYOUT = TagLayout(
-    reasoning_tags=("<think>", "</think>"),
-    answer_tags=("<answer>", "</answer>"),
-    reasoning_edge="\n",
-    gap="\n\n",
-)
-
-THINK = Format(
+THINK = TagFormat(
     name="think",
     system_prompt=(
         "Solve the problem step by step. First write your reasoning between <think> and </think>, one calculation "
         "a line, then only the final number between <answer> and </answer>."
     ),
-    layout=_LAYOUT,
+    reasoning_tags=("<think>", "</think>"),
+    answer_tags=("<answer>", "</answer>"),
+    reasoning_edge="\n",
+    gap="\n\n",
     question_prefix="<problem>\n",
     question_suffix="\n</problem>",
 )
 
-THINK_LEAKY = Format(
-    name="think_leaky",
-    system_prompt="",
-    layout=_LAYOUT,
-    question_prefix="<problem>\n",
-    question_suffix="\n</problem>",
-    leaky=True,
-)
+THINK_LEAKY = replace(THINK, name="think_leaky", system_prompt="", leaky=True)
 """The notebook's own prompt: problem, worked solution and answer, and nothing else. A model learns to copy from it."""
 
 
@@ -70,8 +56,8 @@ _BOX = "\\boxed{"
 _CLOSINGS = frozenset(mark + stop for mark in ("", "$", "$$", "\\)", "\\]") for stop in ("", ".")) | {".$", ".$$"}
 
 
-@dataclass(frozen=True, slots=True)
-class BoxedLayout:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxedFormat(Format):
     """Reasoning without tags, one box at the end."""
 
     @property
@@ -80,11 +66,10 @@ class BoxedLayout:
         return (_BOX,)
 
     def write(self, reasoning: str, answer: str) -> str:
-        """Return a completion with this reasoning and this answer, both stripped."""
         return f"{reasoning.strip()}\n\n{_BOX}{answer.strip()}}}"
 
     def parse(self, completion: str) -> Parsed:
-        """Return reasoning (all text before the box), answer and the two checks of a completion.
+        """Return reasoning (all text before the box), answer and the two checks.
 
         Without a box the reasoning is the whole text, since nothing else marks it; with several boxes, the text
         before the first.
@@ -98,8 +83,37 @@ class BoxedLayout:
         return Parsed(reasoning, answer, strict=soft and completion[end + 1 :].strip() in _CLOSINGS, soft=soft)
 
 
-BOXED = Format(
-    name="boxed",
-    system_prompt="Please reason step by step, and put your final answer within \\boxed{}.",
-    layout=BoxedLayout(),
+BOXED = BoxedFormat(
+    name="boxed", system_prompt="Please reason step by step, and put your final answer within \\boxed{}."
 )
+
+
+_OPENING = re.compile(r"\\boxed\s*\{")
+
+
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def box_contents(text: str) -> list[str]:
+    r"""Return what stands in each \boxed{}, stripped; a box in a box is a part of it. "" for one that never closes.
+
+    Example:
+        >>> box_contents(r"\boxed{\frac{1}{2}} or \boxed{ 3"), box_contents(r"\boxed{\boxed{1}}")
+        (['\\frac{1}{2}', ''], ['\\boxed{1}'])
+    """
+    contents, place = [], 0
+    while opening := _OPENING.search(text, place):
+        end = closing_brace(text, opening.end())
+        contents.append(text[opening.end() : end].strip() if end >= 0 else "")
+        place = end if end >= 0 else len(text)
+    return contents
+
+
+def closing_brace(text: str, start: int) -> int:
+    r"""Return the index of the brace that closes the one just before `start`, -1 without one; \{ and \} are text."""
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.start()
+    return -1

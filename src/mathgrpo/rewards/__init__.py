@@ -9,13 +9,15 @@ from mathgrpo.rewards.registry import (
     GIST_WEIGHTS,
     MULTI_WEIGHTS,
     REFERENCE_WEIGHTS,
-    REWARDS,
     SOUND,
     SOUND_WEIGHTS,
     STEP_WEIGHTS,
 )
 from mathgrpo.rewards.reward import Pay, Reward
 from mathgrpo.rewards.suite import RewardSuite, Scores
+
+REWARDS = CATALOGUE
+"""The built-in rewards as functions in TRL's signature, by name."""
 
 __all__ = [
     "CATALOGUE",

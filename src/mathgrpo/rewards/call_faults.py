@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.rewards.checked_calls import RewardFunction, awaited, copied, outcome_of
+from mathgrpo.rewards.checked_calls import RewardFunction, awaited, outcome_of
 
 SHOWN_CHARS = 120
 
@@ -27,33 +27,21 @@ _LIBRARIES = tuple(
 
 def fault(function: RewardFunction, error: BaseException, texts: Sequence[str], call: Mapping[str, Any]) -> str:
     """Return in words why a function raised, and what to do."""
-    if isinstance(error, TypeError):
-        refused = _refused_call(function, call)
-        if refused:
-            return refused
+    missing = _missing(function, call) if isinstance(error, TypeError) else []
+    if missing:
+        return f"needs {', '.join(missing)}, which is not there; there are: {', '.join(call)}"
     return f"raised {describe(error)}{_first_raising(function, texts, call)}; return None where it does not apply"
 
 
-def _refused_call(function: RewardFunction, call: Mapping[str, Any]) -> str:
-    """Return in words why a function cannot be called with these keywords, "" when it can."""
+def _missing(function: RewardFunction, call: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that a function needs and this call does not give."""
     try:
-        signature = inspect.signature(function)
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # builtins have none
-        return ""
-    try:
-        signature.bind(**call)
-    except TypeError as error:
-        needed = [
-            key
-            for key, parameter in signature.parameters.items()
-            if parameter.default is parameter.empty
-            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            and key not in call
-        ]
-        if needed:
-            return f"needs {', '.join(needed)}, which is not there; there are: {', '.join(call)}"
-        return f"cannot be called with the columns by name ({error}); end its parameters with **columns"
-    return ""
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [name for name, each in parameters.items() if each.default is each.empty and each.kind not in variable]
+    return [name for name in needed if name not in call]
 
 
 def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping[str, Any]) -> str:
@@ -63,7 +51,7 @@ def _first_raising(function: RewardFunction, texts: Sequence[str], call: Mapping
         if time.monotonic() - begun > SEARCH_S:
             break
         one = {key: [value[index]] if _is_column(value, len(texts)) else value for key, value in call.items()}
-        outcome = outcome_of(function, copied(one))
+        outcome = outcome_of(function, one)
         if inspect.isawaitable(outcome):
             (outcome,) = awaited([outcome])
         if isinstance(outcome, BaseException):

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -13,11 +15,40 @@ from pathlib import Path
 from mathgrpo.config.recipe import Section
 from mathgrpo.config.recipe_fields import allowed
 from mathgrpo.rewards.registry import CATALOGUE
-from mathgrpo.rewards.reward import FAMILIES, Reward
+from mathgrpo.rewards.reward import Reward
 from mathgrpo.text import with_inside
 
 BEGIN, END = "<!-- catalogue -->", "<!-- end of catalogue -->"
 """Between these marks docs/rewards.md holds `catalogue_markdown`."""
+FAMILIES: dict[str, str] = {
+    "answer": "The answer",
+    "form": "The form",
+    "steps": "Verified steps",
+    "constraint": "Constraints",
+    "length": "Length",
+    "language": "Language and fluency",
+    "reference 1": "Reference system 1: Qwen2.5-0.5B with XML tags, faults included",
+    "reference 2": "Reference system 2: multi-reward, working-out format, faults included",
+    "reference 3": "Reference system 3: step verification, faults included",
+    "reference 4": "Reference system 4: the one-shot notebook, faults included",
+}
+"""Family -> heading. Of reference system 4 only the three rewards that system 1 has otherwise stand by themselves."""
+
+
+def pays(reward: Reward) -> str:
+    """Return what a reward pays for and how much: its docstring's first paragraph."""
+    first = _documented(reward).partition("\n\n")[0]
+    return " ".join(first.split()).removeprefix("Return ").removesuffix(".")
+
+
+def fact(reward: Reward, label: str) -> str:
+    """Return what stands behind "Gaming:" or "Source:" in a reward's docstring, "" where there is none."""
+    found = re.search(rf"^{label}: (.+(?:\n .+)*)", _documented(reward), re.MULTILINE)
+    return " ".join(found[1].split()).removesuffix(".") if found else ""
+
+
+def _documented(reward: Reward) -> str:
+    return inspect.getdoc(reward.function) or ""
 
 
 def catalogue_lines(columns: int = 0) -> list[str]:
@@ -33,11 +64,11 @@ def catalogue_lines(columns: int = 0) -> list[str]:
 
 def _reward_lines(name: str, reward: Reward, columns: int) -> list[str]:
     beginning = f"  {name:<{max(map(len, CATALOGUE))}}  {range_words(reward):<15}  "
-    if not columns or len(beginning) + len(reward.pays) <= columns:
-        return [beginning + reward.pays]
+    if not columns or len(beginning) + len(pays(reward)) <= columns:
+        return [beginning + pays(reward)]
     return [
         beginning.rstrip(),
-        *textwrap.wrap(reward.pays, columns, initial_indent="      ", subsequent_indent="      "),
+        *textwrap.wrap(pays(reward), columns, initial_indent="      ", subsequent_indent="      "),
     ]
 
 
@@ -57,27 +88,26 @@ def range_words(reward: Reward) -> str:
         >>> range_words(CATALOGUE["soft_overlong"]), range_words(CATALOGUE["step_verified_reference"])
         ('-1 to 0', '0 upwards')
     """
-    pay = reward.pay_with(None)
+    pay = reward.bounds
     if math.isinf(pay.high):
         return f"{pay.low:g} upwards"
     return f"{pay.high:g} downwards" if math.isinf(pay.low) else f"{pay.low:g} to {pay.high:g}"
 
 
 def _block(name: str, reward: Reward) -> str:
-    facts = [f"**`{name}`** pays {reward.pays}.", f"- Range: {range_words(reward)}{_wrong_words(reward)}."]
-    facts.append(f"- Gaming: {reward.gaming}.")
-    facts += [f"- Source: {reward.source}."] if reward.source else []
+    facts = [f"**`{name}`** pays {pays(reward)}.", f"- Range: {range_words(reward)}{_wrong_words(reward)}."]
+    facts.append(f"- Gaming: {fact(reward, 'Gaming')}.")
+    facts += [f"- Source: {source}."] if (source := fact(reward, "Source")) else []
     columns = ", ".join(f"`{column}`" for column in reward.columns)
     facts += [f"- Needs the problem columns {columns}."] if columns else []
     facts += ["- Needs token ids; without them it does not apply."] if reward.needs_tokens else []
-    facts += (
-        [_setting_line(name, key, reward.settings) for key in reward.settings.model_fields] if reward.settings else []
-    )
+    if reward.settings is not None:
+        facts += [_setting_line(name, key, type(reward.settings)) for key in type(reward.settings).model_fields]
     return "\n".join([facts[0], "", *facts[1:]])
 
 
 def _wrong_words(reward: Reward) -> str:
-    pay = reward.pay_with(None)
+    pay = reward.bounds
     if pay.high <= 0 or math.isinf(pay.wrong):
         return ""
     return f"; a wrong answer earns at most {pay.wrong:g}"

@@ -25,37 +25,46 @@ def call_rewards(
 ) -> dict[str, list[float | None]]:
     """Return every reward's values, checked: one finite number or None per completion.
 
-    Plain functions run one after another; those that return an awaitable are then waited for together. Each gets lists
-    of its own, so that what one does to them no other sees.
+    Plain functions run one after another; those that return an awaitable are then waited for together.
 
     Args:
         texts: the completions, to show the one at fault.
-        call: keyword arguments of the functions; sequences as long as `texts` go along.
+        call: keyword arguments, sequences as long as `texts` among them. A function without **columns gets those it
+            names.
 
     Raises:
         UserError: a function raises, or returns anything else.
     """
-    outcomes = {name: outcome_of(function, copied(call)) for name, function in functions.items()}
+    outcomes = {name: outcome_of(function, call) for name, function in functions.items()}
     waiting = {name: values for name, values in outcomes.items() if inspect.isawaitable(values)}
     if waiting:
         outcomes |= dict(zip(waiting, awaited(list(waiting.values())), strict=True))
     return {name: _values(name, functions[name], outcome, texts, call) for name, outcome in outcomes.items()}
 
 
-def outcome_of(function: RewardFunction, call: dict[str, Any]) -> Any:
-    """Return what a function returns, or the exception that it raises."""
+def outcome_of(function: RewardFunction, call: Mapping[str, Any]) -> Any:
+    """Return what a function returns, or the exception that it raises; what it does to its lists no other sees."""
     try:
-        return function(**call)
+        return function(**_copied({name: value for name, value in call.items() if _takes(function, name)}))
     except _FAULTS as error:
         return error
 
 
-def copied(value: Any) -> Any:
+def _takes(function: RewardFunction, name: str) -> bool:
+    """Return whether a function has a parameter of this name, or **columns; those of builtins are not known."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _copied(value: Any) -> Any:
     """Return lists and dicts, one in another, as new ones; everything else as it is."""
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
+        return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [copied(item) for item in value] if value and isinstance(value[0], list | dict) else list(value)
+        return [_copied(item) for item in value] if value and isinstance(value[0], list | dict) else list(value)
     return value
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mathgrpo.answers import Graded, grade_completion
-from mathgrpo.rewards.registry import CATALOGUE
-from mathgrpo.rewards.reward import Row
-from mathgrpo.rewards.reward_settings import own_section
+from mathgrpo.rewards.checked_calls import RewardFunction
+from mathgrpo.rewards.reasons import reason
+from mathgrpo.rewards.reward import Reward, Row
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
 
@@ -67,30 +67,25 @@ def explain(
     Raises:
         UserError: a reward raises or returns no number.
     """
-    columns = {name: [value] for name, value in problem.columns.items()}
-    columns |= {"answer": [problem.answer], "question": [problem.question]}
+    columns = {**problem.columns, "answer": problem.answer, "question": problem.question}
     graded = grade_completion(text, problem.answer, suite.fmt, question=problem.question)
     ids = None if token_ids is None else [list(token_ids)]
-    scores = suite.score([prompt], [text], columns, completion_ids=ids, grades=[graded])
-    row = Row(
-        text, suite.fmt, problem.answer, problem.question, problem.columns, token_ids, suite.max_new_tokens, graded
-    )
+    each = {name: [value] for name, value in columns.items()}
+    scores = suite.score([prompt], [text], each, completion_ids=ids, grades=[graded])
+    row = Row(text, suite.fmt, columns, token_ids, suite.max_new_tokens, graded)
     parts = [_paid(suite, name, values[0], row) for name, values in scores.parts.items()]
     return Explanation(scores.totals[0], tuple(parts), graded)
 
 
 def _paid(suite: RewardSuite, name: str, value: float | None, row: Row) -> Paid:
-    weight = suite.weights[name]
-    known = CATALOGUE.get(name)
-    if known is None:
-        return Paid(name, value, weight, None, None, _own_words(suite, name, value))
-    settings = own_section(suite.settings, name)
-    pay = known.pay_with(settings)
-    return Paid(name, value, weight, pay.low, pay.high, known.in_words(row, value, settings))
+    weight, reward = suite.weights[name], suite.rewards[name]
+    if isinstance(reward, Reward):
+        return Paid(name, value, weight, reward.bounds.low, reward.bounds.high, reason(reward, row, value))
+    return Paid(name, value, weight, None, None, _own_words(reward, value))
 
 
-def _own_words(suite: RewardSuite, name: str, value: float | None) -> str:
+def _own_words(function: RewardFunction, value: float | None) -> str:
     """Return the first line of a user's docstring; nothing else is known of the function."""
-    documented = inspect.getdoc(suite.functions[name]) or "your own function; a docstring would be shown here"
+    documented = inspect.getdoc(function) or "your own function; a docstring would be shown here"
     applies = "" if value is not None else "does not apply; "
     return applies + documented.partition("\n")[0]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from mathgrpo.config.load_recipe import validated
+from mathgrpo.config.recipe import Section
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
 from mathgrpo.rewards.catalogue.answer_and_form import OUTSIDE
-from mathgrpo.rewards.checked_calls import RewardFunction
+from mathgrpo.rewards.catalogue.length import LengthSettings
+from mathgrpo.rewards.checked_calls import RewardFunction, with_keywords
 from mathgrpo.rewards.function_file import load_reward, unknown_reward
-from mathgrpo.rewards.registry import CATALOGUE, REWARDS
-from mathgrpo.rewards.reward import Pay
-from mathgrpo.rewards.reward_settings import Settings, own_section, reward_settings, with_settings
+from mathgrpo.rewards.registry import CATALOGUE
+from mathgrpo.rewards.reward import Pay, Reward
 from mathgrpo.rewards.suite import RewardSuite
 
 
@@ -44,34 +48,87 @@ def build_suite(
         raise UserError(
             "rewards: no reward has a weight above 0; use for example rewards.correct=1.0 rewards.format=0.1"
         )
-    functions = {name: _find(name) for name in weights}
-    checked = reward_settings(functions, settings or {}, max_new_tokens)
-    check_soundness(weights, checked)
-    return RewardSuite(
-        MappingProxyType({name: float(weight) for name, weight in weights.items()}),
-        MappingProxyType({name: with_settings(function, checked.get(name)) for name, function in functions.items()}),
-        fmt,
-        MappingProxyType(checked),
-        max_new_tokens,
-    )
+    found, tables = {name: _find(name) for name in weights}, settings or {}
+    for name in tables:
+        if name not in found:
+            raise UserError(
+                f"reward_settings.{name}: this reward is not in [rewards]; add rewards.{name}=1.0 or remove the table"
+            )
+    rewards = {name: _with_settings(name, each, tables.get(name, {}), max_new_tokens) for name, each in found.items()}
+    _check_soundness(weights, rewards)
+    paid = {name: float(weight) for name, weight in weights.items()}
+    return RewardSuite(MappingProxyType(paid), MappingProxyType(rewards), fmt, max_new_tokens)
 
 
-def _find(name: str) -> RewardFunction:
-    if name in REWARDS:
-        return REWARDS[name]
+def _find(name: str) -> Reward | RewardFunction:
+    if name in CATALOGUE:
+        return CATALOGUE[name]
     if ":" in name:
         return load_reward(name)
-    raise unknown_reward(name, list(REWARDS))
+    raise unknown_reward(name, list(CATALOGUE))
 
 
 def _check_weight(name: str, weight: float) -> None:
     if not math.isfinite(weight):
         raise UserError(f"rewards.{name}={weight}: a weight must be a finite number")
-    if name in REWARDS and weight < 0:
+    if name in CATALOGUE and weight < 0:
         raise UserError(f"rewards.{name}={weight}: the weight of a built-in reward is 0 (logged only) or more")
 
 
-def check_soundness(weights: Mapping[str, float], settings: Mapping[str, Settings]) -> None:
+def _with_settings(
+    name: str, reward: Reward | RewardFunction, table: Mapping[str, Any], max_new_tokens: int
+) -> Reward | RewardFunction:
+    """Return a reward with what its table sets; a user's function with keywords fixed.
+
+    Raises:
+        UserError: it takes no settings or none of this name, a value is not allowed, or a reward on length has no
+            length to count against.
+    """
+    if not isinstance(reward, Reward):
+        return with_keywords(reward, **_keywords(name, reward, table)) if table else reward
+    if reward.settings is None:
+        if table:
+            raise UserError(f"reward_settings.{name}: this reward takes no settings; remove the table")
+        return reward
+    settings = _section(name, type(reward.settings), table)
+    if isinstance(settings, LengthSettings):
+        try:
+            settings.limit(max_new_tokens)
+        except ValueError as error:
+            raise UserError(f"reward_settings.{name}.{error}") from None
+    return replace(reward, settings=settings)
+
+
+def _section(name: str, section: type[Section], table: Mapping[str, Any]) -> Section:
+    try:
+        return validated(section, dict(table))
+    except UserError as error:
+        lines = (f"reward_settings.{name}.{line.lstrip('=')}" for line in str(error).splitlines())
+        raise UserError("\n".join(lines)) from None
+
+
+def _keywords(name: str, function: RewardFunction, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a user's function, if it has parameters of these names."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        raise UserError(
+            f'reward_settings."{name}": its parameters are not known; wrap it in a function of your own'
+        ) from None
+    own = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and key not in ("prompts", "completions", "answer", "question")
+    ]
+    for key in table:
+        if key not in own:
+            known = ", ".join(own) or "none"
+            raise UserError(f'reward_settings."{name}".{key}: the function has no such parameter; it has: {known}')
+    return table
+
+
+def _check_soundness(weights: Mapping[str, float], rewards: Mapping[str, Reward | RewardFunction]) -> None:
     """Return when a wrong answer earns less than a right one, whatever the completions look like.
 
     Only suites of sound built-in rewards are checked: copies of reference systems keep their faults, and of a user's
@@ -81,11 +138,12 @@ def check_soundness(weights: Mapping[str, float], settings: Mapping[str, Setting
     Raises:
         UserError: the weights do not allow that.
     """
-    if not all(name in CATALOGUE and CATALOGUE[name].sound for name in weights):
+    sound = {name: each for name, each in rewards.items() if isinstance(each, Reward) and each.sound}
+    if len(sound) < len(rewards):
         return
-    pays = {name: CATALOGUE[name].pay_with(own_section(settings, name)) for name in weights}
+    pays = {name: each.bounds for name, each in sound.items()}
     _check_wrong(weights, pays)
-    if not any(weight for name, weight in weights.items() if CATALOGUE[name].pays_right):
+    if not any(weights[name] for name, each in sound.items() if each.pays_right):
         raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
     _check_penalties(weights, pays)
 

@@ -8,7 +8,6 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from mathgrpo.rewards import catalogue, reference, steps
-from mathgrpo.rewards.checked_calls import RewardFunction
 from mathgrpo.rewards.reward import Reward
 
 
@@ -23,10 +22,6 @@ CATALOGUE: dict[str, Reward] = {
 """Reward name -> the reward with its facts."""
 
 
-REWARDS: dict[str, RewardFunction] = {**CATALOGUE}
-"""Reward name -> function in TRL's signature."""
-
-
 SOUND = frozenset(name for name, reward in CATALOGUE.items() if reward.sound)
 """Rewards for which `build_suite` keeps a wrong answer in perfect form below a right one."""
 
@@ -39,15 +34,14 @@ STEP_WEIGHTS = {"correct": 0.4, "verified_steps": 0.6}
 """Reference system 3's suite, bounded: 0.4 for the answer, 0.2 a step for three steps; 0.09 at most when wrong."""
 
 
-REFERENCE_WEIGHTS = {name: 1.0 for name in REWARDS if name.startswith("reference_")}
+REFERENCE_WEIGHTS = {name: 1.0 for name in CATALOGUE if name.startswith("reference_")}
 """The notebook's suite: up to 2.0 + 0.5 + 0.5 + 0.5 + 0.5."""
 
 
-MULTI_WEIGHTS = {name: 1.0 for name in REWARDS if name.startswith("multi_")}
+MULTI_WEIGHTS = {name: 1.0 for name in CATALOGUE if name.startswith("multi_")}
 """The multi-reward notebook's suite: up to 3.0 + 2.0 + 3.0 + 1.5."""
 
 
-GIST_WEIGHTS = {
-    name: 1.0 for name in REWARDS if name.startswith("gist_") or name in ("reference_correctness", "reference_integer")
-}
+_GIST = ("gist_", "reference_correctness", "reference_integer")
+GIST_WEIGHTS = {name: 1.0 for name in CATALOGUE if name.startswith(_GIST)}
 """The one-shot notebook's suite, as the gist that it extends has it."""

@@ -2,16 +2,14 @@
 
 A reward's docstring is its catalogue entry. First paragraph: what it pays ("Return 1 for ..."); further paragraphs:
 how, for a reader of the code; then "Gaming:", how a model could earn it without what it is meant for, and "Source:",
-where the formula comes from. Command line and documentation show these.
+where the formula comes from. Command line and documentation show these (`catalogue_page.py`).
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mathgrpo.answers import Graded, grade_completion
@@ -44,16 +42,14 @@ class Row:
     Attributes:
         text: the completion.
         fmt: the run's response format.
-        columns: the problem's further columns.
+        columns: the problem's: answer (the gold), question, and whatever else it has.
         token_ids: the completion's, the end token included; None where they are not known.
         max_new_tokens: the run's limit, 0 where it is not known.
-        known_gold, known_grade: None where the caller gave none.
+        known_grade: None where the caller gave none.
     """
 
     text: str
     fmt: Format
-    known_gold: str | None = None
-    question: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
     token_ids: Sequence[int] | None = None
     max_new_tokens: int = 0
@@ -62,9 +58,15 @@ class Row:
     @property
     def gold(self) -> str:
         """The gold answer. Raises UserError where the caller gave none."""
-        if self.known_gold is None:
+        gold: str | None = self.columns.get("answer")
+        if gold is None:
             raise UserError("needs the column answer, the gold answers, which is not there")
-        return self.known_gold
+        return gold
+
+    @property
+    def question(self) -> str:
+        """The question, "" where the caller gave none."""
+        return self.columns.get("question") or ""
 
     @functools.cached_property
     def graded(self) -> Graded:
@@ -77,6 +79,23 @@ class Row:
         return self.graded.verdict == "correct"
 
 
+def rows_of(
+    texts: Sequence[str],
+    fmt: Format,
+    columns: Mapping[str, Sequence[Any]],
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    max_new_tokens: int = 0,
+    grades: Sequence[Graded] | None = None,
+) -> list[Row]:
+    """Return completions as rewards see them; columns, ids and grades have one value a completion."""
+    absent: list[None] = [None] * len(texts)
+    given = zip(texts, completion_ids or absent, grades or absent, strict=True)
+    return [
+        Row(text, fmt, {name: values[place] for name, values in columns.items()}, ids, max_new_tokens, grade)
+        for place, (text, ids, grade) in enumerate(given)
+    ]
+
+
 @dataclass(frozen=True)
 class Reward:
     """A built-in reward; made by `reward`.
@@ -84,10 +103,9 @@ class Reward:
     Attributes:
         name: as in a recipe.
         function: (row) or, of a reward with settings, (row, settings) -> value; None: does not apply.
-        family: one of FAMILIES.
+        family: one of FAMILIES of the catalogue's page.
         pay: the bounds of its values, or a function of its settings that returns them.
-        why: (row, value) or (row, value, settings) -> the value in words; None: its first paragraph says all.
-        settings: the class of its settings; None: it takes none.
+        settings: the default ones, in a suite the recipe's; None: it takes none.
         columns: problem columns it needs beside question and answer.
         needs_tokens: without token ids it does not apply.
         pays_right: it pays for being right, so that it can stand without `correct`.
@@ -97,55 +115,27 @@ class Reward:
     function: Callable[..., float | None]
     family: str
     pay: Pay | Callable[[Any], Pay]
-    why: Callable[..., str] | None = None
-    settings: type[Section] | None = None
+    settings: Section | None = None
     columns: tuple[str, ...] = ()
     needs_tokens: bool = False
     pays_right: bool = False
 
-    def __call__(
-        self,
-        prompts: Any,
-        completions: Completions,
-        answer: Sequence[str] | None = None,
-        question: Sequence[str] | None = None,
-        response_format: Format | None = None,
-        completion_ids: Sequence[Sequence[int]] | None = None,
-        completion_grades: Sequence[Graded] | None = None,
-        max_new_tokens: int = 0,
-        settings: Section | None = None,
-        **columns: Any,
-    ) -> list[float | None]:
-        """Return one value a completion. Without a format: xml. completion_grades: what is graded already."""
-        texts = completion_texts(completions)
-        fmt, empty = response_format or get_format("xml"), [None] * len(texts)
-        needed = {name: columns[name] for name in self.columns if columns.get(name) is not None}
-        given = (
-            texts, empty if answer is None else answer, [""] * len(texts) if question is None else question,
-            empty if completion_ids is None else completion_ids, completion_grades or empty, range(len(texts)),
-        )  # fmt: skip
-        rows = (
-            Row(text, fmt, gold, asked, {name: needed[name][i] for name in needed}, ids, max_new_tokens, graded)
-            for text, gold, asked, ids, graded, i in zip(*given, strict=True)
-        )
-        return [self.value(row, settings) for row in rows]
-
-    def value(self, row: Row, settings: Section | None = None) -> float | None:
+    def value(self, row: Row) -> float | None:
         """Return what a completion earns, None where the reward does not apply."""
-        return None if self.needs_tokens and row.token_ids is None else self.function(row, *self._own(settings))
-
-    def in_words(self, row: Row, value: float | None, settings: Section | None = None) -> str:
-        """Return why a completion earns this value."""
         if self.needs_tokens and row.token_ids is None:
-            return "does not apply: there are no token ids"
-        return self.pays if self.why is None else self.why(row, value, *self._own(settings))
+            return None
+        value = self.function(row, *self.own)
+        return None if value is None else value + 0.0  # a float, and no -0.0
 
-    def pay_with(self, settings: Section | None) -> Pay:
-        """Return the bounds under these settings; the default ones for None."""
-        return self.pay if isinstance(self.pay, Pay) else self.pay(*self._own(settings))
+    @property
+    def own(self) -> tuple[Section, ...]:
+        """What its functions take beside a row: the settings, if it has any."""
+        return () if self.settings is None else (self.settings,)
 
-    def _own(self, settings: Section | None) -> tuple[Section, ...]:
-        return () if self.settings is None else (settings or self.settings(),)
+    @property
+    def bounds(self) -> Pay:
+        """What it can return under its settings."""
+        return self.pay if isinstance(self.pay, Pay) else self.pay(*self.own)
 
     @property
     def sound(self) -> bool:
@@ -153,32 +143,27 @@ class Reward:
         return not self.family.startswith("reference")
 
     @property
-    def pays(self) -> str:
-        """What for and how much: the docstring's first paragraph."""
-        return " ".join(self._doc.partition("\n\n")[0].split()).removeprefix("Return ").removesuffix(".")
-
-    @property
-    def gaming(self) -> str:
-        """How a model could earn it without what it is meant for."""
-        return self._fact("Gaming")
-
-    @property
-    def source(self) -> str:
-        """Where the formula comes from, "" for our own."""
-        return self._fact("Source")
-
-    def _fact(self, label: str) -> str:
-        found = re.search(rf"^{label}: (.+(?:\n .+)*)", self._doc, re.MULTILINE)
-        return " ".join(found[1].split()).removesuffix(".") if found else ""
-
-    @property
-    def _doc(self) -> str:
-        return inspect.getdoc(self.function) or ""
-
-    @property
     def __name__(self) -> str:
         """The function's name, which trainers show."""
         return self.function.__name__
+
+    def __call__(
+        self,
+        prompts: Any,
+        completions: Completions,
+        response_format: Format | None = None,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        max_new_tokens: int = 0,
+        settings: Section | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Return one value a completion, called as TRL does. Without a format: xml; settings: other than its own."""
+        reward = self if settings is None else replace(self, settings=settings)
+        needed = ("answer", "question", *self.columns)
+        known = {name: columns[name] for name in needed if columns.get(name) is not None}
+        fmt = response_format or get_format("xml")
+        rows = rows_of(completion_texts(completions), fmt, known, completion_ids, max_new_tokens)
+        return [reward.value(row) for row in rows]
 
 
 def reward(
@@ -196,23 +181,7 @@ def reward(
         ...     Gaming: saying nothing.
         ...     '''
         ...     return float(len(row.text) <= 9)
-        >>> short(prompts=["?"], completions=["brief"]), short.pays, short.gaming
-        ([1.0], '1 for at most 9 characters, else 0', 'saying nothing')
+        >>> short(prompts=["?"], completions=["brief"])
+        [1.0]
     """
-    assert family in FAMILIES, family
     return lambda function: Reward(name or function.__name__, function, family, pay, **facts)
-
-
-FAMILIES: dict[str, str] = {
-    "answer": "The answer",
-    "form": "The form",
-    "steps": "Verified steps",
-    "constraint": "Constraints",
-    "length": "Length",
-    "language": "Language and fluency",
-    "reference 1": "Reference system 1: Qwen2.5-0.5B with XML tags, faults included",
-    "reference 2": "Reference system 2: multi-reward, working-out format, faults included",
-    "reference 3": "Reference system 3: step verification, faults included",
-    "reference 4": "Reference system 4: the one-shot notebook, faults included",
-}
-"""Family -> heading. Of reference system 4 only the three rewards that system 1 has otherwise stand by themselves."""

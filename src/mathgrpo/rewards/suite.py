@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from mathgrpo.answers import grade_completion
 from mathgrpo.formats import Format
-from mathgrpo.rewards.checked_calls import RewardFunction, call_rewards, conversational, with_keywords
-from mathgrpo.rewards.registry import SOUND
-from mathgrpo.rewards.reward_settings import Settings
+from mathgrpo.rewards.checked_calls import RewardFunction, call_rewards, conversational
+from mathgrpo.rewards.reward import Reward, rows_of
 from mathgrpo.types import Graded
-
-_OWN_KEYWORDS = frozenset((
-    "prompts", "completions", "completion_ids", "completion_grades", "trainer_state", "response_format",
-    "max_new_tokens", "settings",
-))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +25,20 @@ class Scores:
     totals: tuple[float, ...]
     parts: Mapping[str, tuple[float | None, ...]]
 
-    def means(self) -> dict[str, float]:
-        """Return each reward's mean over the completions it applies to; rewards that apply to none are left out."""
-        applied = {name: [value for value in values if value is not None] for name, values in self.parts.items()}
-        return {name: math.fsum(values) / len(values) for name, values in applied.items() if values}
-
 
 @dataclass(frozen=True, slots=True)
 class RewardSuite:
-    """Reward functions with their weights, for one response format. Made by `build_suite`.
+    """Rewards with their weights, for one response format. Made by `build_suite`.
 
     Attributes:
-        weights, functions: by reward name; a function has its settings in it already.
-        settings: reward name -> settings, of those that take any.
+        weights: by reward name.
+        rewards: built-in ones and users' functions by name, each with its settings in it.
         max_new_tokens: the run's limit on a completion; 0 where there is none.
     """
 
     weights: Mapping[str, float]
-    functions: Mapping[str, RewardFunction]
+    rewards: Mapping[str, Reward | RewardFunction]
     fmt: Format
-    settings: Mapping[str, Settings] = field(default_factory=dict)
     max_new_tokens: int = 0
 
     def score(
@@ -69,11 +56,11 @@ class RewardSuite:
         Args:
             prompts: one a completion, as messages or text.
             completions: texts.
-            grades: the completions', where they are known; else they are graded here, once for all built-in rewards.
             columns: "answer" (gold), "question" and whatever else the problems have; one value a completion.
+            grades: the completions', where they are known; else each is graded here, once for all built-in rewards.
 
         Raises:
-            UserError: a reward raises, or returns anything but one finite number or None per completion.
+            UserError: a user's function raises, or returns anything but one finite number or None per completion.
 
         Example:
             >>> from mathgrpo.formats import get_format
@@ -83,37 +70,25 @@ class RewardSuite:
             (1.0,)
         """
         _check_lengths(prompts, completions, columns)
-        call: dict[str, Any] = {key: value for key, value in columns.items() if key not in _OWN_KEYWORDS}
-        call |= {"prompts": list(prompts), "completions": conversational(completions), "response_format": self.fmt}
-        if completion_ids is not None:
-            call["completion_ids"] = completion_ids
-        if trainer_state is not None:
-            call["trainer_state"] = trainer_state
-        if self.max_new_tokens:
-            call["max_new_tokens"] = self.max_new_tokens
-        return scores_of(self._reading(grades, completions, columns), self.weights, completions, call)
-
-    def _reading(
-        self, grades: Sequence[Graded] | None, texts: Sequence[str], columns: Mapping[str, Sequence[Any]]
-    ) -> Mapping[str, RewardFunction]:
-        """Return the functions, the built-in ones with the completions' grades; a user's get texts, as TRL's do."""
-        built_in = SOUND & self.functions.keys()
-        if not built_in or "answer" not in columns:
-            return self.functions
-        if grades is None:
-            asked = zip(texts, columns["answer"], columns.get("question") or [""] * len(texts), strict=True)
-            grades = [grade_completion(text, gold, self.fmt, question=question) for text, gold, question in asked]
-        known = {name: with_keywords(self.functions[name], completion_grades=grades) for name in built_in}
-        return {name: known.get(name, function) for name, function in self.functions.items()}
+        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens, grades)
+        built_in = {name: reward for name, reward in self.rewards.items() if isinstance(reward, Reward)}
+        paid = {name: [reward.value(row) for row in rows] for name, reward in built_in.items()}
+        if users := {name: function for name, function in self.rewards.items() if name not in built_in}:
+            call = {
+                **columns, "prompts": list(prompts), "completions": conversational(completions),
+                "response_format": self.fmt, "completion_ids": completion_ids, "trainer_state": trainer_state,
+                "max_new_tokens": self.max_new_tokens or None,
+            }  # fmt: skip
+            known = {name: value for name, value in call.items() if value is not None}
+            paid |= call_rewards(users, completions, known)
+        return scores_of({name: paid[name] for name in self.rewards}, self.weights)
 
 
-def scores_of(
-    functions: Mapping[str, RewardFunction], weights: Mapping[str, float], texts: Sequence[str], call: Mapping[str, Any]
-) -> Scores:
-    """Return what functions pay for completions when they are called with these keywords, see `call_rewards`."""
-    parts = {name: tuple(values) for name, values in call_rewards(functions, texts, call).items()}
-    of_parts = [weights[name] for name in parts]
-    return Scores(tuple(weighted_total(row, of_parts) for row in zip(*parts.values(), strict=True)), parts)
+def scores_of(paid: Mapping[str, Sequence[float | None]], weights: Mapping[str, float]) -> Scores:
+    """Return what rewards pay, with the totals."""
+    of_parts = [weights[name] for name in paid]
+    totals = tuple(weighted_total(row, of_parts) for row in zip(*paid.values(), strict=True))
+    return Scores(totals, {name: tuple(values) for name, values in paid.items()})
 
 
 def _check_lengths(prompts: Sequence[Any], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,6 +11,7 @@ import torch
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
+from mathgrpo.rewards.checked_calls import call_rewards
 from mathgrpo.rewards.suite import Scores, scores_of
 
 
@@ -82,8 +82,9 @@ class RewardFunctions:
 
         Raises: UserError naming the function and the completion when one raises or returns anything else.
         """
-        functions = {name: taking_all(function) for name, function in zip(self.names, self.functions, strict=True)}
-        return scores_of(functions, self.weights, texts, {"prompts": prompts, "completions": completions, **keywords})
+        functions = dict(zip(self.names, self.functions, strict=True))
+        call = {"prompts": prompts, "completions": completions, **keywords}
+        return scores_of(call_rewards(functions, texts, call), self.weights)
 
 
 def _one_each(processing_classes: Any, count: int) -> list[Any]:
@@ -100,28 +101,6 @@ def _one_each(processing_classes: Any, count: int) -> list[Any]:
             "for those that are no models"
         )
     return given
-
-
-def taking_all(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, taking all keywords: it gets all if it has **kwargs, else those it names.
-
-    Functions written for older versions of TRL name no trainer_state, log_extra or log_metric and have no **kwargs.
-    The signature still names those it needs, to say which one is missing.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # builtins have none
-        return function
-    named = signature.parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in named.values()):
-        return function
-
-    def adapted(**call: Any) -> Any:
-        return function(**{name: value for name, value in call.items() if name in named})
-
-    every = inspect.Parameter("columns", inspect.Parameter.VAR_KEYWORD)
-    adapted.__signature__ = signature.replace(parameters=[*named.values(), every])  # type: ignore[attr-defined]
-    return adapted
 
 
 def _callable(function: Any, tokenizer: Any, device: str) -> Callable[..., Any]:

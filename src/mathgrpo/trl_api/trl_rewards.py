@@ -15,7 +15,7 @@ from typing import Any
 
 from mathgrpo.answers import gold_problem, grade
 from mathgrpo.errors import UserError
-from mathgrpo.formats.format import box_contents
+from mathgrpo.formats.layouts import box_contents
 from mathgrpo.rewards.catalogue.length import along_cosine, overlong_penalty, repeated_share
 from mathgrpo.rewards.checked_calls import Completions, completion_texts
 

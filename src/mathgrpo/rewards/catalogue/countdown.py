@@ -16,20 +16,12 @@ from mathgrpo.answers import parse_number
 from mathgrpo.arithmetic import Expression, evaluate
 from mathgrpo.rewards.call_faults import shown
 from mathgrpo.rewards.reward import Pay, Row, reward
-from mathgrpo.text import quoted
 
 MAX_NUMBERS = 64
 _SEPARATORS = re.compile(r"[\s,;\[\]()]+")
 
 
-def _countdown_words(row: Row, value: float | None) -> str:
-    """Say which constraint is broken."""
-    if value is None:
-        return "does not apply: the problem has no column nums"
-    return _row_problem(row) or f"{quoted(row.graded.answer or '')} uses each number once and makes the target"
-
-
-@reward(family="constraint", pay=Pay(0, 1, right=1), why=_countdown_words, columns=("nums", "target"), pays_right=True)
+@reward(family="constraint", pay=Pay(0, 1, right=1), columns=("nums", "target"), pays_right=True)
 def countdown(row: Row) -> float | None:
     """Return 1 where the answer is an expression that uses each of nums once and makes target, else 0; does not apply
     without nums.
@@ -40,11 +32,13 @@ def countdown(row: Row) -> float | None:
     Gaming: none known: powers, joined digits, repeated and missing numbers earn 0.
     Source: the Countdown task of TinyZero, without eval.
     """
-    return None if row.columns.get("nums") is None else float(_row_problem(row) == "")
+    return None if row.columns.get("nums") is None else float(row_problem(row) == "")
 
 
-def _row_problem(row: Row) -> str:
-    return countdown_problem(row.graded.answer, row.columns.get("nums"), row.columns.get("target"), row.known_gold)
+def row_problem(row: Row) -> str:
+    """Return in words why a completion does not solve its problem, "" when it does."""
+    nums, target, gold = (row.columns.get(name) for name in ("nums", "target", "answer"))
+    return countdown_problem(row.graded.answer, nums, target, gold)
 
 
 def countdown_problem(answer: str | None, nums: Any, target: Any, gold: Any = None) -> str:

@@ -44,12 +44,7 @@ class LanguageSettings(Section):
         return self
 
 
-def _language_words(row: Row, value: float | None, settings: LanguageSettings) -> str:
-    """Say how many letters are foreign."""
-    return f"{foreign_share(row.text, settings.scripts):.0%} of the letters are not {' or '.join(settings.scripts)}"
-
-
-@reward(family="language", pay=Pay(-1, 0, right=-1), why=_language_words, settings=LanguageSettings)
+@reward(family="language", pay=Pay(-1, 0, right=-1), settings=LanguageSettings())
 def language(row: Row, settings: LanguageSettings) -> float:
     """Return minus the share of letters in none of the settings' scripts.
 
@@ -61,14 +56,7 @@ def language(row: Row, settings: LanguageSettings) -> float:
     return -foreign_share(row.text, settings.scripts)
 
 
-def _fluency_words(row: Row, value: float | None) -> str:
-    """Say which share is the worst."""
-    shares = fluency_shares(row.text)
-    worst = max(shares, key=lambda name: shares[name])
-    return f"{shares[worst]:.0%} {worst}" if shares[worst] else "no repeated lines, long runs or broken characters"
-
-
-@reward(family="language", pay=Pay(-1, 0, right=-1), why=_fluency_words)
+@reward(family="language", pay=Pay(-1, 0, right=-1))
 def fluency(row: Row) -> float:
     """Return minus the worst of three shares: repeated lines, long runs of a character, characters that are no text.
 

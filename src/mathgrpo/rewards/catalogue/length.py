@@ -56,15 +56,8 @@ class CosineSettings(LengthSettings):
         return Pay(min(every), max(every), wrong=max(wrong, 0.0), right=right)
 
 
-def _cosine_words(row: Row, value: float | None, settings: CosineSettings) -> str:
-    """Say where on the curve a completion stands."""
-    length, limit = len(row.token_ids or ()), settings.limit(row.max_new_tokens)
-    curve = "a right answer" if row.right else "a wrong answer"
-    return f"{length} of {limit} tokens, {'over the end' if length >= limit else curve}"
-
-
 @reward(
-    family="length", pay=CosineSettings.pay, why=_cosine_words, settings=CosineSettings, needs_tokens=True,
+    family="length", pay=CosineSettings.pay, settings=CosineSettings(), needs_tokens=True,
     pays_right=True,
 )  # fmt: skip
 def cosine(row: Row, settings: CosineSettings) -> float:
@@ -107,13 +100,7 @@ class OverlongSettings(LengthSettings):
         return limit - (self.cache or max(limit // CACHE_SHARE, 1))
 
 
-def _overlong_words(row: Row, value: float | None, settings: OverlongSettings) -> str:
-    """Say where the penalty begins."""
-    begin, limit = settings.begin(row.max_new_tokens), settings.limit(row.max_new_tokens)
-    return f"{len(row.token_ids or ())} tokens; the penalty begins above {begin} and is whole at {limit}"
-
-
-@reward(family="length", pay=Pay(-1, 0, right=-1), why=_overlong_words, settings=OverlongSettings, needs_tokens=True)
+@reward(family="length", pay=Pay(-1, 0, right=-1), settings=OverlongSettings(), needs_tokens=True)
 def soft_overlong(row: Row, settings: OverlongSettings) -> float:
     """Return 0 up to max_length - cache tokens, from there a straight line to -1 at max_length, -1 beyond.
 
@@ -134,15 +121,7 @@ class RepetitionSettings(Section):
     """Tokens in the sequences that are compared."""
 
 
-def _repetition_words(row: Row, value: float | None, settings: RepetitionSettings) -> str:
-    """Say how much repeats."""
-    share = repeated_share(row.token_ids or (), settings.ngram)
-    return f"{share:.0%} of the sequences of {settings.ngram} tokens stood before"
-
-
-@reward(
-    family="length", pay=Pay(-1, 0, right=-1), why=_repetition_words, settings=RepetitionSettings, needs_tokens=True
-)
+@reward(family="length", pay=Pay(-1, 0, right=-1), settings=RepetitionSettings(), needs_tokens=True)
 def repetition(row: Row, settings: RepetitionSettings) -> float:
     """Return minus the share of token n-grams that stood before.
 

@@ -6,7 +6,6 @@ import math
 import re
 
 from mathgrpo.rewards.reward import Pay, Row, reward
-from mathgrpo.text import quoted
 
 _STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 _MIDDLE = re.compile(r"</reasoning>\s*<answer>")
@@ -75,17 +74,7 @@ _CLOSE_AT_LINE_END = re.compile(rf"{_CLOSE}\s*?(?:\n|\Z)")
 _NUMBER = re.compile(r"[\d.]+")
 
 
-def _solution_words(row: Row, value: float | None) -> str:
-    """Say what the notebook's pattern captures."""
-    text = solution_text(row.text)
-    if text is None:
-        return (
-            "the notebook's pattern does not match: no working-out block and solution block, each ended, at line ends"
-        )
-    return f"text taken as the answer: {quoted(text)}, gold {quoted(row.gold)}"
-
-
-@reward(family="reference 2", pay=Pay(0, 3, wrong=3), why=_solution_words)
+@reward(family="reference 2", pay=Pay(0, 3, wrong=3))
 def multi_format_exactly(row: Row) -> float:
     """Return 3.0 for a working-out block that begins a line and then a solution block that ends one, else 0.0.
 
@@ -106,7 +95,7 @@ def multi_format_approximately(row: Row) -> float:
     return sum(0.5 if row.text.count(tag) == 1 else -0.5 for tag in _TAGS)
 
 
-@reward(family="reference 2", pay=Pay(-0.5, 3, wrong=1.5), why=_solution_words, pays_right=True)
+@reward(family="reference 2", pay=Pay(-0.5, 3, wrong=1.5), pays_right=True)
 def multi_answer_correctness(row: Row) -> float:
     """Return 3.0 for the gold's text, 1.5 within 10 %, 0.5 within 20 %, -0.5 for any other, 0.0 without exact form.
 

@@ -10,16 +10,10 @@ from __future__ import annotations
 import re
 
 from mathgrpo.rewards.reward import Pay, Row, reward
-from mathgrpo.text import quoted
 
 _MIDDLE = re.compile(r"</reasoning>\s*<answer>")
 _STRICT_MIDDLE = "\n</reasoning>\n<answer>\n"
 _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
-
-
-def _answer_words(row: Row, value: float | None) -> str:
-    """Say what the notebook takes as the answer."""
-    return f"text taken as the answer: {quoted(last_answer_text(row.text))}, gold {quoted(row.gold)}"
 
 
 def last_answer_text(text: str) -> str:
@@ -32,7 +26,7 @@ def last_answer_text(text: str) -> str:
     return text.rpartition("<answer>")[2].partition("</answer>")[0].strip()
 
 
-@reward(family="reference 1", pay=Pay(0, 2, wrong=0), why=_answer_words, pays_right=True)
+@reward(family="reference 1", pay=Pay(0, 2, wrong=0), pays_right=True)
 def reference_correctness(row: Row) -> float:
     """Return 2.0 where the answer text equals the gold text, else 0.0.
 
@@ -42,7 +36,7 @@ def reference_correctness(row: Row) -> float:
     return 2.0 if last_answer_text(row.text) == row.gold else 0.0
 
 
-@reward(family="reference 1", pay=Pay(0, 0.5, wrong=0.5), why=_answer_words)
+@reward(family="reference 1", pay=Pay(0, 0.5, wrong=0.5))
 def reference_integer(row: Row) -> float:
     """Return 0.5 where the answer text is all digits, else 0.0.
 

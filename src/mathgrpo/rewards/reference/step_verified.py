@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from mathgrpo.answers.latex import arithmetic_line_verdict
 from mathgrpo.rewards.reward import Pay, Row, reward
-from mathgrpo.text import quoted
 
 _ANSWER_DIGITS = re.compile(r"<answer>(\d+)</answer>")
 _GOLD_DIGITS = re.compile(r"\s*([-+]?\d+)")
@@ -18,18 +17,7 @@ MAX_TRIED_LINES = 1000
 """Lines of one completion that are put to math-verify, at a millisecond each; the rest earns nothing."""
 
 
-def _lines_words(row: Row, value: float | None) -> str:
-    """Say which lines math-verify found to hold."""
-    if value is None:
-        return f"does not apply: the gold {quoted(row.gold)} begins with no number"
-    lines = think_lines(row.text)
-    held = [line for line, holds in zip(lines, lines_that_hold(lines), strict=True) if holds]
-    shown = "".join(f"; {quoted(line.strip())}" for line in held[:8])
-    right = "the answer is the gold" if value > 0.2 * len(held) + 0.1 else "the answer is not the gold"
-    return f"{len(held)} of {len(lines)} lines between <think> tags hold, {right}{shown}"
-
-
-@reward(family="reference 3", pay=Pay(0, math.inf, wrong=math.inf), why=_lines_words, pays_right=True)
+@reward(family="reference 3", pay=Pay(0, math.inf, wrong=math.inf), pays_right=True)
 def step_verified_reference(row: Row) -> float | None:
     """Return 0.4 for the answer plus 0.2 for each line between <think> tags that math-verify finds true.
 

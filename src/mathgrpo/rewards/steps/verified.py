@@ -18,17 +18,8 @@ from mathgrpo.arithmetic import numbers_in
 from mathgrpo.config.recipe import Section
 from mathgrpo.rewards.reward import Pay, Row, reward
 from mathgrpo.rewards.steps.claims import Claim, read_claims
-from mathgrpo.text import quoted
 
 StepKind = Literal["counts", "false", "repeated", "trivial", "foreign", "unused"]
-KIND_WORDS: dict[str, str] = {
-    "counts": "true, and the answer follows from it",
-    "false": "false",
-    "repeated": "true, but its result was there before",
-    "trivial": "true, but its result is one of its own numbers",
-    "foreign": "true, but its numbers come neither from the question nor from earlier steps",
-    "unused": "true, but the answer does not follow from it",
-}
 CONSTANTS = frozenset(map(Fraction, (*range(1, 11), 12, 24, 30, 31, 50, 52, 60, 100, 365, 1000)))
 """Numbers that a step may use without the question naming them: small counts, dates, hours, minutes, per cent."""
 _WORDS = {
@@ -60,19 +51,7 @@ def _steps_pay(settings: StepsSettings) -> Pay:
     return Pay(0.0, 1.0, wrong=settings.wrong_share)
 
 
-def _steps_words(row: Row, value: float | None, settings: StepsSettings) -> str:
-    """Say what became of each arithmetic step."""
-    found = row_steps(row)
-    if not found:
-        return "no arithmetic step (A = B) in the reasoning block"
-    counted = sum(step.kind == "counts" for step in found)
-    words = "; ".join(f"{quoted(step.text)} {KIND_WORDS[step.kind]}" for step in found[:8])
-    more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
-    share = "" if row.right else ", the answer is not right"
-    return f"{counted} of {len(found)} steps count (at most {settings.max_lines} pay{share}): {words}{more}"
-
-
-@reward(family="steps", pay=_steps_pay, why=_steps_words, settings=StepsSettings)
+@reward(family="steps", pay=_steps_pay, settings=StepsSettings())
 def verified_steps(row: Row, settings: StepsSettings) -> float:
     """Return true arithmetic lines that lead to the given answer, less false ones, as a share of max_lines; wrong_share
     of it where the answer is wrong.
