@@ -1,4 +1,4 @@
-"""What is compared: engines with plain forward passes, draws with their distribution, gradients, optimizer steps."""
+"""What is compared: engines with plain forward passes, draws with their distribution, gradients."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.case import Numbers, WrongNumbers
-from benchmarks.gpu.timing import device_seconds
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.models import Policy
-from mathgrpo.optim.master_adamw import MasterAdamW, master_of
+from mathgrpo.optim.master_adamw import master_of
 from mathgrpo.optim.optimizer import build_optimizer, trainable_parameters
 from mathgrpo.rollout.cuda.kernels import Kernels
 from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row
@@ -119,7 +118,7 @@ def gradient_of(
 
     how: fields of `Machinery`.
     """
-    machinery = Machinery(**{"compute_copy": "off", "kernel": "torch"} | how)
+    machinery = Machinery(**{"compute_copy": "off"} | how)
     optimizer = build_optimizer(policy.model, OptimizerSection(), policy.compute_dtype, machinery=machinery)
     gradient: dict[str, Tensor] = {}
 
@@ -134,24 +133,6 @@ def gradient_of(
         max_grad_norm=1e30, machinery=machinery,
     )  # fmt: skip
     return gradient, stats.metrics, stats.notes
-
-
-def adamw_steps(
-    device: str, shapes: Sequence[tuple[int, ...]], *, use_kernel: bool
-) -> tuple[list[Tensor], float, bool]:
-    """Return the weights after three steps, the seconds of a step, and whether each copy is its master rounded."""
-    generator = torch.Generator(device=device).manual_seed(3)
-    masters = [nn.Parameter(torch.randn(shape, generator=generator, device=device)) for shape in shapes]
-    copies = {nn.Parameter(m.detach().to(torch.bfloat16)): m for m in masters[1:]}
-    groups = [{"params": masters, "weight_decay": 0.1}]
-    optimizer = MasterAdamW(groups, copies, lr=1e-3, betas=(0.9, 0.99), use_kernel=use_kernel)
-    for _ in range(3):
-        for master in masters:
-            master.grad = torch.randn(master.shape, generator=generator, device=device)
-        optimizer.step()
-    weights = [master.detach().clone() for master in masters]
-    follow = all(torch.equal(copy.data, master.data.to(copy.dtype)) for copy, master in copies.items())
-    return weights, device_seconds(optimizer.step, device, repeats=3), follow
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:

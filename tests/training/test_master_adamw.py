@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
 from fakes import tiny_model, tiny_tokenizer
-from mathgrpo.config.machinery import FAST, Machinery
+from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.models import Policy, policy_from
-from mathgrpo.optim.master_adamw import MasterAdamW, full_precision, kernel_obstacle, make_compute_copies
+from mathgrpo.optim.master_adamw import MasterAdamW, full_precision, make_compute_copies
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.runs.checkpoint import TrainingState, load_optimizer, save_checkpoint
 from mathgrpo.update import UpdateStats, policy_update
@@ -29,11 +25,9 @@ def policy_of(model: Any) -> Policy:
     return policy_from(model, tiny_tokenizer(), device="cpu", dtype=torch.bfloat16, name="tiny")
 
 
-def built(
-    policy: Policy, compute_copy: Literal["on", "off"], kernel: Literal["torch", "triton"] = "torch"
-) -> torch.optim.AdamW:
+def built(policy: Policy, compute_copy: Literal["on", "off"]) -> torch.optim.AdamW:
     section = OptimizerSection(learning_rate=RATE, weight_decay=0.1)
-    machinery = Machinery(compute_copy=compute_copy, kernel=kernel)
+    machinery = Machinery(compute_copy=compute_copy)
     return build_optimizer(policy.model, section, policy.compute_dtype, machinery=machinery)
 
 
@@ -133,42 +127,8 @@ def test_a_checkpoint_has_the_masters_and_a_resumed_run_goes_on_bit_for_bit(tmp_
     assert all(torch.equal(tensor, weights[name]) for name, tensor in full_weights(again, resumed).items())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter is off where there is a GPU")
-def test_the_kernel_takes_the_same_steps_and_goes_on_from_torchs_state(tmp_path: Path) -> None:
-    pytest.importorskip("triton", reason="triton is not installed")
-    assert kernel_obstacle(torch.device("cpu")) == ""
-    policies = [policy_of(tiny_model()) for _ in range(2)]
-    plain, kernel = built(policies[0], "on"), built(policies[1], "on", "triton")
-    assert kernel._kernel is not None and plain._kernel is None  # type: ignore[attr-defined]
-    one_update(policies[0], plain, 0)
-    one_update(policies[1], kernel, 0)
-    first, second = full_weights(policies[0], plain), full_weights(policies[1], kernel)
-    assert all(torch.allclose(first[name], second[name], atol=1e-7, rtol=1e-6) for name in first)
-    saved = save_checkpoint(tmp_path, policies[0], plain, TrainingState(1, 40), keep=1)
-    load_optimizer(saved, policies[1], kernel)
-    for optimizer in (plain, kernel):
-        for parameter in [p for group in optimizer.param_groups for p in group["params"]]:
-            parameter.grad = torch.full_like(parameter, 0.01)
-        optimizer.step()
-        assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}
-    first, second = full_weights(policies[0], plain), full_weights(policies[1], kernel)
-    assert all(torch.allclose(first[name], second[name], atol=1e-7, rtol=1e-6) for name in first)
-
-
 def test_copies_are_made_where_there_is_something_to_copy() -> None:
     policy, on = policy_of(tiny_model()), Machinery(compute_copy="on")
     for model, dtype in ((policy.model, torch.float32), (lora_model(), torch.bfloat16)):
         assert type(build_optimizer(model, OptimizerSection(), dtype, machinery=on)) is torch.optim.AdamW
     assert type(build_optimizer(policy.model, OptimizerSection(), torch.bfloat16)) is torch.optim.AdamW
-
-
-def test_a_kernel_that_fails_its_trial_is_refused_by_name_and_passed_over_by_auto(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from mathgrpo.optim import optimizer
-
-    monkeypatch.setattr(optimizer, "kernel_obstacle", lambda device: "it fails here (RuntimeError: x)")
-    policy = policy_of(tiny_model())
-    with pytest.raises(ValueError, match=r"Triton AdamW: it fails here"):
-        built(policy, "off", "triton")
-    assert not optimizer._wants_kernel(FAST, True, torch.device("cuda"))

@@ -213,7 +213,7 @@ def test_compute_copies_are_in_the_model_only_while_it_works(tmp_path: Path, mon
 def test_memory_that_is_not_there_is_told_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mathgrpo.trl_api.script_setup.own_bytes", lambda world, device: 1_000_000)
+    monkeypatch.setattr("mathgrpo.training.prepare.own_bytes", lambda world, device: 1_000_000)
     with pytest.raises(UserError, match=r"^model=.*: needs about .* the device has 1.0 MB .*peft_config"):
         trainer(tmp_path).train()
 
@@ -229,7 +229,7 @@ def test_micro_batches_follow_from_the_memory_plan(tmp_path: Path, monkeypatch: 
         return real(*arguments, **options)
 
     monkeypatch.setattr(step, "policy_update", noting)
-    monkeypatch.setattr("mathgrpo.trl_api.script_setup.own_bytes", lambda world, device: 1_120_000_000)
+    monkeypatch.setattr("mathgrpo.training.prepare.own_bytes", lambda world, device: 1_120_000_000)
     trainer(tmp_path, max_steps=1).train()
     assert budgets[0] is not None and 0 < budgets[0] < 8192
 

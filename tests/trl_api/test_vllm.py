@@ -16,7 +16,8 @@ from mathgrpo import GRPOConfig, GRPOTrainer
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.trl_api.vllm_arguments import importance_of, vllm_section
+from mathgrpo.trl_api.script_setup import vllm_section
+from mathgrpo.trl_api.script_task import importance_of
 from rollout.test_vllm_engine import saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
 from trl_api.trainer_cases import length_reward, logs_of, trainer

@@ -51,7 +51,6 @@ def cases(setup: Setup) -> Iterator[Case]:
     )
     yield Case("fused forward", lambda: bench.measure(fused_forward="on"), size=size, limit_s=30)
     yield Case("no compute copy", lambda: bench.measure(compute_copy="off"), size=size, limit_s=30)
-    yield Case("AdamW of torch", lambda: bench.measure(kernel="torch"), size=size, limit_s=30)
     for power in (25, 26, 28, 29):
         yield Case(f"head in chunks of 2^{power} logits", partial(bench.measure, chunk=1 << power),
                    size=size, limit_s=30)  # fmt: skip

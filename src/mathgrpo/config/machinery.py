@@ -31,7 +31,6 @@ class Machinery:
         token_budget: unique tokens in one micro-batch; 0: what the memory plan has room for.
         compute_copy: keep the layers' matrices in the compute precision beside their float32 masters, instead of
             casting them in each micro-batch.
-        kernel: AdamW as torch's fused one, or as one Triton kernel that writes the compute copy too.
     """
 
     plain: bool = False
@@ -48,13 +47,12 @@ class Machinery:
     skip_zero_advantage: bool = True
     token_budget: int = 0
     compute_copy: Choice = "auto"
-    kernel: Literal["auto", "torch", "triton"] = "auto"
 
 
 FAST = Machinery()
 PLAIN = Machinery(
     plain=True, compiled=False, graphs=False, triton=False, dequantize="off", shared_prompt=False, fused_forward="off",
-    attention="sdpa", compile="off", compute_copy="off", kernel="torch",
+    attention="sdpa", compile="off", compute_copy="off",
 )  # fmt: skip
 """The path that is read: the model's modules in rollout and update, torch's AdamW."""
 

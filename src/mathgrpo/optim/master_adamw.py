@@ -11,20 +11,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mathgrpo.errors import first_line
-from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.update.layer_modes import layers_of
-
-_TRIAL_TOLERANCE = 1e-5
-"""Of two steps of 0.1 on weights up to 4, where neighbours are 5e-7 apart: rounding, and a ten-thousandth of a step."""
-_TRIAL_SIZES = (5008, 5001)
-"""The kernel has a form for sizes that are multiples of 16 and one for others; both end inside a block."""
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -37,58 +29,24 @@ class MasterAdamW(torch.optim.AdamW):
 
     def __init__(
         self, groups: Sequence[dict[str, Any]], masters: Mapping[nn.Parameter, nn.Parameter], *,
-        lr: float, betas: tuple[float, float], use_kernel: bool,
+        lr: float, betas: tuple[float, float],
     ) -> None:  # fmt: skip
-        """use_kernel: take the step with the Triton kernel, which writes the copies too; else with torch's."""
         self.masters = dict(masters)
         self.copies = {parameter: parameter.data for parameter in masters}
-        self._kernel: Any = None
         super().__init__(groups, lr=lr, betas=betas, fused=True)
-        if use_kernel:
-            from mathgrpo.optim.adamw_kernel import AdamWKernel
-
-            self._kernel = AdamWKernel()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Take one step on every master that has a gradient, then bring its copy up to date."""
         assert closure is None, "a step is taken on gradients that are there already"
-        if self._kernel is not None:
-            self._kernel_step()
-            return
         super().step()
-        if self.masters:
-            torch._foreach_copy_([copy.data for copy in self.masters], list(self.masters.values()))
+        torch._foreach_copy_([copy.data for copy in self.masters], list(self.masters.values()))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, also those of copies that a backward pass cut short had not handed on yet."""
         super().zero_grad(set_to_none)
         for copy in self.masters:
             copy.grad = None
-
-    def _kernel_step(self) -> None:
-        copies = {id(master): copy.data for copy, master in self.masters.items()}
-        for group in self.param_groups:
-            rows = [self._row(p, group, copies.get(id(p))) for p in group["params"] if p.grad is not None]
-            self._kernel.step(rows, *group["betas"], group["eps"])
-
-    def _row(self, master: nn.Parameter, group: dict[str, Any], copy: Tensor | None) -> Any:
-        """Return what the kernel needs to know about one master, its step counted up."""
-        from mathgrpo.optim.adamw_kernel import Row
-
-        state, (beta1, beta2), rate = self.state[master], group["betas"], group["lr"]
-        if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
-        # The count stays on the host: its powers are taken there, in double precision, without waiting for the device.
-        state["step"] = state["step"].cpu() + 1
-        count = float(state["step"])
-        assert master.grad is not None
-        return Row(
-            master.grad.contiguous(), master.data, state["exp_avg"], state["exp_avg_sq"], copy,
-            decay=1 - rate * group["weight_decay"], step_size=rate / (1 - beta1**count),
-            root_scale=(1 - beta2**count) ** -0.5,
-        )  # fmt: skip
 
 
 def make_compute_copies(model: Any, dtype: torch.dtype) -> dict[nn.Parameter, nn.Parameter]:
@@ -149,38 +107,6 @@ def compute_copies(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     finally:
         for parameter, master in masters.items():
             parameter.data = master.data
-
-
-@cache
-def kernel_obstacle(device: torch.device) -> str:
-    """Return why the Triton kernel cannot take the steps on a device, or "" after it has taken torch's on a trial."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "triton is not installed"
-    try:
-        differences = [_trial(device, size) for size in _TRIAL_SIZES]
-    # A compiler or driver can fail in any way of its own; torch's optimizer is there instead.
-    except Exception as error:
-        pass_on(error, "run.engine=fast", "run.engine=plain")
-        return f"it fails here ({type(error).__name__}: {first_line(error, 120)})"
-    wrong = [difference for difference in differences if not difference <= _TRIAL_TOLERANCE]
-    return f"its step differs from torch's by {wrong[0]:.1g}" if wrong else ""
-
-
-def _trial(device: torch.device, size: int) -> float:
-    """Return the largest difference of two steps of 0.1 by the kernel and by torch, on one tensor."""
-    results = []
-    for use_kernel in (False, True):
-        generator = torch.Generator().manual_seed(0)
-        weight = nn.Parameter(torch.randn(size, generator=generator).to(device))
-        groups = [{"params": [weight], "weight_decay": 0.1}]
-        optimizer = MasterAdamW(groups, {}, lr=0.1, betas=(0.9, 0.99), use_kernel=use_kernel)
-        for _ in range(2):
-            weight.grad = torch.randn(size, generator=generator).to(device)
-            optimizer.step()
-        results.append(weight.detach())
-    return float((results[0] - results[1]).abs().max())
 
 
 def _hand_on(master: nn.Parameter) -> Callable[[Tensor], None]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import OptimizerSection
-from mathgrpo.optim.master_adamw import MasterAdamW, kernel_obstacle, make_compute_copies, master_of
+from mathgrpo.optim.master_adamw import MasterAdamW, make_compute_copies, master_of
 from mathgrpo.update.step_setup import unshared_reason
 
 
@@ -23,8 +23,6 @@ def build_optimizer(
     Weight decay is on matrices and embeddings (two dimensions or more), off for norms and biases (one dimension).
     With a compute copy, the layers' matrices of the model are in compute_dtype from here on, and the optimizer owns
     their float32 masters.
-
-    Raises: ValueError for a kernel that was asked for and cannot be had.
     """
     with_copies = _wants_copies(model, machinery, compute_dtype)
     if with_copies:
@@ -36,11 +34,9 @@ def build_optimizer(
     others = [parameter for parameter in trainable if parameter.ndim < 2]
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    betas = section.betas
-    use_kernel = _wants_kernel(machinery, with_copies, trainable[0].device)
-    if not copies and not use_kernel:
-        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=betas, fused=True)
-    return MasterAdamW(groups, copies, lr=section.learning_rate, betas=betas, use_kernel=use_kernel)
+    if not copies:
+        return torch.optim.AdamW(groups, lr=section.learning_rate, betas=section.betas, fused=True)
+    return MasterAdamW(groups, copies, lr=section.learning_rate, betas=section.betas)
 
 
 def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -80,13 +76,3 @@ def _wants_copies(model: Any, machinery: Machinery, compute_dtype: torch.dtype) 
     possible = compute_dtype != torch.float32 and not hasattr(model, "peft_config")
     on_cuda = next(model.parameters()).device.type == "cuda"
     return possible and machinery.compute_copy != "off" and (on_cuda or machinery.compute_copy == "on")
-
-
-def _wants_kernel(machinery: Machinery, with_copies: bool, device: torch.device) -> bool:
-    """Return whether the Triton kernel takes the steps."""
-    if machinery.kernel == "torch" or (machinery.kernel == "auto" and not (with_copies and device.type == "cuda")):
-        return False
-    obstacle = kernel_obstacle(device)
-    if obstacle and machinery.kernel == "triton":
-        raise ValueError(f"Triton AdamW: {obstacle}")
-    return not obstacle

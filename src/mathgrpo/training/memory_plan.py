@@ -216,6 +216,8 @@ def _plan(
     frozen = recipe.model.lora is not None and not sizes.quantized and compute_bytes < 4
     casts = compute_bytes * sizes.matrices if frozen and not recompute else 0
     kv_cache = 2 * sizes.layers * sizes.key_width * compute_bytes * rows * (longest_prompt + new_tokens)
+    if rollout.vllm is not None:
+        kv_cache = 0  # vLLM keeps them, in its own share
 
     def with_budget(budget: int) -> MemoryPlan:
         plan = MemoryPlan(

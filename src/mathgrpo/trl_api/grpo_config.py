@@ -147,7 +147,7 @@ class GRPOConfig(RunFacts):
     """top_p, top_k and min_p here go before the fields of these names; do_sample may be True."""
     chat_template_kwargs: dict[str, Any] | str | None = None
 
-    # vLLM, see mathgrpo.trl_api.vllm_arguments.
+    # vLLM, see mathgrpo.trl_api.script_setup.
     use_vllm: bool = False
     vllm_mode: str = "colocate"
     vllm_model_impl: str = "vllm"

@@ -11,6 +11,7 @@ import torch
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import World
 from mathgrpo.grpo import with_advantages
+from mathgrpo.grpo.importance import Importance
 from mathgrpo.grpo.objectives import COMMON, OBJECTIVES
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
@@ -29,7 +30,6 @@ from mathgrpo.trl_api.dataset import (
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.reward_functions import RewardFunctions, RewardNotes
 from mathgrpo.trl_api.trl_metrics import lengths_and_rewards
-from mathgrpo.trl_api.vllm_arguments import importance_of
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Sampling
 from mathgrpo.update.pack import Piece
 
@@ -181,6 +181,15 @@ def loss_settings(args: GRPOConfig) -> dict[str, float]:
     }  # fmt: skip
     takes = (*OBJECTIVES[args.loss_type].settings, *COMMON)
     return {name: float(value) for name, value in given.items() if name in takes and value is not None}
+
+
+def importance_of(args: GRPOConfig) -> Importance | None:
+    """Return the importance weights of the policy loss, None without a correction."""
+    if not (args.use_vllm and args.vllm_importance_sampling_correction):
+        return None
+    level, how = args.vllm_importance_sampling_mode.split("_")
+    low, high = args.vllm_importance_sampling_clip_min, args.vllm_importance_sampling_clip_max
+    return Importance(low, high, mask=how == "mask", whole=level == "sequence")
 
 
 def completion_order(groups: Sequence[RolloutGroup], seed: int) -> list[int]:

@@ -27,11 +27,10 @@ from mathgrpo.trl_api.hub_push import model_card, push, repository_name, require
 from mathgrpo.trl_api.model import make_policy, make_reference
 from mathgrpo.trl_api.reporting import Processes, Reporting, script_world
 from mathgrpo.trl_api.reward_functions import RewardFunctions
-from mathgrpo.trl_api.script_setup import make_optimizer, make_scheduler, memory_of
+from mathgrpo.trl_api.script_setup import build_trainer_engine, make_optimizer, make_scheduler, memory_of
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
 from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, mean_reward, reward_verdict
-from mathgrpo.trl_api.vllm_arguments import build_trainer_engine
 from mathgrpo.types import RolloutGroup
 
 
