@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo import GRPOConfig, GRPOTrainer
 from mathgrpo.errors import UserError
-from mathgrpo.trl_api.dataset import PromptOrder, make_schedule
+from mathgrpo.trl_api.dataset import Schedule
 from trl_api.trainer_cases import PLAIN_ROWS, ROWS, config, length_reward, logs_of, trainer
 
 
@@ -146,13 +146,12 @@ def test_epochs_give_the_steps_that_trl_takes(tmp_path: Path) -> None:
 
 def test_prompts_come_in_the_order_of_trl() -> None:
     utils = pytest.importorskip("trl.trainer.utils")
-    made = config(Path("x"), max_steps=20)
     theirs = utils.RepeatSampler(range(11), mini_repeat_count=4, batch_size=2, repeat_count=2, shuffle=True, seed=42)
-    order = PromptOrder(make_schedule(11, made), shuffle=True, seed=42)
+    schedule = Schedule(11, config(Path("x"), max_steps=20, seed=42))
     for epoch in range(3):
         indices = list(theirs)  # each rollout: 2 prompts x 4 completions, given twice for two micro-steps
         expected = [indices[i : i + 16 : 4][:2] for i in range(0, len(indices), 16)]
-        assert [order.rows(epoch * 5 + i) for i in range(5)] == expected
+        assert [schedule.rows(epoch * 5 + i) for i in range(5)] == expected
 
 
 class Recorder(TrainerCallback):

@@ -15,7 +15,7 @@ from mathgrpo.runs.checkpoint import remove_older
 from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.trl_api.completions import log_completions
-from mathgrpo.trl_api.hub_push import push
+from mathgrpo.trl_api.reporting import push
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import checkpoints, load_weights, random_states, save_checkpoint
 from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names, write_reward_verdicts
@@ -37,10 +37,11 @@ class CallbackHook(Hook):
         self._trainer, self._task, self._plan, self._args = trainer, task, task.plan, trainer.args
         self._learning_rate, self._steps_inside = 0.0, 0
         self._epoch_end = -1
-        self._window: list[Metrics] = []
-        self._speed: list[dict[str, float]] = []
+        self._taken: list[Metrics] = []
+        self._logged = 0
+        """How many of the steps taken are in the logs."""
         self._losses: list[float] = []
-        self._started, self._first_step, self._logged_step = time.time(), 0, 0
+        self._started, self._first_step = time.time(), trainer.state.global_step
         self._optimizer_hooks: list[Any] = []
 
     def begin(self, run: Run) -> None:
@@ -50,7 +51,6 @@ class CallbackHook(Hook):
         state.train_batch_size = args.per_device_train_batch_size
         state.is_world_process_zero, state.is_local_process_zero = run.world.is_main, args.local_process_index == 0
         state.compute_steps(args, self._plan.max_steps)
-        self._first_step = self._logged_step = state.global_step
         state.epoch = run.step / self._plan.rollouts_per_epoch
         if args.use_vllm:
             keep_log(run.engine, Path(args.output_dir))
@@ -77,8 +77,7 @@ class CallbackHook(Hook):
         state.global_step += taken.section.updates_per_rollout
         state.epoch = run.step / self._plan.rollouts_per_epoch
         metrics = trl_names(taken.metrics) | {"step_time": taken.seconds / taken.section.updates_per_rollout}
-        self._window.append(metrics)
-        self._speed.append({name: value for name, value in taken.metrics.items() if value is not None})
+        self._taken.append(metrics)
         self._losses += [metrics["loss"] or 0.0] * taken.section.updates_per_rollout
         self._call("step_end")
         self._follow_control(run)
@@ -114,7 +113,7 @@ class CallbackHook(Hook):
         metrics |= {"total_flos": trainer.state.total_flos, "train_loss": loss}
         trainer.log(metrics)  # which adds the epoch
         run.note([learning_failure(run.policy.model)] if steps else [])
-        if run.world.is_main and self._speed:
+        if run.world.is_main and self._taken:
             self._report(run)
         self._call("train_end")
         self.output = TrainOutput(trainer.state.global_step, loss, metrics)
@@ -122,7 +121,8 @@ class CallbackHook(Hook):
     def _report(self, run: Run) -> None:
         """Say how fast the machine was used, and whether evaluations got better."""
         verdicts = self._trainer.verdicts
-        lines = (run.speedometer.line, speed_line(self._speed), *(verdict.line for verdict in verdicts))
+        taken = [{name: value for name, value in metrics.items() if value is not None} for metrics in self._taken]
+        lines = (run.speedometer.line, speed_line(taken), *(verdict.line for verdict in verdicts))
         print("\n".join(filter(None, lines)))
         if verdicts:
             write_reward_verdicts(Path(self._args.output_dir), verdicts)
@@ -154,11 +154,11 @@ class CallbackHook(Hook):
     def _follow_control(self, run: Run) -> None:
         """Log, evaluate and save where flow and callbacks want it; what one process's want, all do."""
         trainer, control = self._trainer, self._trainer.control
-        for wanted in run.world.gather(vars(control))[:: 1 if run.world.size > 1 else 2]:
+        for wanted in run.world.gather(vars(control)):
             for name, value in wanted.items():
                 setattr(control, name, getattr(control, name) or value)
         self._task.stopped = control.should_training_stop
-        if control.should_log and trainer.state.global_step > self._logged_step:
+        if control.should_log and self._logged < len(self._taken):
             self._log(run)
         if trainer.control.should_evaluate:
             trainer.evaluate()
@@ -167,12 +167,12 @@ class CallbackHook(Hook):
             self._call("save")
 
     def _log(self, run: Run) -> None:
-        trainer, metrics = self._trainer, mean_metrics(self._window)
-        logs = {"loss": metrics.pop("loss", None), "grad_norm": self._window[-1].get("grad_norm")}
-        metrics.pop("grad_norm", None)
-        logs |= {"learning_rate": self._learning_rate, "num_tokens": float(trainer.state.num_input_tokens_seen)}
-        trainer.log(logs | metrics)
-        self._window, self._logged_step = [], trainer.state.global_step
+        """Log the means over the steps since the last log; of the gradient's norm the last."""
+        trainer, metrics = self._trainer, mean_metrics(self._taken[self._logged :])
+        first = {"loss": metrics.get("loss"), "grad_norm": self._taken[-1].get("grad_norm")}
+        first |= {"learning_rate": self._learning_rate, "num_tokens": float(trainer.state.num_input_tokens_seen)}
+        trainer.log(first | metrics | {"grad_norm": first["grad_norm"]})
+        self._logged = len(self._taken)
         if self._args.log_completions and run.world.is_main:
             log_completions(self._task.groups, self._task.notes, trainer.state.global_step, self._args)
 

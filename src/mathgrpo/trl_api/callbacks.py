@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 
-from transformers.trainer_callback import DefaultFlowCallback
+from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from mathgrpo.errors import UserError
+from mathgrpo.trl_api.checks import TRACKERS
 from mathgrpo.trl_api.grpo_config import GRPOConfig
-
-_PACKAGES = {"trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard"}
 
 
 def default_callbacks(args: GRPOConfig) -> list[Any]:
@@ -20,19 +19,16 @@ def default_callbacks(args: GRPOConfig) -> list[Any]:
 
     Raises: UserError when a tracker is asked for that is not installed.
     """
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    hidden = args.disable_tqdm if args.disable_tqdm is not None else False
-    return [FlowCallback(), PrinterCallback() if hidden else ProgressCallback(), *_trackers(args)]
+    return [FlowCallback(), PrinterCallback() if args.disable_tqdm else ProgressCallback(), *_trackers(args)]
 
 
 def _trackers(args: GRPOConfig) -> list[Any]:
-    asked = list(args.report_to or [])
-    if asked == ["all"]:
-        asked = [name for name, package in _PACKAGES.items() if importlib.util.find_spec(package)]
+    asked = list(args.report_to or ())
+    if "all" in asked:
+        asked = [name for name in TRACKERS if find_spec(name)]
     for name in asked:
-        if importlib.util.find_spec(_PACKAGES[name]) is None:
-            raise UserError(f"report_to={name!r}: the package is not installed; pip install {_PACKAGES[name]}")
+        if find_spec(name) is None:
+            raise UserError(f"report_to={name!r}: the package is not installed; pip install {name}")
     if not asked:
         return []
     from transformers.integrations.integration_utils import get_reporting_integration_callbacks
@@ -52,11 +48,12 @@ def _joined(callback: Any) -> Any:
 
 def end_trackers(args: GRPOConfig) -> None:
     """End the trackers' runs that are still open."""
-    asked = args.report_to or []
-    trackio, wandb = sys.modules.get("trackio"), sys.modules.get("wandb")
-    if trackio is not None and {"trackio", "all"} & set(asked) and trackio.context_vars.current_run.get() is not None:
+    trackio, wandb = (
+        sys.modules.get(name) if {name, "all"} & set(args.report_to or ()) else None for name in ("trackio", "wandb")
+    )
+    if trackio is not None and trackio.context_vars.current_run.get() is not None:
         trackio.finish()
-    if wandb is not None and {"wandb", "all"} & set(asked) and wandb.run is not None:
+    if wandb is not None and wandb.run is not None:
         wandb.finish()
 
 

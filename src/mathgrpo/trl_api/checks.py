@@ -41,7 +41,7 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "hub_strategy": (("every_save", "end"), "the optimizer's state is never uploaded"),
 }  # fmt: skip
-_TRACKERS = ("trackio", "wandb", "tensorboard", "all")
+TRACKERS = ("trackio", "wandb", "tensorboard")
 _AT_LEAST: dict[str, float] = {
     "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
     "num_generations": 2, "num_generations_eval": 1, "num_iterations": 1, "max_prompt_length": 1,
@@ -90,9 +90,9 @@ def check_config(config: GRPOConfig) -> None:
         _require(config, name, SETTINGS[name].fits, f"{SETTINGS[name].allowed} ({SETTINGS[name].meaning})")
     if config.max_steps <= 0:
         _require(config, "num_train_epochs", lambda x: x > 0, "above 0, or set max_steps")
-    unknown = [name for name in config.report_to or [] if name not in _TRACKERS]
+    unknown = [name for name in config.report_to or [] if name not in (*TRACKERS, "all")]
     if unknown:
-        raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(_TRACKERS)}, or none")
+        raise UserError(f"report_to={unknown[0]!r}: use one of {', '.join(TRACKERS)}, all, or none")
     _check_intervals(config)
     _check_best(config)
     _check_batch(config)

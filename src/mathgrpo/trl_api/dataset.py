@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,84 +37,50 @@ def check_dataset(dataset: Any, name: str) -> Sequence[Row]:
     return dataset  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a run's rollouts go through the dataset.
-
-    Attributes:
-        num_rows: rows of the dataset.
-        num_prompts: prompts of one rollout.
-        used_rows: rows of one pass over the dataset: whole generations; what is left over waits for the next pass.
-        updates_per_rollout: optimizer steps on each rollout.
-        max_steps: optimizer steps of the run.
-    """
-
-    num_rows: int
-    num_prompts: int
-    used_rows: int
-    updates_per_rollout: int
-    max_steps: int
-
-    @property
-    def rollouts_per_epoch(self) -> int:
-        """Rollouts in one pass; the last one may have fewer prompts, where one takes several generations."""
-        return math.ceil(self.used_rows / self.num_prompts)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the dataset."""
-        return self.rollouts_per_epoch * self.updates_per_rollout
-
-    @property
-    def num_epochs(self) -> int:
-        """Passes over the dataset, the last one begun counted whole."""
-        return math.ceil(self.max_steps / self.steps_per_epoch)
-
-
-def make_schedule(num_rows: int, args: GRPOConfig) -> Schedule:
-    """Return the schedule of a run over a dataset.
-
-    Raises: UserError when the dataset is smaller than one rollout.
-    """
-    per_generation = args.prompts_per_generation
-    used_rows = num_rows // per_generation * per_generation
-    if used_rows == 0:
-        raise UserError(
-            f"train_dataset: has {num_rows} rows, but a step takes {per_generation} prompts "
-            f"({args.generation_batch_size} completions, num_generations={args.num_generations}); "
-            "give more rows or lower gradient_accumulation_steps"
-        )
-    updates = args.num_iterations * args.parts_per_rollout
-    schedule = Schedule(num_rows, args.prompts_per_rollout, used_rows, updates, args.max_steps)
-    if args.max_steps > 0:
-        return schedule
-    return replace(schedule, max_steps=math.ceil(args.num_train_epochs * schedule.steps_per_epoch))
-
-
-class PromptOrder:
-    """Which rows a rollout takes: for each epoch a new permutation, cut into rollouts.
+    """How a run's rollouts go through the dataset: every epoch is a new permutation, cut into rollouts.
 
     Source: TRL 1.16's RepeatSampler with the same seed, so a run here meets the prompts in TRL's order.
+    Raises: UserError when the dataset is smaller than one rollout.
+
+    Attributes:
+        rollouts_per_epoch: the last one may have fewer prompts, where one takes several generations.
+        updates_per_rollout: optimizer steps on each rollout.
+        max_steps: optimizer steps of the run.
+        num_epochs: passes over the dataset, the last one begun counted whole.
     """
 
-    def __init__(self, schedule: Schedule, *, shuffle: bool, seed: int) -> None:
-        self._schedule, self._shuffle = schedule, shuffle
-        self._generator = torch.Generator().manual_seed(seed)
+    def __init__(self, num_rows: int, args: GRPOConfig) -> None:
+        per_generation = args.prompts_per_generation
+        # An epoch takes whole generations; rows that are left over wait for the next one.
+        self._used_rows = num_rows // per_generation * per_generation
+        if self._used_rows == 0:
+            raise UserError(
+                f"train_dataset: has {num_rows} rows, but a step takes {per_generation} prompts "
+                f"({args.generation_batch_size} completions, num_generations={args.num_generations}); "
+                "give more rows or lower gradient_accumulation_steps"
+            )
+        self._num_rows, self._num_prompts = num_rows, args.prompts_per_rollout
+        self.rollouts_per_epoch = math.ceil(self._used_rows / self._num_prompts)
+        self.updates_per_rollout = args.num_iterations * args.parts_per_rollout
+        steps_per_epoch = self.rollouts_per_epoch * self.updates_per_rollout
+        self.max_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+        self.num_epochs = math.ceil(self.max_steps / steps_per_epoch)
+        self._generator = torch.Generator().manual_seed(args.seed) if args.shuffle_dataset else None
         self._epochs: list[list[int]] = []
 
     def rows(self, rollout: int) -> list[int]:
         """Return the row numbers of a rollout; rollouts count from 0 and on through the epochs."""
-        epoch, place = divmod(rollout, self._schedule.rollouts_per_epoch)
+        epoch, place = divmod(rollout, self.rollouts_per_epoch)
         while len(self._epochs) <= epoch:
             self._epochs.append(self._next_epoch())
-        first = place * self._schedule.num_prompts
-        return self._epochs[epoch][first : min(first + self._schedule.num_prompts, self._schedule.used_rows)]
+        first = place * self._num_prompts
+        return self._epochs[epoch][first : min(first + self._num_prompts, self._used_rows)]
 
     def _next_epoch(self) -> list[int]:
-        count = self._schedule.num_rows
-        if not self._shuffle:
-            return list(range(count))
-        return torch.randperm(count, generator=self._generator).tolist()  # type: ignore[no-any-return]
+        if self._generator is None:
+            return list(range(self._num_rows))
+        return torch.randperm(self._num_rows, generator=self._generator).tolist()  # type: ignore[no-any-return]
 
 
 def is_conversational(prompt: Any) -> bool:

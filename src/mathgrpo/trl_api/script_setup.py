@@ -1,24 +1,37 @@
-"""What a trainer's run is made of before its first step: memory plan, optimizer, learning-rate scheduler."""
+"""What a trainer's run is made of before its first step: memory plan, rollout engine, optimizer, schedule."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.recipe import GrpoSection, LoraSection, ModelSection, OptimizerSection, RolloutSection
+from mathgrpo.config.machinery import FAST
+from mathgrpo.config.recipe import (
+    GrpoSection,
+    LoraSection,
+    ModelSection,
+    OptimizerSection,
+    RolloutSection,
+    VllmSection,
+)
 from mathgrpo.distributed import World
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.models import Policy
-from mathgrpo.models.shape import model_sizes
 from mathgrpo.optim.master_adamw import MasterAdamW
 from mathgrpo.optim.optimizer import build_optimizer
+from mathgrpo.rollout import Engine, build_engine
+from mathgrpo.rollout.vllm.client import Client
+from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE, tested_text
 from mathgrpo.training.loop import set_learning_rate
-from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit
-from mathgrpo.training.together import own_bytes, own_part
+from mathgrpo.training.memory_plan import MemoryPlan
+from mathgrpo.training.prepare import planned_memory
 from mathgrpo.trl_api.dataset import Row, encode, require_context
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 
@@ -34,24 +47,68 @@ def memory_of(policy: Policy, rows: Sequence[Row], args: GRPOConfig, world: Worl
     measured = [rows[i] for i in range(min(len(rows), _SAMPLED_ROWS))]
     prompts = [encode(policy.tokenizer, row["prompt"], args, 0) for row in measured]
     require_context(prompts, policy.max_context, args)
-    sizes = model_sizes(policy.model)
-    if sizes is None:
-        return None
-    rollout = RolloutSection(
-        prompts_per_step=args.prompts_per_rollout, group_size=args.num_generations,
-        max_new_tokens=args.max_completion_length,
+    recipe = Recipe(
+        model=ModelSection(path=policy.name, lora=LoraSection() if hasattr(policy.model, "peft_config") else None),
+        rollout=RolloutSection(
+            prompts_per_step=args.prompts_per_rollout, group_size=args.num_generations,
+            max_new_tokens=args.max_completion_length, vllm=VllmSection() if args.use_vllm else None,
+        ),
+        grpo=GrpoSection(beta=float(args.beta)),
     )  # fmt: skip
-    adapter = LoraSection() if hasattr(policy.model, "peft_config") else None
-    recipe = Recipe(model=ModelSection(lora=adapter), rollout=rollout, grpo=GrpoSection(beta=float(args.beta)))
-    plan = plan_memory(
-        sizes, own_part(world, recipe), compute_bytes=policy.compute_dtype.itemsize,
-        longest_prompt=max(len(prompt.ids) for prompt in prompts), device=own_bytes(world, policy.device),
-        kind=policy.device.split(":")[0],
+    return planned_memory(recipe, policy, max(len(prompt.ids) for prompt in prompts), world, FAST)
+
+
+def build_trainer_engine(policy: Policy, args: GRPOConfig) -> Engine:
+    """Return the rollout engine of a trainer: vLLM with use_vllm=True, else the fastest one here.
+
+    Raises: UserError when no vLLM is found, or it does not compute what the policy does.
+    """
+    if not args.use_vllm:
+        return build_engine(policy)
+    section = vllm_section(args, policy.device)
+    if section.url:
+        _wait_for(section.url, args.vllm_server_timeout)
+    return build_engine(policy, "vllm", vllm=section)
+
+
+def vllm_section(args: GRPOConfig, device: str) -> VllmSection:
+    """Return the settings of the vLLM engine.
+
+    vllm_mode="server": the server named. "colocate": in this process where vLLM is installed beside this package, else
+    a server of our own in the environment that MATHGRPO_VLLM_PYTHON names; that variable goes first.
+
+    Raises: UserError when there is no vLLM of either kind.
+    """
+    if args.vllm_mode == "server":
+        host = "127.0.0.1" if args.vllm_server_host == "0.0.0.0" else args.vllm_server_host
+        return VllmSection(url=args.vllm_server_base_url or f"http://{host}:{args.vllm_server_port}")
+    own_environment = bool(os.environ.get(PYTHON_VARIABLE))
+    if not own_environment and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            f"use_vllm=True: no vLLM is found; set {PYTHON_VARIABLE} to the python of an environment with vllm "
+            f'{tested_text()}, or use vllm_mode="server" and vllm_server_base_url, or leave use_vllm out: the engine '
+            "here samples from the trainer's own weights"
+        )
+    arguments: list[str] = []
+    if args.vllm_tensor_parallel_size > 1:
+        arguments += ["--tensor-parallel-size", str(args.vllm_tensor_parallel_size)]
+    if args.vllm_model_impl != "vllm":
+        arguments += ["--model-impl", args.vllm_model_impl]
+    return VllmSection(
+        mode="server" if own_environment else "colocate", arguments=tuple(arguments),
+        max_model_len=args.vllm_max_model_length or 0, gpu_memory_utilization=args.vllm_gpu_memory_utilization,
+        sleep=args.vllm_enable_sleep_mode and device != "cpu",  # CPU builds have no device memory to give back
     )  # fmt: skip
-    if args.use_vllm:
-        plan = replace(plan, kv_cache=0)  # vLLM keeps them, in its own share
-    require_fit(plan, policy.name)
-    return plan
+
+
+def _wait_for(url: str, timeout_s: float) -> None:
+    """Return when the server answers or the time is over; the engine then says what is wrong."""
+    client = Client(url.rstrip("/"), timeout_s=5.0, key=os.environ.get("VLLM_API_KEY", ""))
+    deadline = time.monotonic() + timeout_s
+    if not client.is_ready():
+        print(f"waiting for the vLLM server at {url} (vllm_server_timeout={timeout_s:g} s)", file=sys.stderr)
+    while not client.is_ready() and time.monotonic() < deadline:
+        time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
 
 
 def make_optimizer(
@@ -85,8 +142,8 @@ def make_scheduler(optimizer: torch.optim.Optimizer, args: GRPOConfig, max_steps
 
     try:
         return get_scheduler(
-        args.lr_scheduler_type, optimizer, num_warmup_steps=args.get_warmup_steps(max_steps),
-        num_training_steps=max_steps, scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),  # type: ignore[arg-type]
+            args.lr_scheduler_type, optimizer, num_warmup_steps=args.get_warmup_steps(max_steps),
+            num_training_steps=max_steps, scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),  # type: ignore[arg-type]
         )  # fmt: skip
     except TypeError as error:
         raise UserError(

@@ -19,7 +19,6 @@ from mathgrpo.rollout.groups import with_scores
 from mathgrpo.runs.hook import Lesson, Metrics
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.trl_api.dataset import (
-    PromptOrder,
     Row,
     Schedule,
     columns_of,
@@ -52,7 +51,6 @@ class ScriptTask:
         self.groups: Sequence[RolloutGroup] = ()
         self.notes = self._noted = RewardNotes()
         self._rows, self._world = rows, world
-        self._order = PromptOrder(plan, shuffle=bool(args.shuffle_dataset), seed=args.seed)
 
     @property
     def steps(self) -> int:
@@ -69,7 +67,7 @@ class ScriptTask:
 
     def items(self, step: int) -> list[int]:
         """Return the row numbers of a rollout."""
-        return self._order.rows(step)
+        return self.plan.rows(step)
 
     def draw(self, engine: Engine, items: Sequence[int], step: int) -> list[RolloutGroup]:
         """Return num_generations completions of each row's prompt."""

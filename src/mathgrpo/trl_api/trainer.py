@@ -21,11 +21,10 @@ from mathgrpo.training.together import require_same_weights
 from mathgrpo.trl_api.argument_fields import TRL_NAMES
 from mathgrpo.trl_api.callback_hook import CallbackHook
 from mathgrpo.trl_api.callbacks import default_callbacks, end_trackers
-from mathgrpo.trl_api.dataset import Row, check_dataset, make_schedule
+from mathgrpo.trl_api.dataset import Row, Schedule, check_dataset
 from mathgrpo.trl_api.grpo_config import GRPOConfig
-from mathgrpo.trl_api.hub_push import model_card, push, repository_name, require_hub
 from mathgrpo.trl_api.model import make_policy, make_reference
-from mathgrpo.trl_api.reporting import Processes, Reporting, script_world
+from mathgrpo.trl_api.reporting import Processes, Reporting, push, require_hub, script_world
 from mathgrpo.trl_api.reward_functions import RewardFunctions
 from mathgrpo.trl_api.script_setup import build_trainer_engine, make_optimizer, make_scheduler, memory_of
 from mathgrpo.trl_api.script_task import ScriptTask
@@ -101,7 +100,7 @@ class GRPOTrainer(Reporting):
         self.eval_dataset = eval_dataset
         if eval_dataset is None and args.eval_strategy != "no":
             raise UserError(f'eval_strategy="{args.eval_strategy}": needs an eval_dataset')
-        plan = make_schedule(len(self.train_dataset), args)
+        plan = Schedule(len(self.train_dataset), args)
         if args.push_to_hub:
             require_hub(args)
         bound_kernel_caches()
@@ -268,21 +267,6 @@ class GRPOTrainer(Reporting):
         self.save_model()
         self.create_model_card(**card)
         return push(Path(self.args.output_dir), self.args, commit_message)
-
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None, **_: Any
-    ) -> None:
-        """Write README.md into args.output_dir: base model, data set, rewards, settings, how to use the model."""
-        folder = Path(self.args.output_dir)
-        given = [tags] if isinstance(tags, str) else list(tags or [])
-        name = model_name or folder.resolve().name
-        text = model_card(self.model, name, dataset_name or "", given, self.reward_func_names, self.args)
-        (folder / "README.md").write_text(text, encoding="utf-8")
-
-    @property
-    def hub_model_id(self) -> str:
-        """The hub repository of push_to_hub."""
-        return repository_name(self.args)
 
     def end(self) -> None:
         """End what the run has started outside this process: trackers, and a vLLM server of its own."""
