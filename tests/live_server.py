@@ -25,12 +25,12 @@ def serving(policy: Policy, *, api_key: str = "", fmt: str = "xml", native: bool
     """Serve a policy while entered; the value is the base address."""
     import uvicorn
 
-    from mathgrpo.serving.http_server import open_socket
+    from mathgrpo.cli.serve_command import open_socket
     from mathgrpo.serving.routes import Service, Worker, build_app
 
     listening = open_socket("127.0.0.1", 0)
     worker = Worker(Streamer(policy, native=native))
-    service = Service(policy, get_format(fmt), worker, max_new_tokens=24, local=True, api_key=api_key, started=1)
+    service = Service(policy, get_format(fmt), worker, max_new_tokens=24, local=True, api_key=api_key)
     server = uvicorn.Server(uvicorn.Config(build_app(service), log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
 from mathgrpo.rollout.hf.plain_decoder import PlainDecoder
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.serving import stream
-from mathgrpo.serving.stream import PLAIN, CompletionText, Detokenizer, StopText, Streamer
+from mathgrpo.serving.stream import PLAIN, CompletionText, Streamer
 from mathgrpo.types import Problem, Prompt, Sampling
 
 ASKED = Problem("What is 2 + 2?", "4")
@@ -133,24 +134,24 @@ def test_whatever_runs_beside_them_completions_are_the_engines(kind: str, monkey
     assert whole > 50 and cancelled
 
 
-@given(st.lists(st.text("abE ND", max_size=6), max_size=8), st.sampled_from([("END",), ("aa", "ab"), ()]))
+@given(
+    st.lists(st.text("abE ND", max_size=6).filter(bool), min_size=1, max_size=8),
+    st.sampled_from([("END",), ("aa", "ab"), ()]),
+)
 def test_stop_texts_cut_at_the_first_wherever_pieces_end(parts: list[str], stops: tuple[str, ...]) -> None:
-    stop, out = StopText(stops), ""
-    for part in parts:
-        if not stop.found:
-            out += stop.push(part)
-    out += stop.rest()
     whole = "".join(parts)
+    letters: Any = SimpleNamespace(decode=lambda ids: "".join(map(chr, ids)), eos_ids=())
+    text = CompletionText(letters, len(whole), stops)
+    out = "".join(text.push([ord(char) for char in part]) for part in parts)
     # The reference: the shortest beginning of the text that ends with a stop text, without it.
-    expected = whole
+    expected, drawn = whole, len(whole)
     for end in range(len(whole) + 1):
         ended = [s for s in stops if whole[:end].endswith(s)]
         if ended:
-            expected = whole[: end - max(map(len, ended))]
+            expected, drawn = whole[: end - max(map(len, ended))], end
             break
-    if len(stops) < 2:
-        assert out == expected
-    assert whole.startswith(out) and not any(s in out for s in stops)
+    assert (out, text.text, text.num_tokens) == (expected, expected, drawn)
+    assert text.finish == ("stop" if drawn < len(whole) or expected != whole else "length")
 
 
 def test_a_completions_text_ends_with_its_stop_text_its_end_token_or_the_limit() -> None:
@@ -160,12 +161,9 @@ def test_a_completions_text_ends_with_its_stop_text_its_end_token_or_the_limit()
     for completion in group:
         plain = policy.tokenizer.decode([token for token in completion.ids if token not in policy.eos_ids])
         for most, stop in ((40, ""), (40, plain[3:5]), (7, "")):
-            pieces, whole = (CompletionText(policy, most, (stop,) if stop else (), whole=w) for w in (False, True))
-            told = ""
-            for token in completion.ids:
-                if not pieces.finish:
-                    told += pieces.push(token)
-                    whole.push(token)
+            pieces, whole = (CompletionText(policy, most, (stop,) if stop else ()) for _ in range(2))
+            told = "".join(pieces.push([token]) for token in completion.ids)
+            whole.push(completion.ids[:most])
             shown = policy.tokenizer.decode(completion.ids[:7]) if most == 7 else plain
             assert told == pieces.text == whole.text == (shown.partition(stop)[0] if stop else shown)
             ended = stop or (completion.finish_reason == "eos" and len(completion.ids) <= most)
@@ -247,9 +245,9 @@ def test_the_pieces_of_a_text_are_the_text(kind: str, starter: Policy, data: st.
     if kind == "metaspace":
         ids |= st.characters(codec="utf-8").map(lambda char: [*char.encode()])
     tokens = [token for part in data.draw(st.lists(ids, max_size=40)) for token in part]
-    detokenizer = Detokenizer(policy)
-    pieces = [detokenizer.push(token) for token in tokens]
-    assert "".join([*pieces, detokenizer.rest()]) == tokenizer.decode(tokens)
-    ended = Detokenizer(policy)
-    pieces = [ended.push(token) for token in [*tokens, policy.eos_ids[0]]]
-    assert "".join([*pieces, ended.rest()]) == tokenizer.decode(tokens) and ended.ended
+    for ids in (tokens, [*tokens, policy.eos_ids[0]]):
+        one_by_one, in_parts = (CompletionText(policy, len(ids)) for _ in range(2))
+        size = data.draw(st.integers(1, 9))
+        assert "".join(one_by_one.push([token]) for token in ids) == tokenizer.decode(tokens)
+        assert "".join(in_parts.push(ids[i : i + size]) for i in range(0, len(ids), size)) == tokenizer.decode(tokens)
+        assert not ids or one_by_one.finish == in_parts.finish == ("length" if ids is tokens else "stop")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+import signal
+import socket
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +14,12 @@ from mathgrpo.cli.options import Device, FormatName, Model, Plain, open_policy
 from mathgrpo.errors import UserError
 
 DEFAULT_NEW_TOKENS = 512
+GRACE_S = 2
+"""Seconds that what is being answered has when the server ends."""
+API_KEY = "MATHGRPO_API_KEY"
+"""Environment variable with the key clients must send; no option: shell histories and process lists keep those."""
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Addresses that only this machine can reach."""
 
 
 def serve_command(
@@ -34,7 +43,6 @@ def serve_command(
 
     from mathgrpo.cli.options import run_recipe
     from mathgrpo.formats import get_format
-    from mathgrpo.serving.http_server import API_KEY, LOOPBACK, open_socket, run_server
 
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -49,8 +57,6 @@ def serve_command(
     locate_model(model)
     listening = open_socket(host, port)
 
-    import time
-
     from mathgrpo.serving.routes import Service, Worker, build_app
     from mathgrpo.serving.stream import Streamer
 
@@ -58,7 +64,7 @@ def serve_command(
     streamer = Streamer(policy, native=not plain)
     service = Service(
         policy, chosen, Worker(streamer), max_new_tokens=DEFAULT_NEW_TOKENS, local=host in LOOPBACK,
-        api_key=os.environ.get(API_KEY, ""), started=int(time.time()),
+        api_key=os.environ.get(API_KEY, ""),
     )  # fmt: skip
     name = f"[{host}]" if ":" in host else host
     where = f"http://{name}:{listening.getsockname()[1]}/v1"
@@ -66,3 +72,30 @@ def serve_command(
     print(f"decoding: {streamer.reason}", flush=True)
     run_server(build_app(service), listening)
     print("stopped")
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one.
+
+    Raises: UserError when the address cannot be had, or others could reach it without a key.
+    """
+    if host not in LOOPBACK and not os.environ.get(API_KEY):
+        raise UserError(
+            f"--host {host}: others could use the model; set {API_KEY} to a key that clients must send, "
+            "or use 127.0.0.1"
+        )
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(f"--port {port}: {host} cannot listen there ({error.strerror}); choose another") from None
+
+
+def run_server(app: Any, listening: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    # What breaks off is the client's to see; a failure of ours is an answer, so nothing is left to log.
+    config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=GRACE_S, server_header=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again at its end
+    with suppress(KeyboardInterrupt), listening:
+        uvicorn.Server(config).run(sockets=[listening])

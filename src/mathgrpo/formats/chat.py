@@ -59,7 +59,7 @@ def conversation_text(tokenizer: Any, messages: list[Message]) -> str:
     Raises:
         UserError: the chat template does not take it.
     """
-    if not _has_template(tokenizer):
+    if not has_template(tokenizer):
         texts = (turn["content"].strip() if turn["role"] == "system" else turn["content"] for turn in messages)
         return "".join(f"{text}\n\n" for text in texts)
     from jinja2 import TemplateError
@@ -93,7 +93,7 @@ def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
         UserError: the chat template fails, the prompt has no token, or there is no solution for a leaky format.
     """
     text = problem_text(tokenizer, problem, fmt)
-    return prompt_of_text(tokenizer, text, problem.id, plain=fmt.leaky or not _has_template(tokenizer))
+    return prompt_of_text(tokenizer, text, problem.id, plain=fmt.leaky or not has_template(tokenizer))
 
 
 def prompt_of_text(tokenizer: Any, text: str, name: str, *, plain: bool) -> Prompt:
@@ -110,6 +110,6 @@ def prompt_of_text(tokenizer: Any, text: str, name: str, *, plain: bool) -> Prom
     return Prompt(ids=tuple(ids), key=int(name, 16) >> 1)
 
 
-def _has_template(tokenizer: Any) -> bool:
+def has_template(tokenizer: Any) -> bool:
     """Return whether the tokenizer brings a chat template."""
     return bool(getattr(tokenizer, "chat_template", None))

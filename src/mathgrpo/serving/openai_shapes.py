@@ -15,6 +15,7 @@ from mathgrpo.formats import Format
 from mathgrpo.serving.stream import CompletionText
 
 R = TypeVar("R", bound="Options")
+Role = Literal["system", "developer", "user", "assistant"]
 Pieces = AsyncGenerator[tuple[int, str], None]
 """(completion, its next text) of a request, until all are finished."""
 IDLE = ("user", "metadata", "store", "service_tier", "reasoning_effort")
@@ -59,10 +60,16 @@ def _stops(stop: str | list[str]) -> list[str]:
     return texts
 
 
+def _ends_with_user(turns: list[Message]) -> list[Message]:
+    if turns[-1].role != "user":
+        raise ValueError(f"the last one is from the {turns[-1].role}; end with one of role user")
+    return turns
+
+
 class Message(BaseModel):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Annotated[Role, AfterValidator(lambda role: role.replace("developer", "system"))]
     content: Annotated[str, BeforeValidator(_readable)]
 
 
@@ -87,7 +94,7 @@ class Options(BaseModel):
 class ChatRequest(Options):
     """A body of POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], Field(min_length=1), AfterValidator(_ends_with_user)]
     max_completion_tokens: int | None = Field(None, ge=1)
 
 
@@ -139,8 +146,7 @@ class Reply:
         """Return the reply in one object. A message in the format also has its "reasoning" and "answer"."""
         async for _ in pieces:
             pass
-        contents = [self._message(text.text) if self.chat else {"text": text.text} for text in self.texts]
-        return self._body(dict(enumerate(contents)), usage=True)
+        return self._body({i: self._content(text.text) for i, text in enumerate(self.texts)}, usage=True)
 
     async def events(self, pieces: Pieces, *, usage: bool) -> AsyncGenerator[str, None]:
         """Yield server-sent events: of a chat the roles, the texts, the count of tokens if it is wanted, the end.
@@ -158,7 +164,9 @@ class Reply:
         except Exception as error:
             yield _event(api_error(error).body)
 
-    def _message(self, text: str) -> dict[str, Any]:
+    def _content(self, text: str) -> dict[str, Any]:
+        if not self.chat:
+            return {"text": text}
         parsed = self.fmt.parse(text) if self.fmt else None
         more = {"reasoning": parsed.reasoning, "answer": parsed.answer} if parsed else {}
         return {"message": {"role": "assistant", "content": text, "refusal": None, **more}}

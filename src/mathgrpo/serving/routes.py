@@ -6,9 +6,11 @@ import asyncio
 import hmac
 import re
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,13 +20,14 @@ from starlette.routing import Route
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.formats.chat import conversation_text, encode_prompt, prompt_of_text
+from mathgrpo.formats.chat import prompt_of_text
+from mathgrpo.formats.conversation import conversation_prompt
 from mathgrpo.models import Policy
 from mathgrpo.rollout.scheduler import Drawn
 from mathgrpo.serving import openai_shapes as shapes
 from mathgrpo.serving.openai_shapes import ApiError, Options
 from mathgrpo.serving.stream import CompletionText, Streamer
-from mathgrpo.types import Problem, Prompt, Sampling, question_id
+from mathgrpo.types import Prompt, Sampling, question_id
 
 MAX_BODY_BYTES = 4 << 20
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -34,18 +37,17 @@ STEPS = 8
 """Tokens of a completion drawn at once, at most: so long waits a request that comes, and a client that leaves."""
 MAX_REQUESTS = 256
 """Requests under way; one more is refused at once rather than kept for minutes."""
-Queue = asyncio.Queue[tuple[int, list[int]] | Exception]
-"""(completion, its next tokens) of a request, or why there are none."""
+Queue = asyncio.Queue[Drawn | Exception]
+"""What the completions of a request are given, or why they are given no more."""
 
 
 class Worker:
-    """Draws for an event loop while there are requests; the rows are touched by its own thread alone."""
+    """Draws for an event loop while there are requests; the rows are touched by its own thread alone, in turn."""
 
     def __init__(self, streamer: Streamer) -> None:
         self._streamer, self._rows, self.jobs = streamer, streamer.rows(MAX_ROWS), 0
         self._thread = ThreadPoolExecutor(1, "generation")
-        self._changes: list[Callable[[], None]] = []
-        self._listeners: dict[int, tuple[Queue, int]] = {}
+        self._listeners: dict[int, Queue] = {}
         self._drawing: asyncio.Task[None] | None = None
 
     async def pieces(self, prompt: Prompt, sampling: Sampling, texts: list[CompletionText]) -> shapes.Pieces:
@@ -59,49 +61,46 @@ class Worker:
 
         def submit() -> None:
             tickets.extend(self._rows.submit(prompt, sampling, range(len(texts))))
-            self._listeners.update({ticket: (found, i) for i, ticket in enumerate(tickets)})
+            self._listeners.update(dict.fromkeys(tickets, found))
 
         def cancel() -> None:
             for ticket in tickets:
-                if self._listeners.pop(ticket, None):
+                if self._listeners.get(ticket) is found:
+                    del self._listeners[ticket]
                     self._rows.cancel(ticket)
 
         self.jobs += 1
-        self._change(submit)
         try:
+            await self._in_turn(submit)
+            if self._drawing is None or self._drawing.done():
+                self._drawing = asyncio.create_task(self._draw())
             while not all(text.finish for text in texts):
                 if isinstance(drawn := await found.get(), Exception):
                     raise drawn
-                index, ids = drawn
-                for token in ids:
-                    if not texts[index].finish and ((piece := texts[index].push(token)) or texts[index].finish):
-                        yield index, piece
+                text = texts[sample := tickets.index(drawn.ticket)]
+                if not text.finish and ((piece := text.push(drawn.ids)) or text.finish):
+                    yield sample, piece
         finally:
             self.jobs -= 1
-            self._change(cancel)
-
-    def _change(self, change: Callable[[], None]) -> None:
-        """Have the rows changed before the next step."""
-        self._changes.append(change)
-        if self._drawing is None or self._drawing.done():
-            self._drawing = asyncio.get_running_loop().create_task(self._draw())
+            self._thread.submit(cancel)  # after `submit`, even where nobody waited for it
 
     async def _draw(self) -> None:
-        while self._changes or self._rows.busy:
-            changes, self._changes = self._changes, []
+        while self._rows.busy:
             try:
-                for drawn in await asyncio.get_running_loop().run_in_executor(self._thread, self._step, changes):
-                    queue, sample = self._listeners[drawn.ticket]
-                    queue.put_nowait((sample, drawn.ids))
+                for drawn in await self._in_turn(self._rows.step, STEPS):
+                    if listener := self._listeners.get(drawn.ticket):
+                        listener.put_nowait(drawn)
             except Exception as error:  # what was under way is lost, what comes is not
-                for queue in {queue for queue, _ in self._listeners.values()}:
+                for queue in await self._in_turn(self._begin_anew):
                     queue.put_nowait(error)
-                self._listeners, self._rows = {}, self._streamer.rows(MAX_ROWS)
 
-    def _step(self, changes: list[Callable[[], None]]) -> list[Drawn]:
-        for change in changes:
-            change()
-        return self._rows.step(STEPS)
+    def _begin_anew(self) -> set[Queue]:
+        lost = set(self._listeners.values())
+        self._listeners, self._rows = {}, self._streamer.rows(MAX_ROWS)
+        return lost
+
+    def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +117,11 @@ class Service:
     max_new_tokens: int
     local: bool
     api_key: str
-    started: int
+    started: float = field(default_factory=time.time)
 
     async def models(self, request: Request) -> Response:
         """The one model there is, in a list or by its name."""
-        card = {"id": self.policy.name, "object": "model", "created": self.started, "owned_by": "mathgrpo",
+        card = {"id": self.policy.name, "object": "model", "created": int(self.started), "owned_by": "mathgrpo",
                 "max_model_len": self.policy.max_context}  # fmt: skip
         self._require_model(request.path_params.get("model"))
         return JSONResponse(card if request.path_params else {"object": "list", "data": [card]})
@@ -134,10 +133,10 @@ class Service:
     async def chat_completions(self, request: Request) -> Response:
         """Completions of a conversation; one without a system message is put as the format puts questions."""
         asked = shapes.read_request(shapes.ChatRequest, await _body(request))
-        turns = [{"role": m.role.replace("developer", "system"), "content": m.content} for m in asked.messages]
+        turns = [turn.model_dump() for turn in asked.messages]
         fmt = None if any(turn["role"] == "system" for turn in turns) else self.fmt
         asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
-        return await self._reply(request, asked, self._chat_prompt(turns, fmt), fmt)
+        return await self._reply(request, asked, conversation_prompt(self.policy.tokenizer, turns, fmt), fmt)
 
     async def completions(self, request: Request) -> Response:
         """Completions of a text as it is."""
@@ -145,23 +144,10 @@ class Service:
         prompt = prompt_of_text(self.policy.tokenizer, asked.prompt, question_id(asked.prompt), plain=True)
         return await self._reply(request, asked, prompt)
 
-    def _chat_prompt(self, turns: list[dict[str, str]], fmt: Format | None) -> Prompt:
-        """Return a conversation as a prompt: a single question's is that of training, evaluation and `solve`."""
-        tokenizer, role = self.policy.tokenizer, turns[-1]["role"]
-        if role != "user":
-            raise ApiError(400, f"messages: the last one is from the {role}; end with one of role user", "messages")
-        if fmt is not None:
-            if len(turns) == 1:
-                return encode_prompt(tokenizer, Problem(question=turns[0]["content"], answer=""), fmt)
-            asked = [{**t, "content": fmt.user_turn(t["content"])} if t["role"] == "user" else t for t in turns]
-            turns = [{"role": "system", "content": fmt.system_prompt}, *asked]
-        text = conversation_text(tokenizer, turns)
-        return prompt_of_text(tokenizer, text, question_id(text), plain=not tokenizer.chat_template)
-
     async def _reply(self, request: Request, asked: Options, prompt: Prompt, fmt: Format | None = None) -> Response:
         self._require_model(asked.model)
-        policy, sampling, whole = self.policy, self._sampling(asked, prompt), not asked.stream
-        texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop, whole=whole) for _ in range(asked.n)]
+        policy, sampling = self.policy, self._sampling(asked, prompt)
+        texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop) for _ in range(asked.n)]
         reply = shapes.Reply(policy.name, len(prompt.ids), texts, isinstance(asked, shapes.ChatRequest), fmt)
         pieces = self.worker.pieces(prompt, sampling, texts)
         if asked.stream:

@@ -43,7 +43,8 @@ class Streamer:
         while rows.busy:
             for drawn in rows.step():
                 tokens += drawn.ids
-                yield from filter(None, map(text.push, drawn.ids))
+                if piece := text.push(drawn.ids):
+                    yield piece
 
 
 def _plain_decoder(policy: Policy) -> Decoder:
@@ -58,113 +59,63 @@ def _plain_decoder(policy: Policy) -> Decoder:
 
 
 class CompletionText:
-    """Tokens of a completion in, its text out, until an end token, a stop text or the limit `most`.
+    """Tokens of a completion in, its text out as it becomes certain, up to an end token, a stop text or `most` tokens.
 
-    The stop texts are no part of the text. whole: nobody waits for the text before it is all there.
+    A token may end inside a character, and a text may be the beginning of a stop text: both wait for the rest. The stop
+    texts are no part of the text. Only the last tokens are decoded, those of the piece before included: what a decoder
+    does at the beginning of a text (drop a space) it does then to both.
 
     Attributes:
         text: all of it so far.
         finish: "stop" or "length" once it is over, "" before.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> letters = SimpleNamespace(decode=lambda ids: "".join(map(chr, ids)), eos_ids=(0,))
+        >>> text = CompletionText(letters, most=20, stops=("END",))
+        >>> text.push(b"one E"), text.push(b"ND two"), text.finish, text.num_tokens
+        ('one', ' ', 'stop', 7)
     """
 
-    def __init__(self, policy: Policy, most: int, stops: Sequence[str] = (), *, whole: bool = False) -> None:
-        self._most, self._whole = most, whole and not stops
-        self._detokenizer, self._stop = Detokenizer(policy), StopText(stops)
+    def __init__(self, policy: Policy, most: int, stops: Sequence[str] = ()) -> None:
+        self._decode, self._eos_ids, self._most, self._stops = policy.decode, policy.eos_ids, most, stops
+        self._held_back = max(map(len, stops), default=1) - 1
+        self._tokens: list[int] = []
+        self._before, self._shown = 0, 0  # where the last piece's tokens begin and end
+        self._waiting = ""
         self.text, self.finish = "", ""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens drawn so far, the end token included."""
-        return len(self._detokenizer.tokens)
+        """Tokens until now, the end token included."""
+        return len(self._tokens)
 
-    def push(self, token: int) -> str:
-        """Return the text that the next token adds."""
-        source = self._detokenizer
-        text = self._stop.push(source.push(token, keep=self._whole))
-        last = source.ended or self.num_tokens == self._most
-        if last and not self._stop.found:
-            text += self._stop.push(source.rest())
-        if last or self._stop.found:
-            self.finish = "stop" if source.ended or self._stop.found else "length"
-            text += self._stop.rest()
-        self.text += text
-        return text
+    def push(self, ids: Sequence[int]) -> str:
+        """Return the text that the next tokens add; what comes after the end is passed over."""
+        before = len(self.text)
+        for part in [[token] for token in ids] if self._stops else [ids]:  # a stop text can end at any token
+            if not self.finish:
+                self._push(part)
+        return self.text[before:]
 
+    def _push(self, ids: Sequence[int]) -> None:
+        self._tokens += ids
+        ended = self._tokens[-1] in self._eos_ids
+        last = ended or len(self._tokens) == self._most
+        self._waiting += self._piece(len(self._tokens) - ended, last=last)
+        found = [start for stop in self._stops if (start := self._waiting.find(stop)) >= 0]
+        certain = min(found, default=len(self._waiting) if last else max(0, len(self._waiting) - self._held_back))
+        self.text, self._waiting = self.text + self._waiting[:certain], self._waiting[certain:]
+        if last or found:
+            self.finish = "stop" if ended or found else "length"
 
-class Detokenizer:
-    """Tokens of one completion in, the pieces of its text out as they become certain.
-
-    A token may end inside a character; its piece then waits for the rest. Only the last tokens are decoded, those of
-    the piece before included: what a decoder does at the beginning of a text (drop a space) it does then to both.
-
-    Attributes:
-        tokens: all tokens so far, the end token included.
-        ended: whether the last one is an end token.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self._decode, self._eos_ids = policy.decode, policy.eos_ids
-        self._before, self._shown = 0, 0  # where the last piece's tokens begin and end
-        self.tokens: list[int] = []
-        self.ended = False
-
-    def push(self, token: int, *, keep: bool = False) -> str:
-        """Return what the token adds to the certain text, "" when nothing; keep: all of it is for `rest`."""
-        self.tokens.append(token)
-        self.ended = token in self._eos_ids
-        if keep:
+    def _piece(self, end: int, *, last: bool) -> str:
+        """Return what the tokens up to this one add to the certain text; "" where they end inside a character."""
+        shown, text = (
+            self._decode(self._tokens[self._before : self._shown]),
+            self._decode(self._tokens[self._before : end]),
+        )
+        if not last and (text.endswith("\ufffd") or not text.startswith(shown) or text == shown):
             return ""
-        shown, text = self._texts()
-        if text.endswith("\ufffd") or not text.startswith(shown) or text == shown:
-            return ""
-        self._before, self._shown = self._shown, len(self.tokens) - self.ended
+        self._before, self._shown = self._shown, end
         return text[len(shown) :]
-
-    def rest(self) -> str:
-        """Return what is left at the end."""
-        shown, text = self._texts()
-        return text[len(shown) :]
-
-    def _texts(self) -> tuple[str, str]:
-        """Return the text of the last piece, and the same text with what is not shown yet."""
-        end = len(self.tokens) - self.ended
-        return self._decode(self.tokens[self._before : self._shown]), self._decode(self.tokens[self._before : end])
-
-
-class StopText:
-    """Text in, the same text out up to the first stop text; what may be the beginning of one waits.
-
-    Example:
-        >>> stop = StopText(("END",))
-        >>> stop.push("one E"), stop.push("ND two"), stop.found
-        ('one ', '', True)
-    """
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = tuple(stops)
-        self._waiting = ""
-        self.found = False
-
-    def push(self, text: str) -> str:
-        """Return what is certain to come before any stop text."""
-        self._waiting += text
-        starts = [start for stop in self._stops if (start := self._waiting.find(stop)) >= 0]
-        if starts:
-            self.found = True
-            return self._take(min(starts))
-        longest = max((_overlap(self._waiting, stop) for stop in self._stops), default=0)
-        return self._take(len(self._waiting) - longest)
-
-    def rest(self) -> str:
-        """Return what waited, when nothing more comes."""
-        return "" if self.found else self._take(len(self._waiting))
-
-    def _take(self, length: int) -> str:
-        text, self._waiting = self._waiting[:length], self._waiting[length:]
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return how much of the text's end is a beginning of the stop text."""
-    longest = min(len(text), len(stop) - 1)
-    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
