@@ -14,7 +14,6 @@ from mathgrpo.config import Recipe, load_recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.errors import UserError
 from mathgrpo.problems import load_problem_sets
-from mathgrpo.runs.progress import Progress
 from mathgrpo.sweep.one_trial import OnEvaluation, Pruned
 from mathgrpo.sweep.run_sweep import (
     SweepSettings,
@@ -65,7 +64,7 @@ def pretend(*accuracies: float) -> Any:
     """A trial that trains nothing: it reports accuracies of trial i as accuracies[i] times its step."""
     ran: list[int] = []
 
-    def run(recipe: Recipe, progress: Progress, on_evaluation: OnEvaluation) -> float:
+    def run(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
         number = len(ran)
         ran.append(number)
         for step in (1, 2, 3):
@@ -133,7 +132,7 @@ def test_ctrl_c_in_a_trial_goes_on_in_the_same_run(
 def test_trials_never_see_the_held_out_problems(recipe: Recipe, tmp_path: Path) -> None:
     seen: list[Recipe] = []
 
-    def run(trial: Recipe, progress: Progress, on_evaluation: OnEvaluation) -> float:
+    def run(trial: Recipe, on_evaluation: OnEvaluation) -> float:
         seen.append(trial)
         return 0.5
 
@@ -173,7 +172,6 @@ def test_a_trial_that_falls_behind_is_pruned_and_the_best_wins(recipe: Recipe, t
 
 
 def test_a_pruned_trial_is_a_run_that_can_be_resumed(recipe: Recipe, tmp_path: Path) -> None:
-    from mathgrpo.runs.progress import TextProgress
     from mathgrpo.sweep.one_trial import run_trial
     from mathgrpo.training import train
     from mathgrpo.training.train_recipe import resumed_recipe
@@ -189,7 +187,7 @@ def test_a_pruned_trial_is_a_run_that_can_be_resumed(recipe: Recipe, tmp_path: P
         return step == 2
 
     with pytest.raises(Pruned):
-        run_trial(trial, TextProgress(), prune)
+        run_trial(trial, prune)
     folder = tmp_path / "runs" / "t"
     assert seen == [(1, 0.0), (2, 0.0)]
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
@@ -200,7 +198,7 @@ def test_a_pruned_trial_is_a_run_that_can_be_resumed(recipe: Recipe, tmp_path: P
 def test_a_failed_trial_is_noted_and_the_next_goes_on(recipe: Recipe, tmp_path: Path) -> None:
     count = 0
 
-    def run(trial: Recipe, progress: Progress, on_evaluation: OnEvaluation) -> float:
+    def run(trial: Recipe, on_evaluation: OnEvaluation) -> float:
         nonlocal count
         count += 1
         if count != 2:
@@ -215,7 +213,7 @@ def test_a_failed_trial_is_noted_and_the_next_goes_on(recipe: Recipe, tmp_path: 
 
 
 def test_a_sweep_whose_first_trials_all_fail_stops(recipe: Recipe, tmp_path: Path) -> None:
-    def run(trial: Recipe, progress: Progress, on_evaluation: OnEvaluation) -> float:
+    def run(trial: Recipe, on_evaluation: OnEvaluation) -> float:
         raise RuntimeError("no memory")
 
     create_sweep(tmp_path / "sweep", recipe, settings(trials=9))

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import torch
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation import evaluation_names
+from mathgrpo.evaluation import Evaluation
 from mathgrpo.evaluation.evaluate import EVALUATION_FOLDER
 from mathgrpo.files import read_json_object, to_json, write_atomically
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.problems.sets import hold_out
-from mathgrpo.runs.progress import Progress
+from mathgrpo.runs.hook import Run
+from mathgrpo.runs.progress import Display, Progress, SilentProgress, make_progress
 from mathgrpo.runs.run_folder import CONFIG, read_info
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.train_recipe import resumed_recipe
-from mathgrpo.types import Problem
+
+FOLDER, TRAIN, VALIDATION, TRIALS = "problems", "train", "validation", "trials"
+EVALUATIONS = 4
+"""Evaluations of a trial on the way to its end, where the recipe names no distance between them."""
 
 OnEvaluation = Callable[[int, float], bool]
 """Told the step and the accuracy of an evaluation in a run; answers whether the run should stop there."""
@@ -32,58 +33,41 @@ class Pruned(Exception):
     """A trial that was stopped because others were better at the same step; its run can be resumed."""
 
 
-class WatchedProgress(Progress):
-    """A run's progress that asks after each evaluation between steps whether to go on. Plans are not shown again."""
+class Watch(Display):
+    """Shows a trial's steps and evaluations, and asks after each evaluation between steps whether to go on."""
 
-    def __init__(self, inner: Progress, folder: Path, on_evaluation: OnEvaluation) -> None:
-        self._inner, self._folder, self._on_evaluation = inner, folder, on_evaluation
-        self._seen: set[int] = set()
+    def __init__(self, progress: Progress, evaluate_every: int, on_evaluation: OnEvaluation) -> None:
+        super().__init__(progress, evaluate_every)
+        self._on_evaluation = on_evaluation
 
-    def __enter__(self) -> Self:
-        self._inner.__enter__()
-        return self
+    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
+        """Show the evaluation, and act on it."""
+        super().evaluated(run, name, evaluation, seconds)
+        step = name.removeprefix("step-")
+        if step.isdigit() and self._on_evaluation(int(step), evaluation.summary()["accuracy"]):
+            raise Interrupted(0)  # the loop then ends as it does after Ctrl-C: saved, and ready to be resumed
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._inner.__exit__(kind, error, trace)
-
-    def say(self, text: str) -> None:
-        """Show a line about an evaluation, and act on the evaluation."""
-        if not text.startswith("evaluation ") or text.startswith("evaluation  "):  # the second is the plan's
-            return
-        self._inner.say(f"  {text}")
-        names = (name.removeprefix("step-") for name in evaluation_names(self._folder) if name.startswith("step-"))
-        for step in sorted(int(name) for name in names if name.isdigit()):
-            if step in self._seen:
-                continue
-            self._seen.add(step)
-            if self._on_evaluation(step, accuracy(self._folder, f"step-{step}")):
-                raise Interrupted(0)  # the loop then ends as it does after Ctrl-C: saved, and ready to be resumed
-
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Show what is going on now."""
-        self._inner.doing(what, done, total)
-
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Show a step that is done."""
-        self._inner.step(metrics, steps, seconds_left)
+    def say(self, run: Run, text: str) -> None:
+        """Show a line about an evaluation; a trial's notes and verdict are not a sweep's."""
+        if text.startswith("evaluation "):
+            self._progress.say(f"  {text}")
 
 
-def run_trial(recipe: Recipe, progress: Progress, on_evaluation: OnEvaluation) -> float:
+def run_trial(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
     """Return the accuracy at the end of a trial's run; a run folder that is there already is gone on with.
 
     Raises: Pruned when on_evaluation stops it; Interrupted after Ctrl-C; whatever training raises.
     """
     folder = Path(recipe.run.output_dir) / recipe.run.name
-    watched = WatchedProgress(progress, folder, on_evaluation)
+    resume = folder if (folder / CONFIG).is_file() else None
     try:
-        if read_info(folder).get("status") == "finished":
-            return accuracy(folder, "after")
-        if (folder / CONFIG).is_file():
-            train(resumed_recipe(folder, []), recipe_name="sweep", resume=folder, progress=watched)
-        else:
-            train(recipe, recipe_name="sweep", progress=watched)
+        if read_info(folder).get("status") != "finished":
+            with make_progress() as shown:
+                watch = Watch(shown, recipe.training.evaluate_every, on_evaluation)
+                train(
+                    resumed_recipe(folder, []) if resume else recipe, recipe_name="sweep", resume=resume,
+                    progress=SilentProgress(), hooks=[watch],
+                )  # fmt: skip
     except Interrupted as stop:
         if stop.signum:
             raise
@@ -92,19 +76,11 @@ def run_trial(recipe: Recipe, progress: Progress, on_evaluation: OnEvaluation) -
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return accuracy(folder, "after")
-
-
-def accuracy(folder: Path, name: str) -> float:
-    """Return the greedy accuracy of an evaluation of a run."""
-    return float(read_json_object(folder / EVALUATION_FOLDER / f"{name}.json")["accuracy"])
-
-
-FOLDER, TRAIN, VALIDATION = "problems", "train", "validation"
+    return float(read_json_object(folder / EVALUATION_FOLDER / "after.json")["accuracy"])
 
 
 def write_problems(recipe: Recipe, folder: Path, validation_size: int) -> None:
-    """Write FOLDER/train.jsonl and FOLDER/validation.jsonl below a sweep folder.
+    """Write problems/train.jsonl and problems/validation.jsonl below a sweep folder.
 
     Raises: UserError when too few problems would stay for training.
     """
@@ -116,27 +92,21 @@ def write_problems(recipe: Recipe, folder: Path, validation_size: int) -> None:
         )
     sets = hold_out(train, recipe.problems.source, train_size=len(train), heldout_size=validation_size)
     for name, problems in ((TRAIN, sets.train), (VALIDATION, sets.heldout)):
-        write_atomically(folder / FOLDER / f"{name}.jsonl", _lines(problems))
+        own = ({"question": p.question, "answer": p.answer, "solution": p.solution or ""} for p in problems)
+        rows = (dict(problem.columns) | row for problem, row in zip(problems, own, strict=True))
+        write_atomically(folder / FOLDER / f"{name}.jsonl", "".join(to_json(row) + "\n" for row in rows))
 
 
-def trial_problems(section: ProblemsSection, folder: Path) -> ProblemsSection:
-    """Return the [problems] section of a trial: the two files."""
-    sizes = {name: _count(folder / FOLDER / f"{name}.jsonl") for name in (TRAIN, VALIDATION)}
-    return ProblemsSection(
-        source=str(folder / FOLDER), splits=(TRAIN, VALIDATION), columns={"solution": "solution"},
-        train_size=sizes[TRAIN], heldout_size=sizes[VALIDATION], max_value=section.max_value,
-    )  # fmt: skip
-
-
-def _count(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
-
-
-def _lines(problems: Sequence[Problem]) -> str:
-    return "".join(to_json(_row(problem)) + "\n" for problem in problems)
-
-
-def _row(problem: Problem) -> dict[str, Any]:
-    own = {"question": problem.question, "answer": problem.answer, "solution": problem.solution or ""}
-    return {name: value for name, value in problem.columns.items() if name not in own} | own
+def trial_recipe(recipe: Recipe, folder: Path, number: int, validation_size: int) -> Recipe:
+    """Return the recipe of a trial: on the two files, evaluated on its way, in a run folder of its own."""
+    problems = {
+        "source": str(folder / FOLDER), "splits": (TRAIN, VALIDATION), "columns": {"solution": "solution"},
+        "heldout_size": validation_size,
+    }  # fmt: skip
+    run = {"name": f"trial-{number + 1:03d}", "output_dir": str(folder / TRIALS)}
+    every = recipe.training.evaluate_every or max(1, recipe.training.steps // EVALUATIONS)
+    return recipe.model_copy(update={
+        "run": recipe.run.model_copy(update=run),
+        "problems": recipe.problems.model_copy(update=problems),
+        "training": recipe.training.model_copy(update={"evaluate_every": every}),
+    })  # fmt: skip

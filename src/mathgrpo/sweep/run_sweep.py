@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mathgrpo.config import Recipe, recipe_to_toml
-from mathgrpo.config.load_recipe import recipe_from_toml, require_possible
+from mathgrpo.config.load_recipe import recipe_from_toml
 from mathgrpo.errors import UserError, first_line
+from mathgrpo.evaluation.evaluate import validation_reason
 from mathgrpo.files import read_json_object, to_json, write_atomically
-from mathgrpo.runs.progress import Progress, make_progress
-from mathgrpo.sweep.one_trial import OnEvaluation, Pruned, run_trial, trial_problems, write_problems
+from mathgrpo.sweep.one_trial import TRIALS, OnEvaluation, Pruned, run_trial, trial_recipe, write_problems
 from mathgrpo.sweep.space import Parameter, with_values
 from mathgrpo.training import Interrupted
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.trial import FrozenTrial, Trial
-
-
-RECIPE, SETTINGS, BEST, TRIALS = "recipe.toml", "sweep.json", "best.toml", "trials"
-EVALUATIONS = 4
-"""Evaluations of a trial on the way to its end, where the recipe names no distance between them."""
+RECIPE, SETTINGS, BEST, DATABASE = "recipe.toml", "sweep.json", "best.toml", "sweep.db"
+STARTUP_TRIALS = 4
+"""Trials before anything is pruned, and before the sampler learns from what it has seen."""
 FAILURES_AT_ONCE = 3
 """Trials failing one after the other before any has succeeded, after which a sweep stops: it is not the values."""
 
-RunTrial = Callable[[Recipe, Progress, OnEvaluation], float]
+RunTrial = Callable[[Recipe, OnEvaluation], float]
+Pruner = Literal["median", "asha", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +63,7 @@ def create_sweep(folder: Path, recipe: Recipe, settings: SweepSettings) -> None:
 
 def write_settings(folder: Path, settings: SweepSettings) -> None:
     """Write a sweep's settings."""
-    data = {
-        "parameters": [parameter.to_json() for parameter in settings.parameters], "trials": settings.trials,
-        "validation_size": settings.validation_size, "pruner": settings.pruner,
-    }  # fmt: skip
-    write_atomically(folder / SETTINGS, to_json(data, indent=1) + "\n")
+    write_atomically(folder / SETTINGS, to_json(asdict(settings), indent=1) + "\n")
 
 
 def open_sweep(folder: Path) -> tuple[Recipe, SweepSettings]:
@@ -80,16 +71,16 @@ def open_sweep(folder: Path) -> tuple[Recipe, SweepSettings]:
 
     Raises: UserError when the folder is none of a sweep.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     if not (folder / SETTINGS).is_file():
         raise UserError(f"--resume {folder}: not a sweep folder (no {SETTINGS}); give the one that the sweep named")
-    data = read_json_object(folder / SETTINGS)
     try:
-        parameters = [each | {"choices": tuple(each["choices"])} for each in data.pop("parameters")]
-        return recipe_from_toml(Recipe, folder / RECIPE), SweepSettings(
-            parameters=tuple(Parameter(**each) for each in parameters), **data
-        )
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{folder / SETTINGS}: not a sweep's settings ({error}); begin a new sweep") from None
+        settings = TypeAdapter(SweepSettings).validate_python(read_json_object(folder / SETTINGS))
+    except ValidationError as error:
+        reason = validation_reason(error)
+        raise UserError(f"{folder / SETTINGS}: not a sweep's settings ({reason}); begin a new sweep") from None
+    return recipe_from_toml(Recipe, folder / RECIPE), settings
 
 
 def run_sweep(
@@ -104,8 +95,9 @@ def run_sweep(
     while len(finished(study)) < settings.trials:
         trial, values = next_trial(study, settings.parameters)
         say(f"trial {trial.number + 1}/{settings.trials}  {values_text(values)}")
+        changed = trial_recipe(with_values(recipe, values), folder, trial.number, settings.validation_size)
         try:
-            error = _one_trial(study, trial, _trial_recipe(recipe, settings, values, folder, trial.number), run)
+            error = _one_trial(study, trial, changed, run)
         except (Interrupted, KeyboardInterrupt) as stop:
             signum = stop.signum if isinstance(stop, Interrupted) else 2
             message = f"stopped in trial {trial.number + 1}; resume with: mathgrpo sweep --resume {folder}"
@@ -169,7 +161,7 @@ def _one_trial(study: Study, trial: Trial, recipe: Recipe, run: RunTrial) -> str
 
     trial.set_user_attr("run", recipe.run.name)
     try:
-        value = run(recipe, make_progress(), on_evaluation)
+        value = run(recipe, on_evaluation)
     except Interrupted:
         raise
     except Pruned:
@@ -183,26 +175,6 @@ def _one_trial(study: Study, trial: Trial, recipe: Recipe, run: RunTrial) -> str
         return reason
     study.tell(trial, value)
     return ""
-
-
-def _trial_recipe(recipe: Recipe, settings: SweepSettings, values: dict[str, Any], folder: Path, number: int) -> Recipe:
-    """Return a trial's recipe: the values, the sweep's problems, evaluations on the way, a run folder of its own."""
-    changed = with_values(recipe, values)
-    every = recipe.training.evaluate_every or max(1, recipe.training.steps // EVALUATIONS)
-    run = changed.run.model_copy(update={"name": f"trial-{number + 1:03d}", "output_dir": str(folder / TRIALS)})
-    return require_possible(
-        changed.model_copy(update={
-            "run": run,
-            "problems": trial_problems(recipe.problems, folder),
-            "training": changed.training.model_copy(update={"evaluate_every": every}),
-        })
-    )  # fmt: skip
-
-
-DATABASE, STUDY = "sweep.db", "sweep"
-Pruner = Literal["median", "asha", "none"]
-STARTUP_TRIALS = 4
-"""Trials before anything is pruned, and before the sampler learns from what it has seen."""
 
 
 def require_optuna() -> None:
@@ -227,7 +199,7 @@ def open_study(folder: Path, seed: int, pruner: Pruner) -> Study:
     database = (folder / DATABASE).absolute()
     try:
         storage = RDBStorage(f"sqlite:///{database}")
-        study = optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         reason = first_line(getattr(error, "orig", None) or error)
         raise UserError(f"{database}: the sweep's memory cannot be read ({reason}); begin a new sweep") from error

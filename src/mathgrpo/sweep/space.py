@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from mathgrpo.config import Recipe
@@ -30,8 +31,8 @@ class Parameter:
     """
 
     path: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
     choices: tuple[Any, ...] = ()
 
@@ -40,20 +41,11 @@ class Parameter:
         """Whether the range is one of whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """The values that must be allowed so that all are: a range's two ends, or every choice."""
-        return self.choices or (self.low, self.high)
-
     def text(self) -> str:
         """Return it as the user writes it."""
         if self.choices:
             return f"{self.path}={','.join(str(choice) for choice in self.choices)}"
         return f"{self.path}={self.low}..{self.high}{':log' if self.log else ''}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON data that `Parameter(**data)` reads."""
-        return asdict(self)
 
 
 def default_space(recipe: Recipe) -> tuple[Parameter, ...]:
@@ -119,7 +111,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
     Raises: UserError when they are not allowed, alone or together.
     """
-    texts = [f"{path}={_toml(value)}" for path, value in values.items()]
+    texts = [f"{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in values.items()]
     data = recipe.model_dump(mode="json", exclude_none=True)
     return require_possible(validated(Recipe, overridden(Recipe, data, texts)))
 
@@ -133,14 +125,8 @@ def _require_allowed(parameter: Parameter, recipe: Recipe) -> None:
     field = field_at(Recipe, split_path(Recipe, parameter.path))
     if field is not None and field.annotation is int and not parameter.choices and not parameter.is_whole:
         raise UserError(f"--param {parameter.text()}: {parameter.path} takes whole numbers; write them without a point")
-    for value in parameter.ends:
+    for value in parameter.choices or (parameter.low, parameter.high):
         try:
             with_values(recipe, {parameter.path: value})
         except UserError as error:
             raise UserError(f"--param {parameter.text()}: {first_line(error)}") from None
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, (int, float)) else str(value)
