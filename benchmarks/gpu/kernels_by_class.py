@@ -11,7 +11,7 @@ from torch.autograd.profiler import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 _CLASSES = (
-    ("attention", ("_attend", "_merge", "flash", "fmha", "attention", "sdpa", "flex")),
+    ("attention", ("_attend", "_merge", "flash", "fmha", "attention", "sdpa")),
     ("sampling", ("_sum_chunks", "_draw", "softmax", "cumsum", "scan", "multinomial", "searchsorted")),
     ("products", ("gemm", "nvjet", "cutlass", "cublas", "xmma", "splitk", "gemv", "_mm_")),
     ("norms and rotation", ("_add_norm", "_rotate", "norm", "rsqrt", "rope")),

@@ -13,8 +13,8 @@ from fakes import tiny_model
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError
-from mathgrpo.update.attention import device_kernels as attention_varlen
 from mathgrpo.update.attention import kernel_choice as attention_choice
+from mathgrpo.update.attention import varlen as attention_varlen
 from mathgrpo.update.attention.kernel_choice import AttentionChoice, Trial, choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_layout
 from mathgrpo.update.pack import bucket
@@ -42,17 +42,14 @@ def forget() -> Iterator[None]:
     attention_choice._chosen.clear()
 
 
-def choose(asked: str, policy: Any = None, **section: Any) -> AttentionChoice:
-    section |= {"attention": asked}
-    return choose_attention(policy or CudaPolicy(tiny_model()), Machinery(**section), layout_of)
+def choose(asked: Any, policy: Any = None) -> AttentionChoice:
+    return choose_attention(policy or CudaPolicy(tiny_model()), asked, layout_of)
 
 
 def test_a_cpu_has_one_kernel_and_says_so_when_asked_for_another() -> None:
     policy = TinyPolicy(tiny_model())
     assert choose("auto", policy) == choose("sdpa", policy) == AttentionChoice("sdpa", "")
-    for kernel in ("varlen", "flex"):
-        choice = choose(kernel, policy)
-        assert choice.kernel == "sdpa" and f"{kernel} not used: it" in choice.reason and "CUDA" in choice.reason
+    assert choose("varlen", policy) == ("sdpa", "update attention sdpa (varlen not used: it needs CUDA)")
 
 
 def test_an_update_that_falls_back_says_so_and_has_the_same_gradient() -> None:
@@ -68,24 +65,24 @@ def seconds_by(kernel_seconds: dict[str, float]) -> Any:
     return seconds
 
 
-def test_auto_takes_the_fastest_that_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_faster_that_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, rows = layout_of("sdpa")
-    monkeypatch.setattr(attention_choice, "_obstacle", lambda *_: "")
+    monkeypatch.setattr(attention_choice, "varlen_obstacle", lambda *_: "")
     monkeypatch.setattr(attention_varlen, "causal_varlen", documented_varlen)
     device, shape = torch.device("cpu"), (4, 2, 16)
 
     def fastest(times: dict[str, float]) -> AttentionChoice:
         monkeypatch.setattr(Trial, "seconds", seconds_by(times))
-        return attention_choice._fastest(("varlen",), device, torch.float32, shape, layout_of, named=False)
+        return attention_choice._varlen_or_sdpa(device, torch.float32, shape, layout_of, named=False)
 
     fast = fastest({"sdpa": 0.002, "VarlenSegments": 0.001})
     assert fast.kernel == "varlen" and "varlen 1.00 ms a layer, sdpa 2.00 ms" in fast.reason
     assert fastest({"sdpa": 0.001, "VarlenSegments": 0.002}).kernel == "sdpa"
-    assert Trial(shape, device, torch.float32, plain, rows).obstacle(plain, "sdpa") == ""
+    assert Trial(shape, device, torch.float32, plain, rows).obstacle(plain) == ""
 
 
 def test_a_kernel_that_differs_or_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_choice, "_obstacle", lambda *_: "")
+    monkeypatch.setattr(attention_choice, "varlen_obstacle", lambda *_: "")
     device, shape = torch.device("cpu"), (4, 2, 16)
 
     def upper_left(query: Any, key: Any, value: Any, query_ends: Any, key_ends: Any, *rest: Any) -> torch.Tensor:
@@ -102,7 +99,7 @@ def test_a_kernel_that_differs_or_fails_is_passed_over(monkeypatch: pytest.Monke
 
     def choice_with(kernel: Any, named: bool) -> AttentionChoice:
         monkeypatch.setattr(attention_varlen, "causal_varlen", kernel)
-        return attention_choice._fastest(("varlen",), device, torch.float32, shape, layout_of, named=named)
+        return attention_choice._varlen_or_sdpa(device, torch.float32, shape, layout_of, named=named)
 
     for named in (True, False):
         assert choice_with(documented_varlen, True).kernel == "varlen"
@@ -119,7 +116,7 @@ def test_a_lack_of_memory_is_not_held_against_the_kernel(monkeypatch: pytest.Mon
     monkeypatch.setattr(attention_varlen, "causal_varlen", full)
     plain, rows = layout_of("sdpa")
     with pytest.raises(torch.OutOfMemoryError):
-        Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows).obstacle(layout_of("varlen")[0], "varlen")
+        Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows).obstacle(layout_of("varlen")[0])
 
 
 def test_a_kernel_that_loses_the_device_is_named_with_the_one_that_does_without(
@@ -132,22 +129,21 @@ def test_a_kernel_that_loses_the_device_is_named_with_the_one_that_does_without(
     plain, rows = layout_of("sdpa")
     trial = Trial((4, 2, 16), torch.device("cpu"), torch.float32, plain, rows)
     with pytest.raises(UserError, match=r"^update attention varlen: .* lost the device .* --set run.engine=plain$"):
-        trial.obstacle(layout_of("varlen")[0], "varlen")
+        trial.obstacle(layout_of("varlen")[0])
 
 
-def test_the_choice_is_made_once_and_flex_only_where_compiling_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, ...]] = []
+def test_the_choice_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    named_ones: list[bool] = []
 
-    def fastest(candidates: tuple[str, ...], *_: Any, **__: Any) -> AttentionChoice:
-        asked.append(candidates)
+    def made(*_: Any, named: bool) -> AttentionChoice:
+        named_ones.append(named)
         return AttentionChoice("sdpa", "")
 
-    monkeypatch.setattr(attention_choice, "_fastest", fastest)
+    monkeypatch.setattr(attention_choice, "_varlen_or_sdpa", made)
     for _ in range(2):
         choose("auto")
-        choose("auto", compile="on")
-        choose("flex")
-    assert asked == [("varlen",), ("varlen", "flex"), ("flex",)]
+        choose("varlen")
+    assert named_ones == [False, True]
 
 
 @pytest.mark.gpu
@@ -164,7 +160,7 @@ def test_the_updates_gradient_is_the_same_with_every_kernel_on_the_gpu() -> None
     from update.grpo_cases import MAX_NEW_TOKENS, RecordingSGD
 
     gradients = {}
-    for kernel in ("sdpa", "varlen", "flex"):
+    for kernel in ("sdpa", "varlen"):
         model = tiny_model(hidden_size=64, head_dim=16).cuda()
         optimizer = RecordingSGD(model)
         stats = policy_update(
@@ -174,4 +170,3 @@ def test_the_updates_gradient_is_the_same_with_every_kernel_on_the_gpu() -> None
         assert not any("not used" in note for note in stats.notes), stats.notes
         gradients[kernel] = optimizer.gradients[0]
     assert largest_difference(gradients["varlen"], gradients["sdpa"]) < 0.05
-    assert largest_difference(gradients["flex"], gradients["sdpa"]) < 0.05

@@ -1,4 +1,4 @@
-"""The three kernels of the packed attention compute the same as every completion attending alone."""
+"""The kernels of the packed attention compute the same as every completion attending alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
-from mathgrpo.update.attention import device_kernels as attention_varlen
-from mathgrpo.update.attention import packed as attention_padded
-from mathgrpo.update.attention.device_kernels import TILE, _ranges
+from mathgrpo.update.attention import varlen as attention_varlen
 from mathgrpo.update.attention.packed import AttentionKernel, packed_layout
 from mathgrpo.update.pack import bucket
 
@@ -33,7 +30,7 @@ def spans(shape: list[tuple[int, list[int]]], padding: int = 5) -> Spans:
 
 RAGGED = spans([(5, [4, 0, 1]), (1, [7]), (3, [2, 6, 3, 1])])
 WIDE = spans([(150, [90, 0, 200]), (20, [30, 1, 5]), (300, [140, 17])], padding=11)
-FLUSH = spans([(TILE, [TILE, TILE])], padding=0)
+FLUSH = spans([(128, [128, 128])], padding=0)
 CASES = {"ragged": RAGGED, "wide": WIDE, "flush": FLUSH}
 
 
@@ -93,7 +90,7 @@ def varlen_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kernel", ["sdpa", "varlen", "flex"])
+@pytest.mark.parametrize("kernel", ["sdpa", "varlen"])
 def test_each_kernel_equals_completions_alone(name: str, kernel: Any, varlen_on_cpu: None) -> None:
     case, inputs = CASES[name], [tensor.detach() for tensor in states(CASES[name][2])]
     rows, expected = alone(case, *inputs, 0.3)
@@ -104,7 +101,6 @@ def test_each_kernel_equals_completions_alone(name: str, kernel: Any, varlen_on_
 
 @pytest.mark.parametrize("kernel", ["sdpa", "varlen"])
 def test_the_gradient_equals_completions_alone(kernel: Any, varlen_on_cpu: None) -> None:
-    """FlexAttention has no backward pass on a CPU; the tests marked gpu hold its gradient to the same."""
     inputs = states(RAGGED[2])
     rows, expected = alone(RAGGED, *inputs, 0.3)
     seed = torch.randn(expected.shape, dtype=torch.float64)
@@ -136,20 +132,6 @@ def test_grouped_heads_are_handed_on_as_they_are(told: bool, monkeypatch: pytest
     assert seen == [(6, KEY_HEADS, SIZE)]
 
 
-def test_padded_batches_are_not_left_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
-    attention = attention_padded.scaled_dot_product_attention
-
-    def watched(*args: Any, **kwargs: Any) -> Tensor:
-        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
-        return attention(*args, **kwargs)
-
-    monkeypatch.setattr(attention_padded, "scaled_dot_product_attention", watched)
-    monkeypatch.setattr(attention_padded, "without_cudnn_attention", lambda device: without_cudnn_attention("cuda"))
-    attend(RAGGED, "sdpa", states(RAGGED[2]), 0.3)
-    assert seen == [False, False], "prompts and completions"
-
-
 def test_shared_keys_sum_their_gradients_in_float32() -> None:
     """64 gradients of 1 + 1/128 add up to 64.5; a running sum in bfloat16 is 64."""
     key = torch.zeros(3, 1, 1, dtype=torch.bfloat16, requires_grad=True)
@@ -166,46 +148,15 @@ def test_the_segments_are_those_of_the_example() -> None:
     assert made.key_rows.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_block_mask_is_the_one_torch_derives_from_the_dense_mask(name: str) -> None:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    case = CASES[name]
-    made = packed_layout(*case, bucket, "cpu", "flex").form.block_mask  # type: ignore[attr-defined]
-    oracle = create_block_mask(made.mask_mod, None, None, case[2], case[2], device="cpu", BLOCK_SIZE=TILE)
-    assert torch.equal(made.to_dense(), oracle.to_dense())
-
-    def tiles(numbers: Tensor, columns: Tensor) -> list[list[int]]:
-        return [sorted(c[:n].tolist()) for n, c in zip(numbers[0, 0], columns[0, 0], strict=True)]
-
-    full = tiles(made.full_kv_num_blocks, made.full_kv_indices)
-    mixed = tiles(made.kv_num_blocks, made.kv_indices)
-    rows = torch.arange(case[2])
-    dense = made.mask_mod(0, 0, rows[:, None], rows)
-    for i in range(len(full)):
-        for j in range(len(full)):
-            tile = dense[i * TILE : (i + 1) * TILE, j * TILE : (j + 1) * TILE]
-            whole = tile.shape == (TILE, TILE) and bool(tile.all())
-            assert (j in full[i]) == whole and (j in mixed[i]) == (bool(tile.any()) and not whole)
-    assert name == "ragged" or any(full)
-
-
-def test_the_ranges_leave_every_row_something_to_attend_to() -> None:
-    """A row that sees nothing would be 0/0, and a NaN spreads to the weights even where nobody reads it."""
-    _, _, segment_start = _ranges(*RAGGED, "cpu")
-    assert len(segment_start) == TILE and bool((segment_start <= torch.arange(TILE)).all())
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kernel", ["varlen", "flex"])
-def test_kernels_agree_on_the_gpu(name: str, kernel: Any) -> None:
+def test_kernels_agree_on_the_gpu(name: str) -> None:
     case = CASES[name]
     inputs = states(case[2], torch.bfloat16, "cuda")
     counted = torch.tensor([r for s, n, *_ in (*case[0], *case[1]) for r in range(s, s + n)], device="cuda")
     seed = torch.randn(len(counted), HEADS, SIZE, device="cuda", dtype=torch.bfloat16)
     results = []
-    for which in ("sdpa", kernel):
+    for which in ("sdpa", "varlen"):
         output = attend(case, which, inputs, 0.3)
         assert bool(output.isfinite().all())
         results.append([output[counted], *torch.autograd.grad(output[counted], inputs, seed)])

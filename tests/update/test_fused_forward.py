@@ -16,7 +16,7 @@ from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import build_reference, policy_update
 from mathgrpo.update.forward import ModuleForward, choose_forward
-from mathgrpo.update.fused import fused_tiles
+from mathgrpo.update.fused import fused_attention, fused_tiles
 from mathgrpo.update.fused.fused_forward import FusedForward, why_not_fused_forward
 from mathgrpo.update.logprobs import MIN_CHUNK, chunk_rows
 from mathgrpo.update.pack import Piece
@@ -106,7 +106,8 @@ def test_tiles_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch, queries: 
     groups = make_groups(num_groups=3, group_size=4)
     whole = update(tiny_model(), groups, fused_forward="on")
     shapes = []
-    for name, value in (("TILED_FROM", 1), ("TILE_QUERIES", queries), ("TILE_SCORES", scores)):
+    monkeypatch.setattr(fused_attention, "TILED_FROM", 1)
+    for name, value in (("TILE_QUERIES", queries), ("TILE_SCORES", scores)):
         monkeypatch.setattr(fused_tiles, name, value)
     taken = fused_tiles.attend_tiled_backward
     monkeypatch.setattr(

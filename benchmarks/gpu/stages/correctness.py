@@ -60,7 +60,6 @@ def cases(setup: Setup) -> Iterator[Case]:
     yield Case("gradient: as a run does it", lambda: check.gradient(compute_copy="auto"))
     check.forget()
     yield Case("every gpu test", lambda: _gpu_tests(setup), limit_s=setup.pick(80, 100))
-    yield Case("gradient: flex", lambda: check.gradient(attention="flex"), limit_s=45)
 
 
 class _Check:

@@ -16,7 +16,6 @@ from benchmarks.gpu.kernels_by_class import Span, class_seconds, device_spans, l
 from benchmarks.gpu.synthetic import random_model, random_policy, random_prompts
 from benchmarks.gpu.timing import seconds_once, waiting_seconds
 from benchmarks.task import FORCED_END
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine
 from mathgrpo.types import Prompt, Sampling
@@ -199,7 +198,7 @@ class _Peers:
         mask = torch.ones_like(ids)
 
         def generate() -> Any:
-            with torch.inference_mode(), without_cudnn_attention(self._setup.device):
+            with torch.inference_mode():
                 return model.generate(input_ids=ids, attention_mask=mask, **self._options(), **options)
 
         generate()

@@ -57,7 +57,6 @@ def cases(setup: Setup) -> Iterator[Case]:
     for budget in (8192, 16384, 65536, 131072):
         yield Case(f"micro-batches of {budget:,} tokens", partial(bench.measure, token_budget=budget),
                    size=size, limit_s=30)  # fmt: skip
-    yield Case("attention flex", lambda: bench.measure(attention="flex"), size=size, limit_s=45)
     yield Case("compiled layers", lambda: bench.measure(compiled=True), size=size, limit_s=60)
 
 

@@ -25,7 +25,7 @@ class Machinery:
         shared_prompt: compute each prompt once per group in the update, not once per completion.
         fused_forward: the update's own forward and backward pass for Qwen2, Qwen3 and Llama models. auto: on a CPU,
             without an adapter, where attention names no kernel.
-        attention: kernel of the update's packed attention. auto: sdpa on a CPU; on CUDA the fastest of its shapes.
+        attention: kernel of the update's packed attention. auto: sdpa on a CPU; on CUDA the faster on its shapes.
         compile: torch.compile of the update's layers. auto: on CUDA in runs long enough to repay it.
         skip_zero_advantage: completions without advantage skip the update where that is exact (no KL, no entropy).
         token_budget: unique tokens in one micro-batch; 0: what the memory plan has room for.
@@ -42,7 +42,7 @@ class Machinery:
     recompute: Choice = "auto"
     shared_prompt: bool = True
     fused_forward: Choice = "auto"
-    attention: Literal["auto", "sdpa", "varlen", "flex"] = "auto"
+    attention: Literal["auto", "sdpa", "varlen"] = "auto"
     compile: Choice = "auto"
     skip_zero_advantage: bool = True
     token_budget: int = 0

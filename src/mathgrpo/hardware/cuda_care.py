@@ -6,7 +6,6 @@ Torch is imported where it is used: a process that only tells failures apart may
 from __future__ import annotations
 
 import gc
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError, first_line
@@ -63,18 +62,16 @@ def pass_on(error: Exception, setting: str, remedy: str) -> None:
         ) from error
 
 
-def without_cudnn_attention(device: torch.device | str) -> AbstractContextManager[Any]:
-    """Return a context in which scaled_dot_product_attention on CUDA is served by torch's own kernels, never by cuDNN.
+def leave_cudnn_attention_out() -> None:
+    """Have scaled_dot_product_attention served by torch's own kernels in this process, never by cuDNN.
 
     On Hopper and Blackwell torch asks cuDNN first, which plans on the host for every shape it has not met: with torch
     2.11 on a B200 0.44 s forward and 0.55 s backward (github.com/modelscope/FunASR/issues/3704). Batches of rollouts
     and updates seldom have the same shape twice.
     """
-    if not str(device).startswith("cuda"):
-        return nullcontext()
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.backends import cuda
 
-    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    cuda.enable_cudnn_sdp(False)
 
 
 def upload(values: Any, device: torch.device | str) -> Tensor:

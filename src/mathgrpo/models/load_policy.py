@@ -11,6 +11,7 @@ import torch
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
+from mathgrpo.hardware.cuda_care import leave_cudnn_attention_out
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter, load_adapter
@@ -63,6 +64,8 @@ def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, 
     """Return a policy around a model that is already loaded."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if device.startswith("cuda"):
+        leave_cudnn_attention_out()
     return Policy(
         model=model,
         tokenizer=tokenizer,

@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 
@@ -168,7 +167,7 @@ def trial_difference(decoder: Decoder, policy: Policy) -> float:
 
 def plain_logits(policy: Policy, ids: Sequence[int]) -> Tensor:
     """Return the logits behind every token of a sequence, float32[T, V]: one full forward pass, no cache."""
-    with resting(policy.model), torch.no_grad(), policy.autocast(), without_cudnn_attention(policy.device):
+    with resting(policy.model), torch.no_grad(), policy.autocast():
         row = torch.tensor([list(ids)], device=policy.device)
         logits: Tensor = policy.causal_lm(input_ids=row, use_cache=False).logits
     return logits[0].float()

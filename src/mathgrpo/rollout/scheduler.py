@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
@@ -128,7 +127,7 @@ class Rows:
         """
         if not self.busy:
             return []
-        with self._decoder.context(), without_cudnn_attention(self._policy.device):
+        with self._decoder.context():
             if self._may_admit():
                 first = len(self._rows)
                 ids, logprobs = self._admit()

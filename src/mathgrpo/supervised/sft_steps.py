@@ -16,7 +16,6 @@ from torch import Tensor
 from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe, StageSection
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import prompt_text
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.types import Problem
 from mathgrpo.update.logprobs import split_model
@@ -120,7 +119,7 @@ def _step(
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
         optimizer.zero_grad(set_to_none=True)
-    with policy.autocast(), without_cudnn_attention(policy.device):
+    with policy.autocast():
         loss = completion_loss(policy.model, batch, section.prompt_loss_weight)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(policy.model.parameters(), section.max_grad_norm)

@@ -128,7 +128,7 @@ def choose_step_attention(step: Step, machinery: Machinery) -> tuple[str, ...]:
         assert batch.layout is not None
         return batch.layout, batch.num_unique
 
-    choice = choose_attention(step.policy, machinery, layout_of)
+    choice = choose_attention(step.policy, machinery.attention, layout_of)
     step.attention = choice.kernel
     return (choice.reason,) if choice.reason else ()
 

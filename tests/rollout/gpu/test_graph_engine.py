@@ -8,23 +8,16 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout import scheduler as decoding
-from mathgrpo.rollout.cuda import graph_engine as capturing
 from mathgrpo.rollout.cuda import graphs
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine, trial_difference
 from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.hf import generate_engine as generating
-from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.generate_engine import GenerateEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -183,25 +176,6 @@ def test_without_triton_the_engine_says_so_and_uses_torch(monkeypatch: pytest.Mo
     engine, _ = build_graph_engine(tiny_policy(), graphs=False)
     assert engine is not None
     assert engine.reason == "eager steps, torch operations; no Triton kernels: triton is not installed"
-
-
-def test_no_engine_leaves_its_attention_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
-    attention = F.scaled_dot_product_attention
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
-        return attention(*args, **kwargs)
-
-    for module in (capturing, decoding, generating):
-        monkeypatch.setattr(module, "without_cudnn_attention", lambda device: without_cudnn_attention("cuda"))
-    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    policy = tiny_policy()
-    engines = (eager(policy), native(policy), NativeEngine(policy, CachedDecoder(policy)), GenerateEngine(policy))
-    for engine in engines:
-        engine.generate(PROMPTS, 2, Sampling(max_new_tokens=3, seed=1))
-        assert seen and not any(seen), engine
-        seen.clear()
 
 
 class BrokenCapture:

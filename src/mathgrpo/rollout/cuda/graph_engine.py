@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.errors import first_line
-from mathgrpo.hardware.cuda_care import pass_on, without_cudnn_attention
+from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context, resting
 from mathgrpo.models.qwen_view import QwenView, why_not_served
@@ -68,8 +68,7 @@ class GraphEngine:
         if not prompts:
             return []
         check_context(self._policy, prompts, sampling)
-        unplanned = without_cudnn_attention(self._policy.device)
-        with resting(self._policy.model), torch.inference_mode(), self._device_context, unplanned:
+        with resting(self._policy.model), torch.inference_mode(), self._device_context:
             job = self._prepare(prompts, group_size, sampling)
             share = self._view.num_heads // self._view.num_kv_heads
             tile_rows = self._kernels.tile_rows(share)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from mathgrpo.hardware.cuda_care import without_cudnn_attention
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context, resting
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
@@ -36,8 +35,7 @@ class GenerateEngine:
         rows = [(i, g) for i in range(len(prompts)) for g in range(group_size)]
         done: dict[tuple[int, int], Completion] = {}
         model = self._policy.causal_lm
-        unplanned = without_cudnn_attention(self._policy.device)
-        with resting(self._policy.model), _plain_generation(model), torch.no_grad(), self._policy.autocast(), unplanned:
+        with resting(self._policy.model), _plain_generation(model), torch.no_grad(), self._policy.autocast():
             for batch in self._batches(rows, prompts):
                 done.update(zip(batch, self._generate_batch(batch, prompts, sampling), strict=True))
         return [[done[i, g] for g in range(group_size)] for i in range(len(prompts))]

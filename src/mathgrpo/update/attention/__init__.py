@@ -1,1 +1,1 @@
-"""Packed attention of the update's own modules: the layouts, the kernels, the fastest of them."""
+"""Packed attention of the update's own modules: the layouts, the kernels, the faster of them."""

@@ -1,26 +1,24 @@
-"""Which kernel serves the packed attention of a run: by name, or the fastest on the run's own shapes.
+"""Which kernel serves the packed attention of a run: by name, or the faster on the run's own shapes.
 
-A kernel proves itself first: output and gradients on random states must equal those of sdpa, as near as 16-bit
-rounding allows. One that cannot run, fails or differs is passed over, and the run says why.
+varlen proves itself first: output and gradients on random states must equal those of sdpa, as near as 16-bit rounding
+allows. Where it cannot run, fails or differs it is passed over, and the run says why.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mathgrpo.config.machinery import Machinery
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models.policy import Policy, base_model
 from mathgrpo.models.shape import head_shape
-from mathgrpo.update.attention.device_kernels import flex_obstacle, varlen_obstacle
-from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout
+from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, PaddedRows
+from mathgrpo.update.attention.varlen import varlen_obstacle
 
 # Shape legend: T packed rows, H query heads, K key-value heads, D head size.
 
@@ -30,76 +28,49 @@ REPEATS = 5
 """Timed passes of a kernel, after one that is not timed; the fastest counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionChoice:
-    """The kernel of a run.
-
-    Attributes:
-        kernel: "sdpa", "varlen" or "flex".
-        reason: why this one, for the run's log; "" where there was nothing to choose.
-    """
+class AttentionChoice(NamedTuple):
+    """The kernel of a run, and why this one, for the run's log: "" where there was nothing to choose."""
 
     kernel: AttentionKernel
     reason: str
 
 
+LayoutOf = Callable[[AttentionKernel], tuple[PackedLayout, int]]
+"""Kernel -> (layout of one micro-batch of the run, its rows without padding)."""
 _chosen: dict[tuple[Any, ...], AttentionChoice] = {}
 
 
-def choose_attention(
-    policy: Policy, machinery: Machinery, layout_of: Callable[[AttentionKernel], tuple[PackedLayout, int]]
-) -> AttentionChoice:
+def choose_attention(policy: Policy, asked: Literal["auto", "sdpa", "varlen"], layout_of: LayoutOf) -> AttentionChoice:
     """Return the kernel for a policy's packed attention; remembered for the model's shape, device and precision.
 
-    On a CPU it is always sdpa. "auto" measures sdpa and varlen, and flex where layers are compiled anyway: it has to
-    be compiled first, for seconds.
-
-    layout_of: kernel -> (layout of one micro-batch of the run, its rows without padding).
+    On a CPU it is always sdpa. "auto" takes the faster one.
     """
     device, dtype = torch.device(policy.device), policy.compute_dtype
     shape = head_shape(base_model(policy.model).config.get_text_config())
-    asked = machinery.attention
     if asked == "sdpa" or (asked == "auto" and device.type == "cpu"):
         return AttentionChoice("sdpa", "")
-    candidates: tuple[AttentionKernel, ...] = (
-        (asked,) if asked != "auto" else ("varlen", "flex") if machinery.compile == "on" else ("varlen",)
-    )
-    key = (str(device), dtype, shape, candidates, asked)
+    key = (str(device), dtype, shape, asked)
     if key not in _chosen:
-        _chosen[key] = _fastest(candidates, device, dtype, shape, layout_of, named=asked != "auto")
+        _chosen[key] = _varlen_or_sdpa(device, dtype, shape, layout_of, named=asked == "varlen")
     return _chosen[key]
 
 
-def _fastest(
-    candidates: tuple[AttentionKernel, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-    shape: tuple[int, int, int],
-    layout_of: Callable[[AttentionKernel], tuple[PackedLayout, int]],
-    *,
-    named: bool,
+def _varlen_or_sdpa(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int], layout_of: LayoutOf, *, named: bool
 ) -> AttentionChoice:
-    """Return the fastest of sdpa and the candidates that prove themselves; a named one need only prove itself."""
-    obstacles = {kernel: _obstacle(kernel, device, dtype) for kernel in candidates}
-    able = [kernel for kernel in candidates if not obstacles[kernel]]
-    notes = [f"{kernel} not used: {why}" for kernel, why in obstacles.items() if why]
-    if not able:
-        return AttentionChoice("sdpa", _sentence("sdpa", notes))
-    trial = Trial(shape, device, dtype, *layout_of("sdpa"))
-    seconds: dict[AttentionKernel, float] = {}
-    for kernel in able:
-        why = trial.obstacle(layout_of(kernel)[0], kernel)
-        if why:
-            notes.append(f"{kernel} not used: {why}")
-        else:
-            seconds[kernel] = 0.0 if named else trial.seconds(layout_of(kernel)[0])
-    if not seconds:
-        return AttentionChoice("sdpa", _sentence("sdpa", notes))
-    if not named:
-        seconds["sdpa"] = trial.seconds(trial.plain)
-        notes.append(", ".join(f"{kernel} {1e3 * value:.2f} ms a layer" for kernel, value in seconds.items()))
+    """Return varlen where it proves itself and, unless it is named, is the faster one."""
+    why = varlen_obstacle(device, dtype)
+    if not why:
+        trial, (varlen, _) = Trial(shape, device, dtype, *layout_of("sdpa")), layout_of("varlen")
+        why = trial.obstacle(varlen)
+    if why:
+        return AttentionChoice("sdpa", f"update attention sdpa (varlen not used: {why})")
+    if named:
+        return AttentionChoice("varlen", "update attention varlen")
+    seconds: dict[AttentionKernel, float] = {"varlen": trial.seconds(varlen), "sdpa": trial.seconds(trial.plain)}
     best = min(seconds, key=lambda kernel: seconds[kernel])
-    return AttentionChoice(best, _sentence(best, notes))
+    times = ", ".join(f"{kernel} {1e3 * value:.2f} ms a layer" for kernel, value in seconds.items())
+    return AttentionChoice(best, f"update attention {best} ({times})")
 
 
 class Trial:
@@ -110,7 +81,8 @@ class Trial:
     ) -> None:
         """shape: (H, K, D). plain: the layout for sdpa. num_rows: rows that count."""
         heads, key_heads, size = shape
-        rows = max(num_rows, _rows_of(plain))
+        assert isinstance(plain.form, PaddedRows)
+        rows = max(num_rows, len(plain.form.slots))
         generator = torch.Generator(device=device).manual_seed(0)
         self.plain, self.num_rows, self.dtype, self.device = plain, num_rows, dtype, device
         self.states = tuple(
@@ -119,16 +91,16 @@ class Trial:
         )
         self.seed = torch.randn(num_rows, heads, size, generator=generator, device=device, dtype=dtype)
 
-    def obstacle(self, layout: PackedLayout, kernel: AttentionKernel) -> str:
-        """Return why a kernel's layout does not serve, or "" when it computes what sdpa computes.
+    def obstacle(self, layout: PackedLayout) -> str:
+        """Return why varlen's layout does not serve, or "" when it computes what sdpa computes.
 
-        A kernel can fail in any way of its own on a device it does not know, so every exception counts as "does not
+        It can fail in any way of its own on a device it does not know, so every exception counts as "does not
         serve"; a lack of memory is not about the kernel and passes through.
         """
         try:
             found = self._pass(layout)
         except Exception as error:
-            pass_on(error, f"update attention {kernel}", "run.engine=plain")
+            pass_on(error, "update attention varlen", "run.engine=plain")
             return f"{type(error).__name__}: {first_line(error)}"
         wanted = self._pass(self.plain)
         pairs = zip(found, wanted, strict=True)
@@ -156,17 +128,3 @@ class Trial:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _obstacle(kernel: AttentionKernel, device: torch.device, dtype: torch.dtype) -> str:
-    return varlen_obstacle(device, dtype) if kernel == "varlen" else flex_obstacle(device)
-
-
-def _rows_of(layout: PackedLayout) -> int:
-    """Return the packed rows of a layout for sdpa, padding included."""
-    slots: Tensor = layout.form.slots  # type: ignore[attr-defined]
-    return len(slots)
-
-
-def _sentence(kernel: Literal["sdpa", "varlen", "flex"], notes: list[str]) -> str:
-    return f"update attention {kernel}" + (f" ({'; '.join(notes)})" if notes else "")

@@ -4,13 +4,12 @@ A packed row holds [prompt][c1]...[cG] group after group. A prompt row attends t
 completion row to its whole prompt and to its own completion up to itself. Only the attention looks at the layout:
 everything else in a transformer works token by token, and positions come from position_ids.
 
-Three kernels compute the same, each from a layout of its own:
+Two kernels compute the same, each from a layout of its own:
 
-    sdpa    padded batches through scaled_dot_product_attention; every device (padded.py)
+    sdpa    padded batches through scaled_dot_product_attention; every device
     varlen  one call of the flash attention bundled with torch; CUDA, 16 bits (varlen.py)
-    flex    FlexAttention with a block mask, compiled; CUDA (flex.py)
 
-`kernel_choice.py` chooses among them. A CPU has one kernel, and the fast family another forward pass (update/fused).
+`kernel_choice.py` chooses between them. A CPU has one kernel, and the fast family another forward pass (update/fused).
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from mathgrpo.hardware.cuda_care import upload, without_cudnn_attention
-from mathgrpo.update.attention.device_kernels import flex_mask, varlen_segments
+from mathgrpo.hardware.cuda_care import upload
+from mathgrpo.update.attention.varlen import VarlenSegments, varlen_segments
 
 ATTENTION_NAME = "mathgrpo_shared_prompt"
 """Name under which the packed attention is registered with transformers."""
@@ -33,15 +32,7 @@ ATTENTION_NAME = "mathgrpo_shared_prompt"
 UNSERVED = ("softcap", "s_aux", "position_bias", "cache")
 """Arguments some architectures pass to their attention that the packed attention does not honour."""
 
-AttentionKernel = Literal["sdpa", "varlen", "flex"]
-
-
-class AttentionForm(Protocol):
-    """The layout as one kernel needs it."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
-        ...
+AttentionKernel = Literal["sdpa", "varlen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +44,7 @@ class PackedLayout:
         longest: longest context, prompt and completion together.
     """
 
-    form: AttentionForm
+    form: PaddedRows | VarlenSegments
     longest: int
 
 
@@ -66,14 +57,10 @@ def packed_layout(
     prompts: (first row, length) of each. completions: (first row, length, prompt) of each; a length may be 0.
     Nothing that counts attends to padding, and its outputs are never read, so it gets no gradient.
     """
-    form: AttentionForm
+    longest = max(prompts[prompt][1] + length for _, length, prompt in completions)
     if kernel == "varlen":
-        form = varlen_segments(prompts, completions, num_rows, device)
-    elif kernel == "flex":
-        form = flex_mask(prompts, completions, num_rows, device)
-    else:
-        form = padded_rows(prompts, completions, num_rows, bucket, device)
-    return PackedLayout(form, max(prompts[prompt][1] + length for _, length, prompt in completions))
+        return PackedLayout(varlen_segments(prompts, completions, num_rows, device), longest)
+    return PackedLayout(padded_rows(prompts, completions, num_rows, bucket, device), longest)
 
 
 def shared_prompt_attention(
@@ -180,11 +167,10 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, *, scaling: float | None, *
     # CUDA's fast kernels take a mask or grouped heads, not both; CPU's takes both and saves the copies.
     if groups > 1 and query.device.type != "cpu":
         key, value = (states.repeat_interleave(groups, dim=2) for states in (key, value))
-    with without_cudnn_attention(query.device):
-        output = scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
-            scale=scaling, enable_gqa=key.shape[2] != query.shape[2], **kwargs,
-        )  # fmt: skip
+    output = scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
+        scale=scaling, enable_gqa=key.shape[2] != query.shape[2], **kwargs,
+    )  # fmt: skip
     return output.transpose(1, 2)
 
 

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mathgrpo.update.fused.fused_tiles import attend_tiled, attend_tiled_backward, is_tiled
+from mathgrpo.update.fused.fused_tiles import attend_tiled, attend_tiled_backward
 from mathgrpo.update.pack import Spans, bucket
 
 # Shape legend: T packed rows, R sequences of C rows in a block, L keys of each, K key-value heads with E query heads
 # each, W = K * (E + 2) heads of queries, keys and values together, D head size.
+
+TILED_FROM = 512
+"""Queries of a sequence from which a block is computed in tiles; shorter ones are faster whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ class Block:
     bias: Tensor
     prompt_sum: Tensor | None
     shape: tuple[int, int, int]
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether the block is computed in tiles."""
+        return self.shape[1] >= TILED_FROM
 
     def to(self, device: torch.device | str) -> Block:
         """Return the block on a device."""
@@ -110,7 +118,7 @@ def attend(heads_TWD: Tensor, blocks: Blocks, *, keep: bool) -> tuple[Tensor, li
         query, key, value = _gather(flat, block, blocks.heads)
         part = out[offset : offset + len(block.outputs)].view(query.shape)
         offset += len(block.outputs)
-        if is_tiled(block.shape):
+        if block.is_tiled:
             attend_tiled(query, key, value, block.bias, blocks.heads, part)
             kept.append(None)
             continue
@@ -137,7 +145,7 @@ def attend_backward(grad_out: Tensor, heads_TWD: Tensor, blocks: Blocks, kept: S
         states = _gather(flat, block, blocks.heads)
         grad = grad_flat.index_select(0, block.outputs).view(states[0].shape)
         grad_query = grads[offset : offset + queries].view(states[0].shape)
-        if is_tiled(block.shape):
+        if block.is_tiled:
             grad_key, grad_value = attend_tiled_backward(grad, *states, block.bias, blocks.heads, grad_query)
         else:
             grad_key, grad_value = _whole_backward(grad, *states, probs, block, blocks.heads, grad_query)
@@ -158,7 +166,7 @@ def attend_backward(grad_out: Tensor, heads_TWD: Tensor, blocks: Blocks, kept: S
 def probability_elements(blocks: Blocks) -> int:
     """Return how many probabilities a layer could keep; those of tiled blocks are always computed again."""
     heads = blocks.heads[0] * blocks.heads[1]
-    shapes = [block.shape for block in blocks.blocks if not is_tiled(block.shape)]
+    shapes = [block.shape for block in blocks.blocks if not block.is_tiled]
     return sum(heads * rows * width * length for rows, width, length in shapes)
 
 

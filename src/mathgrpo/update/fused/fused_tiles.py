@@ -17,9 +17,6 @@ from torch import Tensor
 # Shape legend: R sequences of C queries with L keys, the last C of them their own; K key-value heads with E query heads
 # each, D head size. Batches are [R * K, ...], queries of a batch [E * C, D].
 
-TILED_FROM = 512
-"""Queries of a sequence from which a block is computed in tiles; shorter ones are faster whole."""
-
 TILE_QUERIES = 128
 """Queries of a tile: small enough to skip the masked keys, large enough that few different shapes occur."""
 
@@ -35,11 +32,6 @@ class Tile(NamedTuple):
     first: int
     last: int
     num_keys: int
-
-
-def is_tiled(shape: tuple[int, int, int]) -> bool:
-    """Return whether a block of (R, C, L) is computed in tiles."""
-    return shape[1] >= TILED_FROM
 
 
 def attend_tiled(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, heads: tuple[int, int], out: Tensor) -> None:
