@@ -8,19 +8,18 @@ that oversteps is killed and replaced. Most hostile answers do not get that far:
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import math
 import os
-import queue
 import re
 import subprocess
 import sys
 import threading
 from functools import lru_cache
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO
 
+from mathgrpo.arithmetic.expressions import bracket_depth
 from mathgrpo.errors import UserError
 from mathgrpo.types import Verdict
 
@@ -55,7 +54,7 @@ def refusal(text: str) -> str | None:
         return f"more than {MAX_LATEX_CHARS} characters"
     if _CODE.search(text):
         return "characters that no LaTeX answer has"
-    if _depth(text) > MAX_DEPTH:
+    if bracket_depth(text) > MAX_DEPTH:
         return f"brackets more than {MAX_DEPTH} deep"
     if text.count("^") > MAX_POWERS or _TOWER.search(text):
         return "a tower of powers"
@@ -72,14 +71,6 @@ def _over(digits: str, limit: int) -> bool:
     return len(digits) > 4 or int(digits) > limit
 
 
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for character in text:
-        depth += (character in "({[") - (character in ")}]")
-        deepest = max(deepest, depth)
-    return deepest
-
-
 class LatexChild:
     """One killable process that compares expressions; started at the first question, restarted after a kill."""
 
@@ -88,7 +79,6 @@ class LatexChild:
         self._memory_mib = memory_mib
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._replies: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._owner = 0
 
     def ask(self, gold: str, answer: str, wall_s: float = WALL_S) -> str:
@@ -107,13 +97,12 @@ class LatexChild:
         with self._lock:
             try:
                 reply = self._exchange(question, wall_s)
-            except queue.Empty:
-                self._kill()
-                return "timeout"
+                verdict = str(json.loads(reply)["verdict"]) if reply else "error"
+            except TimeoutError:
+                verdict = "timeout"
             except OSError:
-                reply = ""
-            verdict = str(json.loads(reply)["verdict"]) if reply else "error"
-            if verdict == "error":
+                verdict = "error"
+            if verdict in ("timeout", "error"):
                 self._kill()  # it may hold memory or be gone; the next question gets a fresh one
             return verdict
 
@@ -127,7 +116,7 @@ class LatexChild:
         assert process.stdin is not None
         process.stdin.write(json.dumps(question) + "\n")
         process.stdin.flush()
-        return self._replies.get(timeout=wall_s)
+        return _line(process, wall_s)
 
     def _started(self, wall_s: float) -> subprocess.Popen[str]:
         if self._process is not None and self._process.poll() is None and self._owner == os.getpid():
@@ -144,9 +133,7 @@ class LatexChild:
             start_new_session=True,  # Ctrl-C in the terminal is for the trainer, which still grades its last rollouts
         )
         self._process, self._owner, self.starts = process, os.getpid(), self.starts + 1
-        self._replies = queue.SimpleQueue()
-        threading.Thread(target=_forward, args=(process.stdout, self._replies), daemon=True).start()
-        reply = self._replies.get(timeout=START_S)
+        reply = _line(process, START_S)
         if not reply or not json.loads(reply)["ready"]:
             self._kill()
             raise UserError("problems: a gold is LaTeX and math-verify does not start; pip install math-verify")
@@ -155,26 +142,16 @@ class LatexChild:
     def _kill(self) -> None:
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    _close_quietly(stream)
+            self._process.communicate()
         self._process = None
 
 
-def _close_quietly(stream: IO[str]) -> None:
-    with contextlib.suppress(OSError):  # unsent bytes for a process that is gone
-        stream.close()
-
-
-def _forward(lines: IO[str] | None, replies: queue.SimpleQueue[str]) -> None:
-    """Pass lines on to the queue; "" says that the process has ended."""
-    try:
-        for line in lines or ():
-            replies.put(line)
-    except ValueError:
-        pass  # closed while reading, after a kill
-    replies.put("")
+def _line(process: subprocess.Popen[str], wall_s: float) -> str:
+    """Return the next line of a process, "" when it has ended. Raises TimeoutError when neither comes in time."""
+    assert process.stdout is not None
+    if not wait([process.stdout.fileno()], wall_s):
+        raise TimeoutError
+    return process.stdout.readline()
 
 
 _child = LatexChild()

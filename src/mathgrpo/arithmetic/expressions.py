@@ -1,11 +1,14 @@
 """Exact arithmetic on untrusted text: + - * / and brackets over fractions, without eval, bounded in size.
 
-No powers: "9**9**9" would hang. Time is linear in the length of the text; what is too long or too deep is not read.
+Python's parser reads the structure, from a text in which every number is a name. No powers: "9**9**9" would hang. What
+is too long or too deep is not read.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,10 +18,11 @@ MAX_CHARS = 300
 MAX_DIGITS = 15
 MAX_DEPTH = 20
 
-_TOKEN = re.compile(
-    rf"[ \t]*(?:[{''.join(CURRENCY)}]?(?P<number>{NUMBER})(?P<percent>[ ]?%)?|(?P<mark>[-+*/()]))", re.ASCII
-)
-_SIGNS = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-"})
+_NUMBER = re.compile(rf"[{''.join(CURRENCY)}]?({NUMBER})( ?%)?", re.ASCII)
+_WRITTEN = re.compile(rf"[-+*/()0-9.,%{''.join(CURRENCY)} \t]*", re.ASCII)
+_NEGATED_BRACKET = re.compile(r"(?:^|[-+*/(])[ \t]*-[ \t]*\(")
+_TYPED = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-"})
+_SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,88 +77,46 @@ def evaluate(text: str) -> Expression | None:
         >>> evaluate("(3 + 5) × 2 / 4").value, evaluate("9**9**9"), evaluate("1 / 0"), evaluate("3 5")
         (Fraction(4, 1), None, None, None)
     """
-    if len(text) > MAX_CHARS:
+    typed = text.translate(_TYPED).rstrip()
+    if len(text) > MAX_CHARS or not _WRITTEN.fullmatch(typed) or _NEGATED_BRACKET.search(typed):
         return None
-    tokens = _tokens(text.translate(_SIGNS))
-    if not tokens:
+    if bracket_depth(typed) > MAX_DEPTH:
         return None
-    parser = _Parser(tokens)
+    written = [(match[1], match[2]) for match in _NUMBER.finditer(typed)]
+    if any(len(digits.replace(",", "")) > MAX_DIGITS for digits, _ in written):
+        return None
+    numbers = tuple(digits_value(digits) / (100 if percent else 1) for digits, percent in written)
+    operations: list[Operation] = []
     try:
-        value = parser.total(0)
-    except (_Unreadable, ZeroDivisionError):
+        tree = ast.parse(_NUMBER.sub(" n ", typed).strip(), mode="eval").body
+        value = _value(tree, iter(numbers), operations)
+    except (SyntaxError, _Unreadable, ZeroDivisionError):
         return None
-    if parser.place != len(tokens):
-        return None
-    numbers = tuple(token for token in tokens if isinstance(token, Fraction))
-    return Expression(value, numbers, tuple(parser.operations), parser.signed, "(" in tokens)
+    signed = typed.count("-") > sum(done.sign == "-" for done in operations)
+    return Expression(value, numbers, tuple(operations), signed, "(" in typed)
 
 
 class _Unreadable(Exception):
     pass
 
 
-def _tokens(text: str) -> list[Fraction | str] | None:
-    """Return numbers and marks in order, None where anything else stands."""
-    tokens: list[Fraction | str] = []
-    place, end = 0, len(text.rstrip())
-    while place < end:
-        match = _TOKEN.match(text, place)
-        if match is None:
-            return None
-        place = match.end()
-        if match["mark"]:
-            tokens.append(match["mark"])
-            continue
-        if len(match["number"].replace(",", "")) > MAX_DIGITS:
-            return None
-        tokens.append(digits_value(match["number"]) / (100 if match["percent"] else 1))
-    return tokens
+def _value(node: ast.expr, numbers: Iterator[Fraction], done: list[Operation]) -> Fraction:
+    """Return the value of a part of an expression; its numbers and operations are met in the order of the text."""
+    match node:
+        case ast.Name():
+            return next(numbers)
+        case ast.UnaryOp(ast.USub(), ast.Name()):
+            return -next(numbers)
+        case ast.BinOp(left, sign, right) if type(sign) in _SIGNS:
+            done.append(Operation(_value(left, numbers, done), _SIGNS[type(sign)], _value(right, numbers, done)))
+            return done[-1].result
+    raise _Unreadable
 
 
-class _Parser:
-    """Recursive descent: a total of products of factors."""
-
-    def __init__(self, tokens: list[Fraction | str]) -> None:
-        self.tokens = tokens
-        self.place = 0
-        self.operations: list[Operation] = []
-        self.signed = False
-
-    def total(self, depth: int) -> Fraction:
-        value = self._product(depth)
-        while (mark := self._next()) in ("+", "-"):
-            self.place += 1
-            value = self._done(value, str(mark), self._product(depth))
-        return value
-
-    def _product(self, depth: int) -> Fraction:
-        value = self._factor(depth)
-        while (mark := self._next()) in ("*", "/"):
-            self.place += 1
-            value = self._done(value, str(mark), self._factor(depth))
-        return value
-
-    def _done(self, left: Fraction, sign: str, right: Fraction) -> Fraction:
-        self.operations.append(Operation(left, sign, right))
-        return self.operations[-1].result
-
-    def _factor(self, depth: int) -> Fraction:
-        token = self._next()
-        if depth > MAX_DEPTH or token is None:
-            raise _Unreadable
-        self.place += 1
-        if isinstance(token, Fraction):
-            return token
-        if token == "(":
-            value = self.total(depth + 1)
-            if self._next() != ")":
-                raise _Unreadable
-            self.place += 1
-            return value
-        if token == "-" and isinstance(self._next(), Fraction):
-            self.signed = True
-            return -self._factor(depth + 1)
-        raise _Unreadable
-
-    def _next(self) -> Fraction | str | None:
-        return self.tokens[self.place] if self.place < len(self.tokens) else None
+def bracket_depth(text: str) -> int:
+    """Return how deep the brackets of a text go, of whatever kind."""
+    deepest = depth = 0
+    for character in text:
+        depth += (character in "({[") - (character in ")}]")
+        deepest = max(deepest, depth)
+    return deepest

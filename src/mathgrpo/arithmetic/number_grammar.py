@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 
 CURRENCY = {"$": "dollar", "£": "pound", "€": "euro", "¥": "yen", "₹": "rupee"}
@@ -15,6 +16,7 @@ NUMBER = rf"(?:{INTEGER}(?:\.[0-9]+)?|\.[0-9]+)"
 NUMBER_LIKE = r"[0-9][0-9,]*(?:\.[0-9]+)?"
 """What looks like one, so that no part of "1,20" is taken for a number."""
 
+_EXACT = Context(prec=1000, traps=[Inexact])
 _PLAIN = re.compile(rf"-?{NUMBER}", re.ASCII)
 
 
@@ -39,14 +41,8 @@ def number_text(value: Fraction) -> str:
     Raises:
         ValueError: the number has no finite decimal form.
     """
-    decimals, rest = 0, value.denominator
-    for prime in (2, 5):
-        power = 0
-        while rest % prime == 0:
-            rest, power = rest // prime, power + 1
-        decimals = max(decimals, power)
-    if rest != 1:
-        raise ValueError(f"{value} has no finite decimal form")
-    digits = f"{abs(value.numerator) * 10**decimals // value.denominator:0{decimals + 1}d}"
-    point = len(digits) - decimals
-    return "-" * (value < 0) + digits[:point] + ("." + digits[point:] if decimals else "")
+    try:
+        quotient = _EXACT.divide(Decimal(value.numerator), Decimal(value.denominator))
+    except Inexact:
+        raise ValueError(f"{value} has no finite decimal form") from None
+    return f"{quotient.normalize(_EXACT):f}"
