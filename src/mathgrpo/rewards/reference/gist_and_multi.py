@@ -8,7 +8,12 @@ import re
 from mathgrpo.rewards.reward import Pay, Row, reward
 
 _STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
-_MIDDLE = re.compile(r"</reasoning>\s*<answer>")
+# The notebook's pattern, with the blocks in one line (the earliest middle is the most generous one and never retried),
+# or with the line break that only the space between the blocks may have.
+_SOFT = re.compile(
+    r"<reasoning>(?:(?>.*?</reasoning>[^\S\n]*<answer>).*?</answer>"
+    r"|.*?</reasoning>[^\S\n]*\n\s*<answer>.*?</answer>)"
+)
 PER_CHARACTER = 0.001
 """What `gist_xml_count` takes for a character behind the answer."""
 
@@ -31,7 +36,7 @@ def gist_soft_format(row: Row) -> float:
     Gaming: empty blocks, and any text behind them.
     Source: the GRPO demo gist that reference system 4 extends, soft_format_reward_func.
     """
-    return 0.5 if _is_soft(row.text) else 0.0
+    return 0.5 if _SOFT.match(row.text) else 0.0
 
 
 @reward(family="reference 4", pay=Pay(-math.inf, 0.5, wrong=0.5))
@@ -52,25 +57,12 @@ def gist_xml_count(row: Row) -> float:
     return count
 
 
-def _is_soft(text: str) -> bool:
-    opening = "<reasoning>"
-    if not text.startswith(opening):
-        return False
-    first_line_end = text.find("\n") % (len(text) + 1)  # -1, no line break: the end of the text
-    middles = [m for m in _MIDDLE.finditer(text, len(opening)) if m.start() + len("</reasoning>") <= first_line_end]
-    # Of those whose answer begins in the first line the earliest is the most generous; the last may cross the line.
-    return any(_closes_in_line(text, middle.end()) for middle in (middles[:1] + middles[-1:]))
-
-
-def _closes_in_line(text: str, start: int) -> bool:
-    closing = text.find("</answer>", start)
-    return closing >= 0 and text.find("\n", start, closing) < 0
-
-
 _START, _END, _OPEN, _CLOSE = "<start_working_out>", "<end_working_out>", "<SOLUTION>", "</SOLUTION>"
 _TAGS = (_START, _END, _OPEN, _CLOSE)
-# "</SOLUTION>" with only space up to the end of a line: the pattern's "$" matches at every one.
-_CLOSE_AT_LINE_END = re.compile(rf"{_CLOSE}\s*?(?:\n|\Z)")
+# The notebook's pattern in two parts. The first start that leads its line, the earliest end of working and the earliest
+# solution after it are the most generous choices, so that nothing is retried (?>...) and the time is linear.
+_LINE_LED_START = re.compile(rf"^[^\S\n]*{_START}", re.MULTILINE)
+_SOLUTION = re.compile(rf"(?>.+?{_END})(?>.*?{_OPEN})(.+?){_CLOSE}\s*?$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"[\d.]+")
 
 
@@ -130,28 +122,7 @@ def multi_numbers_extraction(row: Row) -> float:
 
 
 def solution_text(text: str) -> str | None:
-    """Return what the notebook's format pattern captures as the answer, None where it does not match.
-
-    The earliest end of working and the earliest solution after it are the most generous choices, so nothing is retried.
-    """
-    start = _line_led_start(text)
-    end = text.find(_END, start + len(_START) + 1) if start >= 0 else -1
-    opening = text.find(_OPEN, end + len(_END)) if end >= 0 else -1
-    if opening < 0:
-        return None
-    begin = opening + len(_OPEN)
-    closing = _CLOSE_AT_LINE_END.search(text, begin + 1)
-    return text[begin : closing.start()] if closing else None
-
-
-def _line_led_start(text: str) -> int:
-    """Return where the first working-out tag stands that has only space before it in its line, -1 for none."""
-    place = text.find(_START)
-    while place >= 0:
-        line_start = text.rfind("\n", 0, place) + 1
-        if not text[line_start:place].strip():
-            return place
-        # Another one in the same line has this one before it.
-        line_end = text.find("\n", place)
-        place = text.find(_START, line_end) if line_end >= 0 else -1
-    return -1
+    """Return what the notebook's format pattern captures as the answer, None where it does not match."""
+    start = _LINE_LED_START.search(text)
+    solution = _SOLUTION.match(text, start.end()) if start else None
+    return solution[1] if solution else None

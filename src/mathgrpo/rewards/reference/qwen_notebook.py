@@ -11,8 +11,9 @@ import re
 
 from mathgrpo.rewards.reward import Pay, Row, reward
 
-_MIDDLE = re.compile(r"</reasoning>\s*<answer>")
-_STRICT_MIDDLE = "\n</reasoning>\n<answer>\n"
+# The earliest middle is the most generous one, so that it is never retried: (?>...).
+_STRICT = re.compile(r"<reasoning>\n(?>.*?\n</reasoning>\n<answer>\n).*?\n</answer>\n$", re.DOTALL)
+_SOFT = re.compile(r"<reasoning>(?>.*?</reasoning>\s*<answer>).*?</answer>", re.DOTALL)
 _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
@@ -53,11 +54,7 @@ def reference_strict_format(row: Row) -> float:
     Gaming: empty blocks and wrong answers are paid.
     Source: reference system 1, strict_format_reward_func.
     """
-    opening = "<reasoning>\n"
-    middle = row.text.find(_STRICT_MIDDLE, len(opening)) if row.text.startswith(opening) else -1
-    # The earliest middle is the most generous one. A pattern's "$" also matches before one last line break.
-    rest = row.text[middle + len(_STRICT_MIDDLE) :] if middle >= 0 else ""
-    return 0.5 if rest.endswith(("\n</answer>\n", "\n</answer>\n\n")) else 0.0
+    return 0.5 if _STRICT.match(row.text) else 0.0
 
 
 @reward(family="reference 1", pay=Pay(0, 0.5, wrong=0.5))
@@ -67,9 +64,7 @@ def reference_soft_format(row: Row) -> float:
     Gaming: empty blocks, and any text behind them.
     Source: reference system 1, soft_format_reward_func.
     """
-    opening = "<reasoning>"
-    middle = _MIDDLE.search(row.text, len(opening)) if row.text.startswith(opening) else None
-    return 0.5 if middle is not None and row.text.find("</answer>", middle.end()) >= 0 else 0.0
+    return 0.5 if _SOFT.match(row.text) else 0.0
 
 
 @reward(family="reference 1", pay=Pay(0, 0.5, wrong=0.5))
