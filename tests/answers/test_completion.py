@@ -57,7 +57,7 @@ def test_flexible_answer_follows_its_documented_order(text: str, answer: str | N
 
 
 def test_the_formats_answer_comes_first() -> None:
-    assert flexible_answer("<answer>7</answer> \\boxed{18}", get_format("boxed")) == "18"
+    assert grade_completion("<answer>7</answer> \\boxed{18}", "18", get_format("boxed")).found == "18"
 
 
 def test_graded_has_everything_about_one_completion() -> None:

@@ -7,16 +7,9 @@ from pathlib import Path
 import pytest
 
 from mathgrpo.formats import FORMATS, get_format
-from mathgrpo.rewards import (
-    CATALOGUE,
-    GIST_WEIGHTS,
-    MULTI_WEIGHTS,
-    REFERENCE_WEIGHTS,
-    SOUND_WEIGHTS,
-    STEP_WEIGHTS,
-    build_suite,
-)
+from mathgrpo.rewards import CATALOGUE, build_suite
 from mathgrpo.rewards.catalogue_page import catalogue_lines, fact, pays, range_words, with_catalogue
+from reward_suites import GIST_WEIGHTS, MULTI_WEIGHTS, REFERENCE_WEIGHTS, SOUND_WEIGHTS, STEP_WEIGHTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "rewards.md"
 TEXT = PAGE.read_text(encoding="utf-8")

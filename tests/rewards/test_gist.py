@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mathgrpo.formats import get_format
-from mathgrpo.rewards import GIST_WEIGHTS, REWARDS, build_suite
+from mathgrpo.rewards import REWARDS, build_suite
+from reward_suites import GIST_WEIGHTS
 
 XML = "<reasoning>\n{}\n</reasoning>\n<answer>\n{}\n</answer>\n"
 

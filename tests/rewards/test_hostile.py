@@ -8,9 +8,10 @@ import time
 import pytest
 
 from mathgrpo.formats import FORMATS, get_format
-from mathgrpo.rewards import CATALOGUE, SOUND, SOUND_WEIGHTS, build_suite
+from mathgrpo.rewards import CATALOGUE, build_suite
 from mathgrpo.rewards.explained_score import explain
 from mathgrpo.types import Problem
+from reward_suites import SOUND, SOUND_WEIGHTS
 
 XML = get_format("xml")
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import reference_code
 from mathgrpo.formats import get_format
-from mathgrpo.rewards import MULTI_WEIGHTS, REWARDS, build_suite
+from mathgrpo.rewards import REWARDS, build_suite
+from reward_suites import MULTI_WEIGHTS
 
 FILE = "2-advanced-multi-reward-notebook.txt"
 PAIRS = {

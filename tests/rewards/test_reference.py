@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import reference_code
 from mathgrpo.formats import get_format
-from mathgrpo.rewards import REFERENCE_WEIGHTS, REWARDS, build_suite
+from mathgrpo.rewards import REWARDS, build_suite
+from reward_suites import REFERENCE_WEIGHTS
 
 NAMES = ("correctness", "integer", "strict_format", "soft_format", "xml_count")
 XML = "<reasoning>\n{}\n</reasoning>\n<answer>\n{}\n</answer>\n"

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from mathgrpo.config import Recipe, load_recipe, recipe_to_toml
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.rewards import CATALOGUE, SOUND, build_suite
+from mathgrpo.rewards import CATALOGUE, build_suite
 from mathgrpo.rewards.catalogue.length import CosineSettings
+from reward_suites import SOUND
 
 XML = get_format("xml")
 RECIPE = """

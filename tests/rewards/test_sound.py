@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mathgrpo.formats import FORMATS, get_format
-from mathgrpo.rewards import REWARDS, SOUND_WEIGHTS, bound, build_suite
+from mathgrpo.rewards import REWARDS, bound, build_suite
 from reward_defects import DEFECTS, FULL, Defect, xml
+from reward_suites import SOUND_WEIGHTS
 
 
 def total(text: str, gold: str, fmt: str = "xml", question: str = "?", **weights: float) -> float:

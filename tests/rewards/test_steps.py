@@ -14,10 +14,11 @@ import reference_code
 from mathgrpo.answers import parse_number
 from mathgrpo.formats import get_format
 from mathgrpo.problems.worked import split_answer
-from mathgrpo.rewards import REWARDS, STEP_WEIGHTS, build_suite
+from mathgrpo.rewards import REWARDS, build_suite
 from mathgrpo.rewards.reference import step_verified
 from mathgrpo.rewards.steps.claims import read_claims
 from mathgrpo.rewards.steps.verified import StepsSettings, check_steps
+from reward_suites import STEP_WEIGHTS
 
 FILE = "3-step-verified-reasoning-notebook.txt"
 NATALIA = (

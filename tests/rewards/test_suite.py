@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.rewards import SOUND_WEIGHTS, Scores, build_suite
+from mathgrpo.rewards import Scores, build_suite
+from reward_suites import SOUND_WEIGHTS
 
 USER = """
 import asyncio

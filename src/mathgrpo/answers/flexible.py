@@ -1,8 +1,7 @@
 """The answer of a completion wherever it stands: for evaluation ("flexible" accuracy), never paid as such.
 
-Order: the format's one answer; else answer tags of any format; else \\boxed{}; else ####; else "answer is"/"answer:";
-else the last number. At each of the first four stops several differing answers are no answer. Every search is linear
-in the length of the text.
+Order: answer tags of any format; else \\boxed{}; else ####; else "answer is"/"answer:"; else the last number. At each
+of the first three stops several differing answers are no answer. Every search is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import re
 
 from mathgrpo.answers.numbers import parse_number
 from mathgrpo.arithmetic.number_grammar import NUMBER_LIKE
-from mathgrpo.formats import Format
 from mathgrpo.formats.layouts import box_contents
 
 _TAGS = (("<answer>", "</answer>"), ("<SOLUTION>", "</SOLUTION>"))
@@ -29,17 +27,13 @@ MAX_MARKS = 1000
 """Answer marks read in one completion; a text with more of them has no answer."""
 
 
-def flexible_answer(text: str, fmt: Format | None = None) -> str | None:
+def flexible_answer(text: str) -> str | None:
     """Return the answer of a completion wherever it stands, None when there is none or several differ.
 
     Example:
         >>> flexible_answer("So 9 * 2 = 18.\\n#### 18"), flexible_answer("\\\\boxed{18} or \\\\boxed{19}")
         ('18', None)
     """
-    if fmt is not None:
-        answer = fmt.parse(text).answer
-        if answer is not None:
-            return answer
     for marked in (tagged_answers(text), box_contents(text), hash_answers(text)):
         if marked:
             return _agreed(marked)

@@ -28,13 +28,11 @@ class GoldFailure:
     Attributes:
         row: its position, counted from 1.
         question: its question, "" when the row has none.
-        gold: its gold answer, "" when the row has none.
         reason: what is wrong, in words.
     """
 
     row: int
     question: str
-    gold: str
     reason: str
 
     def __str__(self) -> str:
@@ -44,12 +42,9 @@ class GoldFailure:
 
 def check_golds(problems: Sequence[Problem], fmt: Format) -> list[GoldFailure]:
     """Return the problems whose gold answer cannot be read, graded or written in the format; [] when all are well."""
-    failures = []
-    for number, problem in enumerate(problems, start=1):
-        reason = gold_failure(problem.answer, fmt, question=problem.question)
-        if reason is not None:
-            failures.append(GoldFailure(number, problem.question, problem.answer, reason))
-    return failures
+    reasons = (gold_failure(problem.answer, fmt, question=problem.question) for problem in problems)
+    found = enumerate(zip(problems, reasons, strict=True), start=1)
+    return [GoldFailure(number, problem.question, reason) for number, (problem, reason) in found if reason is not None]
 
 
 def check_rows(rows: Sequence[Row], section: ProblemsSection, fmt: Format) -> list[GoldFailure]:
@@ -62,7 +57,7 @@ def check_rows(rows: Sequence[Row], section: ProblemsSection, fmt: Format) -> li
         try:
             problem = problem_from_row(row, section)
         except UserError as error:
-            failures.append(GoldFailure(number, "", "", str(error)))
+            failures.append(GoldFailure(number, "", str(error)))
             continue
         failures.extend(replace(failure, row=number) for failure in check_golds([problem], fmt))
     return failures
@@ -89,16 +84,6 @@ def gold_failure(gold: str, fmt: Format, *, question: str = "") -> str | None:
     if verdict != "correct":
         return f"gold {shown(gold)} is graded {verdict} after a round trip through the {fmt.name} format"
     return None
-
-
-def summary_line(num_rows: int, failures: Sequence[GoldFailure]) -> str:
-    """Return the outcome of a check in one line.
-
-    Example:
-        >>> summary_line(1319, [])
-        '1319 rows: 1319 pass, 0 fail'
-    """
-    return f"{num_rows} rows: {num_rows - len(failures)} pass, {len(failures)} fail"
 
 
 def require_golds(problems: Sequence[Problem], fmt: Format, source: str) -> None:

@@ -118,7 +118,7 @@ def check_data_command(
     Example:
       mathgrpo check-data data/gsm8k --split test
     """
-    from mathgrpo.answers.gold_check import check_rows, summary_line
+    from mathgrpo.answers.gold_check import check_rows
     from mathgrpo.config import Recipe
     from mathgrpo.config.load_recipe import validated
     from mathgrpo.formats import get_format
@@ -136,5 +136,6 @@ def check_data_command(
             print(f"{name}: {failure}")
         if len(found) > SHOWN_FAILURES and not every:
             print(f"{name}: and {len(found) - SHOWN_FAILURES} more; list them with --all")
-    print(summary_line(sum(map(len, splits.values())), failures))
+    checked = sum(map(len, splits.values()))
+    print(f"{checked} rows: {checked - len(failures)} pass, {len(failures)} fail")
     raise typer.Exit(1 if failures else 0)

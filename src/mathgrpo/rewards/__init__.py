@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from mathgrpo.rewards.checked_calls import RewardFunction, bound
 from mathgrpo.rewards.make_suite import build_suite
-from mathgrpo.rewards.registry import (
-    CATALOGUE,
-    GIST_WEIGHTS,
-    MULTI_WEIGHTS,
-    REFERENCE_WEIGHTS,
-    SOUND,
-    SOUND_WEIGHTS,
-    STEP_WEIGHTS,
-)
+from mathgrpo.rewards.registry import CATALOGUE
 from mathgrpo.rewards.reward import Pay, Reward
 from mathgrpo.rewards.suite import RewardSuite, Scores
 
@@ -21,13 +13,7 @@ REWARDS = CATALOGUE
 
 __all__ = [
     "CATALOGUE",
-    "GIST_WEIGHTS",
-    "MULTI_WEIGHTS",
-    "REFERENCE_WEIGHTS",
     "REWARDS",
-    "SOUND",
-    "SOUND_WEIGHTS",
-    "STEP_WEIGHTS",
     "Pay",
     "Reward",
     "RewardFunction",

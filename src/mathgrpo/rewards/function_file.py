@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +27,7 @@ def load_reward(name: str) -> RewardFunction:
         UserError: no such file or function, or the file does not load.
     """
     file, _, function_name = name.rpartition(":")
-    path = _expanded(file)
+    path = Path(os.path.expanduser(file))  # noqa: PTH111, which raises for the ~ of a user that there is not
     if path.suffix != ".py" or not path.is_file():
         raise UserError(
             f'rewards."{name}": no such file {file or "(none named)"}; '
@@ -38,20 +38,6 @@ def load_reward(name: str) -> RewardFunction:
     if not callable(function):
         raise UserError(f'rewards."{name}": {path.name} has no function "{function_name}"{_there_are(module, name)}')
     return function  # type: ignore[no-any-return]
-
-
-def _expanded(file: str) -> Path:
-    """Return a path with ~ as the home folder, where there is one."""
-    try:
-        return Path(file).expanduser()
-    except RuntimeError:  # ~ of a user that there is not
-        return Path(file)
-
-
-def unknown_reward(name: str, known: Sequence[str]) -> UserError:
-    """Return the error for a reward name that does not exist, with the nearest one that does."""
-    hint = did_you_mean(name, known) or ";"
-    return UserError(f'rewards.{name}: no such reward{hint} known: {", ".join(known)}, or "file.py:function"')
 
 
 def _there_are(module: ModuleType, name: str) -> str:

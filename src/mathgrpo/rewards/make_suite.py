@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import Section
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.formats import Format
 from mathgrpo.rewards.catalogue.answer_and_form import OUTSIDE
 from mathgrpo.rewards.catalogue.length import LengthSettings
 from mathgrpo.rewards.checked_calls import RewardFunction, with_keywords
-from mathgrpo.rewards.function_file import load_reward, unknown_reward
+from mathgrpo.rewards.function_file import load_reward
 from mathgrpo.rewards.registry import CATALOGUE
-from mathgrpo.rewards.reward import Pay, Reward
+from mathgrpo.rewards.reward import Reward
 from mathgrpo.rewards.suite import RewardSuite
 
 
@@ -65,7 +65,8 @@ def _find(name: str) -> Reward | RewardFunction:
         return CATALOGUE[name]
     if ":" in name:
         return load_reward(name)
-    raise unknown_reward(name, list(CATALOGUE))
+    hint = did_you_mean(name, list(CATALOGUE)) or ";"
+    raise UserError(f'rewards.{name}: no such reward{hint} known: {", ".join(CATALOGUE)}, or "file.py:function"')
 
 
 def _check_weight(name: str, weight: float) -> None:
@@ -141,48 +142,32 @@ def _check_soundness(weights: Mapping[str, float], rewards: Mapping[str, Reward 
     sound = {name: each for name, each in rewards.items() if isinstance(each, Reward) and each.sound}
     if len(sound) < len(rewards):
         return
-    pays = {name: each.bounds for name, each in sound.items()}
-    _check_wrong(weights, pays)
+    wrong = _total(weights, {name: each.bounds.wrong for name, each in sound.items()})
+    right = _total(weights, {name: max(each.bounds.right, 0.0) for name, each in sound.items()})
+    penalty = -_total(weights, {name: min(each.bounds.right, 0.0) for name, each in sound.items()})
+    least = OUTSIDE * weights["correct"] if "correct" in weights else right
+    if wrong > 0 and wrong >= least:
+        named = [name for name, each in sound.items() if weights[name] * each.bounds.wrong > 0]
+        together = "" if len(named) == 1 else f" (together {wrong:g})"
+        source = f"{OUTSIDE} of rewards.correct" if "correct" in weights else "what a right answer earns"
+        hint = ", or rewards.format, which pays right answers only" if named[0].startswith("format_") else ""
+        raise UserError(
+            f"{_named(weights, named)}{together}: a wrong answer in perfect form would earn as much as a right one; "
+            f"keep what wrong answers earn below {least:g} ({source}){hint}"
+        )
     if not any(weights[name] for name, each in sound.items() if each.pays_right):
         raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
-    _check_penalties(weights, pays)
-
-
-def _check_wrong(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> None:
-    wrong = _sum(weights, {name: pay.wrong for name, pay in pays.items()})
-    least = _least_right(weights, pays)
-    if wrong <= 0 or wrong < least:
-        return
-    paid = [f"rewards.{name}={weights[name]}" for name, pay in pays.items() if weights[name] * pay.wrong > 0]
-    source = f"{OUTSIDE} of rewards.correct" if "correct" in weights else "what a right answer earns"
-    together = "" if len(paid) == 1 else f" (together {wrong:g})"
-    hint = ", or rewards.format, which pays right answers only" if "rewards.format_" in paid[0] else ""
-    raise UserError(
-        f"{', '.join(paid)}{together}: a wrong answer in perfect form would earn as much as a right one; "
-        f"keep what wrong answers earn below {least:g} ({source}){hint}"
-    )
-
-
-def _check_penalties(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> None:
-    penalty = -_sum(weights, {name: min(pay.right, 0.0) for name, pay in pays.items()})
-    if penalty <= 0:
-        return
-    right = _sum(weights, {name: max(pay.right, 0.0) for name, pay in pays.items()})
-    wrong = _sum(weights, {name: pay.wrong for name, pay in pays.items()})
-    if right - penalty <= wrong:
-        named = [f"rewards.{name}={weights[name]}" for name, pay in pays.items() if weights[name] * pay.right < 0]
+    if penalty > 0 and right - penalty <= wrong:
+        named = [name for name, each in sound.items() if weights[name] * each.bounds.right < 0]
         raise UserError(
-            f"{', '.join(named)}: penalties of up to {penalty:g} could make a right answer earn no more than a wrong "
-            f"one; keep them together below {right - wrong:g}, or raise rewards.correct"
+            f"{_named(weights, named)}: penalties of up to {penalty:g} could make a right answer earn no more than a "
+            f"wrong one; keep them together below {right - wrong:g}, or raise rewards.correct"
         )
 
 
-def _least_right(weights: Mapping[str, float], pays: Mapping[str, Pay]) -> float:
-    """Return what the least right answer earns before penalties."""
-    if "correct" in weights:
-        return OUTSIDE * weights["correct"]
-    return _sum(weights, {name: max(pay.right, 0.0) for name, pay in pays.items()})
-
-
-def _sum(weights: Mapping[str, float], amounts: Mapping[str, float]) -> float:
+def _total(weights: Mapping[str, float], amounts: Mapping[str, float]) -> float:
     return sum(weights[name] * amount for name, amount in amounts.items() if weights[name])
+
+
+def _named(weights: Mapping[str, float], names: Sequence[str]) -> str:
+    return ", ".join(f"rewards.{name}={weights[name]}" for name in names)

@@ -64,12 +64,14 @@ class RewardFunctions:
     def __init__(
         self, functions: Any, weights: Sequence[float] | None, processing_classes: Any = None, device: str = "cpu"
     ) -> None:
-        given = list(functions) if isinstance(functions, list | tuple) else [functions]
-        if functions is None or not given:
+        given = _listed(functions) if functions is not None else []
+        if not given:
             raise UserError("reward_funcs: give at least one function f(prompts, completions, **columns) -> numbers")
         tokenizers = _one_each(processing_classes, len(given))
         self.functions = [_callable(f, t, device) for f, t in zip(given, tokenizers, strict=True)]
-        self.names = _unique([_name(function) for function in self.functions])
+        names = [_name(function) for function in self.functions]
+        before = [names[:place].count(name) for place, name in enumerate(names)]
+        self.names = [f"{name}_{met + 1}" if met else name for name, met in zip(names, before, strict=True)]
         paid = list(weights) if weights is not None else [1.0] * len(given)
         if len(paid) != len(given):
             raise UserError(f"reward_weights: has {len(paid)} values for {len(given)} reward functions")
@@ -87,6 +89,10 @@ class RewardFunctions:
         return scores_of(call_rewards(functions, texts, call), self.weights)
 
 
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
 def _one_each(processing_classes: Any, count: int) -> list[Any]:
     """Return the tokenizer of every reward function, None where none is given.
 
@@ -94,7 +100,7 @@ def _one_each(processing_classes: Any, count: int) -> list[Any]:
     """
     if processing_classes is None:
         return [None] * count
-    given = list(processing_classes) if isinstance(processing_classes, list | tuple) else [processing_classes]
+    given = _listed(processing_classes)
     if len(given) != count:
         raise UserError(
             f"reward_processing_classes: has {len(given)} values for {count} reward functions; give one for each, None "
@@ -116,15 +122,6 @@ def _callable(function: Any, tokenizer: Any, device: str) -> Callable[..., Any]:
 def _name(function: Callable[..., Any]) -> str:
     inner = getattr(function, "func", function)  # a functools.partial goes by the function it wraps
     return str(getattr(inner, "__name__", type(inner).__name__))
-
-
-def _unique(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return unique
 
 
 class RewardModel:
