@@ -24,7 +24,7 @@ from mathgrpo.models.locate import adapter_base
 from mathgrpo.models.lora import unlearnt_layers
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.runs.trackers import all as all_trackers
+from mathgrpo.runs import trackers as all_trackers
 from mathgrpo.supervised.new_model import architecture_of
 from mathgrpo.training.recipe_task import learning_rate_at
 from mathgrpo.training.train_recipe import resumed_recipe

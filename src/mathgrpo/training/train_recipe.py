@@ -39,8 +39,8 @@ from mathgrpo.runs.run_folder import (
     write_info,
 )
 from mathgrpo.runs.speedometer import build_speedometer
+from mathgrpo.runs.tracker_kinds import TrackedRun
 from mathgrpo.runs.trackers import open_trackers, require_trackers
-from mathgrpo.runs.trackers.tracker import TrackedRun
 from mathgrpo.training.evaluations import Evaluations
 from mathgrpo.training.loop import run_to_the_end
 from mathgrpo.training.plan import Plan, make_plan, plan_lines

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pytest
 
 from mathgrpo.errors import UserError
-from mathgrpo.runs.trackers import all as all_trackers
-from mathgrpo.runs.trackers.tracker import TrackedRun
+from mathgrpo.runs import trackers as all_trackers
+from mathgrpo.runs.tracker_kinds import TrackedRun, Tracker
 from mathgrpo.training import Interrupted, plan_lines_of, train
 from mathgrpo.training.train_recipe import resumed_recipe
 from training.test_loop import Quiet, material, recipe_of
@@ -19,7 +19,7 @@ from training.test_loop import Quiet, material, recipe_of
 __all__ = ["material"]
 
 
-class Memory:
+class Memory(Tracker):
     """Remembers what it is told; fails at a step if asked to."""
 
     opened: ClassVar[list[Memory]] = []
@@ -30,7 +30,7 @@ class Memory:
         self.rows, self.status = 0, ""
         Memory.opened.append(self)
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         if step == self.fails_at:
             raise OSError("no space left")
         self.steps[step] = self.steps.get(step, {}) | dict(metrics)

@@ -9,15 +9,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mathgrpo.errors import UserError
+from mathgrpo.runs import trackers as all_trackers
+from mathgrpo.runs.tracker_kinds import COLUMNS, TrackedRun, Tracker, table_rows, wandb_mode
 from mathgrpo.runs.trackers import Trackers, open_trackers, require_trackers
-from mathgrpo.runs.trackers import all as all_trackers
-from mathgrpo.runs.trackers.kinds import wandb_mode
-from mathgrpo.runs.trackers.tracker import COLUMNS, TrackedRun, table_rows
 
 TEXT = "<script>alert(1)</script>\n# not a heading\x1b[31m"
 LINE = {
@@ -27,6 +27,8 @@ LINE = {
 }  # fmt: skip
 
 
+BEFORE: Any = SimpleNamespace(step=0)
+EVALUATION: Any = SimpleNamespace(summary=lambda: {"name": "before-templates", "accuracy": 0.25, "problems": 4})
 BOTH_SESSIONS = [(1, 1.0), (2, 2.0), (2, 2.5), (3, 3.5)]
 """Step and reward as `write_two_sessions` logs them."""
 
@@ -46,7 +48,7 @@ def write_two_sessions(name: str, folder: Path) -> None:
     for begin, steps in ((0, (1, 2)), (1, (2, 3))):
         trackers = open_trackers([name], tracked(folder, begin), warnings.append)
         if not begin:
-            trackers.evaluation(0, "before-templates", {"name": "before-templates", "accuracy": 0.25, "problems": 4})
+            trackers.evaluated(BEFORE, "before-templates", EVALUATION, 1.0)
         for step in steps:
             trackers.step(step_metrics(step, reward=step + begin / 2), [LINE])
         trackers.close_all("interrupted")
@@ -83,7 +85,7 @@ def test_tensorboard_holds_metrics_evaluations_and_completions(tmp_path: Path) -
         3,
     } and "    <script>alert(1)</script>\n    # not a heading" in texts[0]
     assert all(line.startswith("    ") for line in texts[0].splitlines()) and "verdict wrong" in texts[0]
-    assert b"run.seed = 3" in events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0]
+    assert b'"seed": 3' in events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0]
 
 
 def test_trackio_holds_them_in_one_run_and_prints_nothing(tmp_path: Path) -> None:
@@ -189,13 +191,13 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         require_trackers(["trackio", "wandb"])
 
 
-class Breaking:
+class Breaking(Tracker):
     """Works for one step."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         self.seen.append(f"log {step}")
         if step == 2:
             raise ConnectionError("the server\nis gone")
@@ -208,7 +210,7 @@ class Breaking:
 
 
 class Steady(Breaking):
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         self.seen.append(f"log {step} {sorted(metrics)[0]}")
 
 

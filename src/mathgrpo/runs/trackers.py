@@ -1,4 +1,4 @@
-"""All trackers of a run together: checked before it starts, opened, fed, and dropped when they fail."""
+"""A run's metrics and completions in the experiment trackers a recipe names, beside the run folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.record import rollout_lines
-from mathgrpo.runs.trackers.kinds import TensorBoardTracker, TrackioTracker, WandbTracker
-from mathgrpo.runs.trackers.tracker import TrackedRun, Tracker, table_rows
+from mathgrpo.runs.tracker_kinds import (
+    TensorBoardTracker,
+    TrackedRun,
+    Tracker,
+    TrackioTracker,
+    WandbTracker,
+    table_rows,
+)
 
 KINDS: Mapping[str, Callable[[TrackedRun], Tracker]] = {
     "trackio": TrackioTracker,
@@ -60,33 +66,28 @@ class Trackers(Hook):
         self._opened, self._warn, self._log_groups = dict(opened), warn, log_groups
 
     def after_step(self, run: Run, taken: TakenStep) -> None:
-        """Hand on a step's metrics, and its completions that are to be kept."""
         self.step(taken.metrics, rollout_lines(taken.number, taken.groups[: self._log_groups]))
 
     def step(self, metrics: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
         """Hand on one step: its line of metrics.jsonl and its lines of rollouts.jsonl."""
         step = int(metrics["step"])
-        self.log(step, {name: value for name, value in metrics.items() if name != "step" and value is not None})
+        numbers = {name: value for name, value in metrics.items() if name != "step" and value is not None}
+        self._each(lambda tracker: tracker.log(step, numbers))
         rows = table_rows(lines)
         if rows:
             self._each(lambda tracker: tracker.completions(step, rows))
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Hand on numbers that belong to a step, such as an evaluation's."""
-        self._each(lambda tracker: tracker.log(step, metrics))
-
     def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
-        """Hand on an evaluation's numbers."""
-        self.evaluation(run.step, name, evaluation.summary())
-
-    def evaluation(self, step: int, name: str, summary: Mapping[str, Any]) -> None:
-        """Hand on the numbers of a summary, as heldout/<number> or templates/<number>."""
-        problem_set = "templates" if name.endswith("-templates") else "heldout"
-        numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)}
-        self.log(step, {f"{problem_set}/{key}": float(value) for key, value in numbers.items()})
+        """Hand on the numbers of an evaluation's summary, as heldout/<number> or templates/<number>."""
+        problems = "templates" if name.endswith("-templates") else "heldout"
+        numbers = {
+            f"{problems}/{key}": float(value)
+            for key, value in evaluation.summary().items()
+            if isinstance(value, int | float)
+        }
+        self._each(lambda tracker: tracker.log(run.step, numbers))
 
     def close(self, run: Run, status: str) -> None:
-        """Close all of them."""
         self.close_all(status)
 
     def close_all(self, status: str) -> None:

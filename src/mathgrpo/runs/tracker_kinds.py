@@ -3,15 +3,82 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mathgrpo.runs.trackers.tracker import COLUMNS, TrackedRun
+from mathgrpo.files import to_json
+
+COLUMNS = ("step", "question", "gold", "completion", "verdict", "reward", "advantage", "tokens")
+"""Columns of the completions table."""
 
 
-class TensorBoardTracker:
+def table_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Return lines of rollouts.jsonl as rows of COLUMNS, one a completion."""
+    return [
+        [line[name] for name in COLUMNS[:3]] + [completion["text"]] + [completion[name] for name in COLUMNS[4:]]
+        for line in lines
+        for completion in line["completions"]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """What a tracker is told of a run when it opens.
+
+    Attributes:
+        project: the tracker's project.
+        folder: the run folder; its name is the run's.
+        started: when the run first started; the same after a resume.
+        config: the resolved recipe as JSON data.
+        step: steps done already; more than 0 means that the run is resumed.
+    """
+
+    project: str
+    folder: Path
+    started: str
+    config: Mapping[str, Any]
+    step: int
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.resolve().name
+
+    @property
+    def id(self) -> str:
+        """A name no other run has, the same after a resume."""
+        return hashlib.sha256(f"{self.name} {self.started}".encode()).hexdigest()[:16]
+
+
+class Tracker:
+    """Takes one run's metrics. Any exception it raises ends the tracking, never the run.
+
+    Attributes:
+        library: the module whose Table shows completions.
+    """
+
+    library: Any
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Take a step's metrics."""
+        raise NotImplementedError
+
+    def completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
+        """Take a step's completions, one row of COLUMNS each. Model text is untrusted."""
+        table = self.library.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
+        self.log(step, {"completions": table})
+
+    def close(self, status: str) -> None:
+        """Write out what is left; status: how the run ended."""
+        raise NotImplementedError
+
+
+class TensorBoardTracker(Tracker):
     """Scalars and completions in RUN/tensorboard; look at them with: tensorboard --logdir RUN."""
 
     def __init__(self, run: TrackedRun) -> None:
@@ -20,24 +87,22 @@ class TensorBoardTracker:
         # What an interrupted run wrote after its checkpoint is purged by TensorBoard when it reads the next file.
         purge = run.step + 1 if run.step else None
         self._writer = SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=purge)
-        self._writer.add_text("recipe", _verbatim(_toml_like(run.config)), run.step)
+        self._writer.add_text("recipe", _verbatim(to_json(run.config, indent=2)), run.step)
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one scalar a metric."""
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     def completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
         """Write the completions as one text, each under its facts, nothing of it read as Markdown."""
-        texts = []
-        for row in rows:
-            fields = dict(zip(COLUMNS, row, strict=True))
-            facts = ", ".join(f"{name} {fields[name]}" for name in ("verdict", "reward", "advantage", "tokens"))
-            texts.append(f"{fields['question']}\ngold {fields['gold']}; {facts}\n\n{fields['completion']}\n")
+        texts = [
+            f"{question}\ngold {gold}; verdict {verdict}, reward {reward}, advantage {advantage}, tokens {tokens}\n\n"
+            f"{completion}\n"
+            for _, question, gold, completion, verdict, reward, advantage, tokens in rows
+        ]
         self._writer.add_text("completions", _verbatim("\n----\n".join(texts)), step)
 
     def close(self, status: str) -> None:
-        """Write out what is left."""
         self._writer.add_text("status", status)
         self._writer.close()
 
@@ -47,15 +112,7 @@ def _verbatim(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
 
 
-def _toml_like(config: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f"{section}.{name} = {value}"
-        for section, fields in config.items()
-        for name, value in (fields.items() if isinstance(fields, Mapping) else (("", fields),))
-    )
-
-
-class TrackioTracker:
+class TrackioTracker(Tracker):
     """A run in trackio's local database ($TRACKIO_DIR).
 
     A resumed run is continued under its name; steps it takes again are in the database twice, later ones last.
@@ -64,32 +121,21 @@ class TrackioTracker:
     def __init__(self, run: TrackedRun) -> None:
         import trackio
 
-        self._trackio = trackio
+        self.library = trackio
         with _silence():
             self._run = trackio.init(
-                project=run.project,
-                name=run.name,
-                config=dict(run.config),
-                resume="allow" if run.step else "never",
-                embed=False,  # no dashboard in a notebook
-                auto_log_cpu=False,
-                auto_log_gpu=False,
-            )
+                project=run.project, name=run.name, config=dict(run.config), resume="allow" if run.step else "never",
+                embed=False, auto_log_cpu=False, auto_log_gpu=False,  # embed: no dashboard in a notebook
+            )  # fmt: skip
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Queue a step's metrics; trackio writes in a thread of its own."""
         self._run.log(dict(metrics), step=step)
 
-    def completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
-        """Queue the completions as a table."""
-        table = self._trackio.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
-        self._run.log({"completions": table}, step=step)
-
     def close(self, status: str) -> None:
-        """Write out what is queued."""
-        del status  # trackio keeps no status that is ours to set
+        """Write out what is queued; trackio keeps no status that is ours to set."""
         with _silence():
-            self._trackio.finish()
+            self.library.finish()
 
 
 def _silence() -> contextlib.AbstractContextManager[Any]:
@@ -97,12 +143,7 @@ def _silence() -> contextlib.AbstractContextManager[Any]:
     return contextlib.redirect_stdout(io.StringIO())
 
 
-OFFLINE = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
-"""What WANDB_MODE may hold that keeps a run on this machine -> W&B's mode for it."""
-ONLINE = ("online", "run", "shared")
-
-
-class WandbTracker:
+class WandbTracker(Tracker):
     """A W&B run, in RUN/wandb; an offline one is uploaded with: wandb sync RUN/wandb/offline-run-*.
 
     A resumed run has the id it had: online it is continued, offline a second folder of the same id is written, which
@@ -120,31 +161,24 @@ class WandbTracker:
         )
         wandb.setup(settings=settings)
         mode = wandb_mode()
-        self._wandb = wandb
+        self.library = wandb
         self._run = wandb.init(
-            project=run.project,
-            name=run.name,
-            id=run.id,
-            dir=str(run.folder),
-            config=dict(run.config),
-            mode=mode,
-            resume="allow" if run.step and mode == "online" else None,
-            settings=settings,
-        )
+            project=run.project, name=run.name, id=run.id, dir=str(run.folder), config=dict(run.config), mode=mode,
+            resume="allow" if run.step and mode == "online" else None, settings=settings,
+        )  # fmt: skip
         self._run.define_metric("*", step_metric="step")
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Queue a step's metrics; W&B writes in a process of its own."""
         self._run.log(dict(metrics) | {"step": step})
-
-    def completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
-        """Queue the completions as a table."""
-        table = self._wandb.Table(columns=list(COLUMNS), data=[list(row) for row in rows])
-        self._run.log({"completions": table, "step": step})
 
     def close(self, status: str) -> None:
         """Write out what is queued; a failed run ends with exit code 1."""
         self._run.finish(exit_code=1 if status == "failed" else 0)
+
+
+_OFFLINE = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What WANDB_MODE may hold that keeps a run on this machine -> W&B's mode for it."""
 
 
 def wandb_mode() -> Any:
@@ -154,10 +188,8 @@ def wandb_mode() -> Any:
     """
     import wandb
 
-    chosen = os.environ.get("WANDB_MODE", "")
-    if chosen in OFFLINE:
-        return OFFLINE[chosen]
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    here = _OFFLINE.get(os.environ.get("WANDB_MODE", ""))
+    return here or ("online" if wandb.login(prompt=False, verify=False) else "offline")
 
 
 def require_known_mode() -> None:
@@ -168,5 +200,5 @@ def require_known_mode() -> None:
     chosen = os.environ.get("WANDB_MODE")
     if chosen == "":
         del os.environ["WANDB_MODE"]
-    elif chosen is not None and chosen not in (*OFFLINE, *ONLINE):
+    elif chosen is not None and chosen not in (*_OFFLINE, "online", "run", "shared"):
         raise ValueError(f"WANDB_MODE={chosen}; allowed: online, offline, disabled")
