@@ -22,23 +22,24 @@ from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.machinery import machinery_of
 from mathgrpo.distributed import processes as join
-from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training import loop as training_loop
 from mathgrpo.training.train_recipe import resumed_recipe
 from mathgrpo.update import gradient
+from silent import Silent
 
 RANK = int(os.environ["RANK"])
 join.LEAVE_S = 0.2  # no launcher ends the one that waits
 
 
-class Signalling(SilentProgress):
+class Signalling(Silent):
     """Sends this process a signal when a step is done."""
 
     def __init__(self, step: int) -> None:
+        super().__init__()
         self._step = step
 
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float) -> None:
         if metrics["step"] == self._step:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -74,7 +75,7 @@ def run_case(case: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a case ended here."""
     resume = Path(case["resume"]) if case.get("resume") else None
     recipe = resumed_recipe(resume, []) if resume else validated(Recipe, case["recipe"])
-    progress = Signalling(case["stop_after"]) if case.get("stop_after") else SilentProgress()
+    progress = Signalling(case["stop_after"]) if case.get("stop_after") else Silent()
     try:
         with fault(case.get("fault", "")):
             machinery = replace(machinery_of(recipe.run.engine), token_budget=case.get("token_budget", 0))

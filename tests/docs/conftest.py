@@ -8,21 +8,14 @@ import pytest
 
 from mathgrpo.config import load_recipe
 from mathgrpo.report import write_report
-from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import train
+from silent import Silent
 
 SMALL = (
     "run.device=cpu", "problems.train_size=100", "problems.heldout_size=6", "evaluation.samples=1",
     "rollout.prompts_per_step=2", "rollout.group_size=4", "rollout.max_new_tokens=24", "grpo.beta=0.01",
     "training.steps=2", "training.checkpoint_every=1", "training.evaluate_every=1", "optimizer.warmup_ratio=0.0",
 )  # fmt: skip
-
-
-class Silent(TextProgress):
-    """Says nothing."""
-
-    def say(self, text: str) -> None:
-        """Show nothing."""
 
 
 def small_run(folder: Path, name: str, *overrides: str) -> Path:

@@ -54,7 +54,7 @@ class Quiet(TextProgress):
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def step(self, metrics: Any, steps: int, seconds_left: float | None) -> None:
+    def step(self, metrics: Any, steps: int, seconds_left: float) -> None:
         if metrics["step"] == self._stop_at:
             import signal
 

@@ -11,18 +11,8 @@ import torch
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.recipe import Recipe
-from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import train
-
-
-class Silent(TextProgress):
-    """Says nothing."""
-
-    def say(self, text: str) -> None:
-        pass
-
-    def step(self, metrics: Any, steps: int, seconds_left: float | None) -> None:
-        pass
+from silent import Silent
 
 
 def trained_run(folder: Path, *, lora: bool, quantization: str = "none", tied: bool = True) -> Path:

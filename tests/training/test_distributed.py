@@ -20,9 +20,9 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.config.machinery import machinery_of
-from mathgrpo.runs.progress import SilentProgress
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.train_recipe import resumed_recipe
+from silent import Silent
 
 TESTS = Path(__file__).resolve().parents[1]
 STEPS = 3
@@ -56,10 +56,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-class Signalling(SilentProgress):
+class Signalling(Silent):
     """Asks its process to stop after the first step."""
 
-    def step(self, metrics: Any, steps: int, seconds_left: float | None) -> None:
+    def step(self, metrics: Any, steps: int, seconds_left: float) -> None:
         import signal
 
         if metrics["step"] == 1:
@@ -102,7 +102,7 @@ class Runs:
         """Return a run made by this process."""
         recipe = validated(Recipe, self.recipe(name, **sections))
         machinery = replace(machinery_of(recipe.run.engine), token_budget=token_budget)
-        return train(recipe, recipe_name="tiny", progress=SilentProgress(), machinery=machinery)
+        return train(recipe, recipe_name="tiny", progress=Silent(), machinery=machinery)
 
     def stopped_alone(self, name: str) -> Path:
         """Return a run that this process was stopped in after its first step."""
@@ -230,7 +230,7 @@ def test_a_stop_asked_of_the_main_process_stops_both_and_one_goes_on(runs: Runs)
     assert runs.outcomes["stopped"] == [{"ended": "interrupted", "exit_code": 143}] * 2
     folder = runs.folder / "stopped"
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    train(resumed_recipe(folder, []), recipe_name="tiny", resume=folder, progress=SilentProgress())
+    train(resumed_recipe(folder, []), recipe_name="tiny", resume=folder, progress=Silent())
     assert_same_run(runs.folder / "whole", folder)
 
 

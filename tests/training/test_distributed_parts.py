@@ -13,6 +13,7 @@ from mathgrpo.config.load_recipe import validated
 from mathgrpo.distributed import SINGLE, World, job_of_environment
 from mathgrpo.distributed.world import buckets, interleaved, weights_checksum
 from mathgrpo.errors import UserError
+from mathgrpo.runs.hook import Run
 from mathgrpo.runs.interrupt import Interrupted, StopRequests, StopWanted
 from mathgrpo.training.together import own_bytes, own_part, require_same_weights, require_shareable, speed_of_all
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
@@ -34,6 +35,11 @@ class Two(World):
 
     def ask_to_stop(self) -> None:
         self.asked = True
+
+
+def run_in(world: World) -> Run:
+    parts: list[Any] = [None] * 6
+    return Run(*parts, StopRequests(world), world)
 
 
 def group(prompt: int, lengths: Sequence[int]) -> RolloutGroup:
@@ -114,16 +120,16 @@ def test_different_weights_are_told() -> None:
 
 def test_a_stop_asked_of_another_process_is_taken_at_the_same_check() -> None:
     with pytest.raises(Interrupted) as stopped:
-        StopRequests(Two(lambda received: 15)).check()
+        run_in(Two(lambda received: 15)).stop_if_asked()
     assert stopped.value.exit_code == 143
-    StopRequests(Two()).check()
+    run_in(Two()).stop_if_asked()
 
 
 def test_a_stop_asked_here_is_told_to_the_others() -> None:
     world = Two()
     stop = StopRequests(world)
     stop.heed()
-    stop._received = 2
+    stop.received = 2
     with pytest.raises(StopWanted):
         stop.heed()
     assert world.asked

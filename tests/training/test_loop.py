@@ -37,10 +37,10 @@ class Quiet(TextProgress):
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+    def doing(self, what: str, done: int, total: int) -> None:
         self._maybe_stop(what)
 
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float) -> None:
         super().step(metrics, steps, seconds_left)
         self._maybe_stop(f"step {metrics['step']}")
 
@@ -173,7 +173,7 @@ def test_a_stop_during_a_rollout_abandons_the_step_and_nothing_else(material: di
     halves = recipe_of(material, run={"name": "halves"}, training={"checkpoint_every": 0})
 
     class StopInThird(Quiet):
-        def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+        def stage(self, run: Any, what: str) -> None:
             if what == "rollout" and sum(line.startswith("step ") for line in self.said) - len(self.plan) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_older_on
     recipe = recipe_of(material, training={"steps": 2, "checkpoint_every": 1, "evaluate_every": 0})
 
     class FullAfterOne(Quiet):
-        def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float) -> None:
             if metrics["step"] == 2:
                 limit.__enter__()
 
@@ -265,7 +265,7 @@ def test_weights_that_are_no_numbers_stop_the_run_with_the_batch_on_disk(materia
     class Spoil(Quiet):
         """Spoils a gradient from outside, as a faulty device would, once a step has gone well."""
 
-        def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+        def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float) -> None:
             handles.append(torch.nn.modules.module.register_module_forward_hook(spoil))
 
     def spoil(module: torch.nn.Module, inputs: Any, output: Any) -> None:
@@ -334,8 +334,8 @@ def test_the_best_checkpoint_stays_and_is_named(material: dict[str, Any], monkey
     current = [0.0]
 
     class Next(Quiet):
-        def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-            if total and not done:
+        def doing(self, what: str, done: int, total: int) -> None:
+            if not done:
                 current[0] = next(accuracies)
 
     monkeypatch.setenv("MATHGRPO_KEEP_CHECKPOINTS", "1")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.evaluation import Evaluation, EvaluationSettings
+from mathgrpo.runs.hook import TakenStep
 from mathgrpo.runs.live import LiveProgress
-from mathgrpo.runs.progress import LINE_WIDTH, Pace, TextProgress, step_line
-from mathgrpo.runs.speedometer import speed_line
+from mathgrpo.runs.progress import LINE_WIDTH, TextProgress, step_line
+from mathgrpo.runs.speedometer import StepTimes, speed_line
 from mathgrpo.text import printable
 
+run: Any = None
 ROW = {"step": 3.0, "reward": 0.5, "accuracy": 0.25, "tokens_per_s": 1234.0, "time/step": 2.0, "time/rollout": 1.5,
        "time/reward": 0.1, "time/update": 0.4}  # fmt: skip
 FULL = ROW | {"format_rate": 1.0, "completions/mean_length": 250.0, "entropy": 0.5, "grad_norm": 1.25,
@@ -19,7 +25,7 @@ FULL = ROW | {"format_rate": 1.0, "completions/mean_length": 250.0, "entropy": 0
 
 
 def picture(
-    rows: list[dict[str, float]], steps: int, left: float | None, doing: tuple[str, int, int], width: int = LINE_WIDTH
+    rows: list[dict[str, float]], steps: int, left: float, doing: tuple[str, int, int], width: int = LINE_WIDTH
 ) -> str:
     progress, console = LiveProgress(), Console(file=io.StringIO(), width=width)
     for row in rows:
@@ -31,16 +37,30 @@ def picture(
 
 
 def test_time_left_is_the_mean_step_and_the_evaluations_to_come() -> None:
-    pace = Pace()
-    assert pace.seconds_left(10, 1) is None
-    pace.evaluation(30.0)
-    pace.step(1.0)
-    pace.step(3.0)
-    assert pace.seconds_left(10, 2) == 10 * 2.0 + 2 * 30.0
+    progress, evaluation = TextProgress(), Evaluation((), EvaluationSettings(8))
+    run: Any = SimpleNamespace(task=SimpleNamespace(steps=20))
+    progress.evaluate_every = 5
+    progress.evaluated(run, "before", evaluation, 20.0)
+    progress.evaluated(run, "before-templates", evaluation, 10.0)
+    for number, seconds in ((1, 1.0), (2, 3.0)):
+        progress.after_step(run, TakenStep(number, [], {"step": number}, GrpoSection(), StepTimes(0, 0, 0), seconds))
+    assert progress.seconds_left(20, 10) == 10 * 2.0 + 3 * 30.0  # after step 10, after 15, at the end
+    progress.evaluate_every = 0
+    assert progress.seconds_left(20, 10) == 10 * 2.0 + 30.0
+
+
+def test_one_of_many_runs_shows_only_steps_and_evaluations(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TextProgress(brief=True)
+    progress.told(run, "model       tiny")
+    progress.noted(run, "a note")
+    progress.step(ROW, 60, 12.0)
+    progress.evaluated(run, "step-3", Evaluation((), EvaluationSettings(8)), 1.0)
+    step, evaluation = capsys.readouterr().out.splitlines()
+    assert step.startswith("step 3/60") and evaluation.startswith("  evaluation step-3: accuracy")
 
 
 def test_the_picture_before_the_first_step_and_after() -> None:
-    assert "evaluation before" in picture([], 0, None, ("evaluation before", 10, 500))
+    assert "evaluation before" in picture([], 0, 0.0, ("evaluation before", 10, 500))
     shown = picture([ROW], 60, 300.0, ("rollout", 0, 0))
     for words in ("step 3 of 60", "5 min 00 s left", "25.0 %", "1,234", "rollout 75 %", "reward 5 %", "update 20 %"):
         assert words in shown
@@ -48,11 +68,11 @@ def test_the_picture_before_the_first_step_and_after() -> None:
 
 def test_markup_and_control_characters_are_only_characters(capsys: pytest.CaptureFixture[str]) -> None:
     assert printable("[red]\x1b[31m\u202e🙂\n") == "[red]\\x1b[31m\\u202e🙂\n"
-    assert "[bold]" in picture([ROW], 60, None, ("[bold]", 0, 0))
+    assert "[bold]" in picture([ROW], 60, 0.0, ("[bold]", 0, 0))
     with LiveProgress() as progress:
         progress.say("[bold]x[/bold] [/nothing] \x1b[31m")
         progress.step(ROW, 60, 12.0)
-        progress.doing("update")
+        progress.stage(run, "update")
     out = capsys.readouterr().out
     assert "[bold]x[/bold] [/nothing] \\x1b[31m" in out
 
@@ -61,7 +81,7 @@ def test_text_progress_names_an_evaluation_once(capsys: pytest.CaptureFixture[st
     progress = TextProgress()
     for done in (0, 5, 10):
         progress.doing("evaluation before", done, 10)
-    progress.doing("rollout")
+    progress.stage(run, "rollout")
     progress.step(ROW, 60, 12.0)
     assert capsys.readouterr().out.splitlines() == [
         "evaluation before: 10 completions",
@@ -82,14 +102,15 @@ def test_text_progress_tells_speed_after_the_first_step_and_then_every_ten(capsy
 
 def test_a_run_that_starts_in_the_middle_or_measures_no_time_has_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     progress = TextProgress()
-    progress.step({"step": 7.0, "reward": 0.1}, 8, None)
-    progress.step({"step": 10.0, "reward": 0.1}, 10, None)
-    assert capsys.readouterr().out.splitlines() == ["step 7/8  reward 0.100", "step 10/10  reward 0.100"]
+    progress.step({"step": 7.0, "reward": 0.1}, 8, 5.0)
+    progress.step({"step": 10.0, "reward": 0.1}, 10, 0.0)
+    lines = ["step 7/8  reward 0.100  5 s left", "step 10/10  reward 0.100  0 s left"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 @pytest.mark.parametrize("steps", [60, 123_456])
-@pytest.mark.parametrize("left", [None, 12.0, 100_000.0])
-def test_nothing_shown_is_wider_than_a_terminal_of_80_columns(steps: int, left: float | None) -> None:
+@pytest.mark.parametrize("left", [0.0, 12.0, 100_000.0])
+def test_nothing_shown_is_wider_than_a_terminal_of_80_columns(steps: int, left: float) -> None:
     wide = FULL | {"step": float(steps), "reward": -12.345, "tokens_per_s": 1_234_567.0, "accuracy": 1.0,
                    "time/step": 1234.5, "time/rollout": 1000.0, "memory/peak_gb": 141.0}  # fmt: skip
     for row in (FULL, wide):

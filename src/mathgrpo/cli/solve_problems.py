@@ -72,7 +72,7 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
     from mathgrpo.formats import get_format
     from mathgrpo.models.locate import locate_model
     from mathgrpo.rollout import build_engine
-    from mathgrpo.runs.interrupt import StopRequests
+    from mathgrpo.runs.interrupt import Interrupted, StopRequests
     from mathgrpo.runs.progress import make_progress
     from mathgrpo.training.prepare import require_prompts_fit
     from mathgrpo.types import Sampling
@@ -92,7 +92,8 @@ def _write(request: TraceRequest, jsonl: Path) -> TraceCounts:
 
         def on_batch(done: int, total: int) -> None:
             progress.doing("solving", done * request.samples, total * request.samples)
-            stop.check()
+            if stop.received:
+                raise Interrupted(stop.received)
 
         return write_traces(
             build_engine(policy, "plain" if request.plain else "fast"), policy, problems, fmt, file,

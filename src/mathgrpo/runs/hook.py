@@ -16,7 +16,7 @@ from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
-from mathgrpo.runs.interrupt import StopRequests
+from mathgrpo.runs.interrupt import Interrupted, StopRequests
 from mathgrpo.runs.speedometer import Speedometer, StepTimes
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import Reference
@@ -129,6 +129,15 @@ class Run:
         for hook in self.hooks:
             getattr(hook, moment)(self, *what)
 
+    def stop_if_asked(self) -> None:
+        """Return if nobody has asked to stop. Collective: all processes come here.
+
+        Raises: Interrupted otherwise.
+        """
+        received = max(self.world.gather(self.stop.received))
+        if received:
+            raise Interrupted(received)
+
     def keep(self, groups: Sequence[RolloutGroup] = ()) -> list[str]:
         """Have the hooks save what they can before the run ends; return what is where."""
         return [place for hook in self.hooks if (place := hook.keep(self, groups))]
@@ -172,8 +181,11 @@ class Hook:
     def before_step(self, run: Run) -> None:
         """Between two steps, also before the first."""
 
-    def doing(self, run: Run, what: str, done: int = 0, total: int = 0) -> None:
-        """Something goes on: "rollout", "reward", "update", an evaluation; so far as `done` of `total`."""
+    def stage(self, run: Run, what: str) -> None:
+        """A part of a step begins: "rollout", "reward", "update"."""
+
+    def counted(self, run: Run, what: str, done: int, total: int) -> None:
+        """So many of all completions of an evaluation are made."""
 
     def after_step(self, run: Run, taken: TakenStep) -> None:
         """A step is done, and counted in run.step."""
@@ -184,7 +196,7 @@ class Hook:
     def noted(self, run: Run, note: str) -> None:
         """There is a new note."""
 
-    def say(self, run: Run, text: str) -> None:
+    def told(self, run: Run, text: str) -> None:
         """There is a line for the reader."""
 
     def keep(self, run: Run, groups: Sequence[RolloutGroup]) -> str:

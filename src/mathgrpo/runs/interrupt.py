@@ -27,20 +27,23 @@ class Interrupted(Exception):
 
 
 class StopWanted(Exception):
-    """Somebody was asked to stop: leave what can be left, and come to `StopRequests.check`."""
+    """Somebody was asked to stop: leave what can be left, and come to `Run.stop_if_asked`."""
 
 
 class StopRequests:
     """Catches SIGINT and SIGTERM while it is entered.
 
-    The first is kept for `check`; the second ends the process at once. Several processes stop together, at the same
-    `check`, whichever of them was asked.
+    The first is kept for whoever asks, the second ends the process at once. Several processes stop together, at the
+    same `Run.stop_if_asked`, whichever of them was asked.
 
     Outside the main thread, where Python allows no handlers, nothing is caught.
+
+    Attributes:
+        received: the number of the signal that has come, 0 before.
     """
 
     def __init__(self, world: World = SINGLE) -> None:
-        self._received, self._world = 0, world
+        self.received, self._world = 0, world
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequests:
@@ -57,35 +60,21 @@ class StopRequests:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    @property
-    def received(self) -> int:
-        """The number of the signal that has come, 0 before."""
-        return self._received
-
-    def check(self) -> None:
-        """Return if nobody has asked to stop. Collective: all processes come here.
-
-        Raises: Interrupted otherwise.
-        """
-        received = max(self._world.gather(self._received))
-        if received:
-            raise Interrupted(received)
-
     def heed(self) -> None:
         """Return if nobody has asked to stop, as far as this process knows. It may be called at any time.
 
         Raises: StopWanted otherwise; the other processes learn of it.
         """
-        if self._received:
+        if self.received:
             self._world.ask_to_stop()
-        if self._received or self._world.stop_is_wanted():
+        if self.received or self._world.stop_is_wanted():
             raise StopWanted
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         # os.write, because a handler may have interrupted a print half-way.
-        if self._received:
+        if self.received:
             os.write(2, SHOW_CURSOR if os.isatty(2) else b"")
             os._exit(128 + signum)
-        self._received = signum
+        self.received = signum
         if self._world.is_main:
             os.write(2, b"\nstopping cleanly, this can take one step; once more leaves at once\n")

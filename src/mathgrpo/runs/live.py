@@ -8,12 +8,12 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bars
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from mathgrpo.runs.progress import Progress
+from mathgrpo.runs.hook import Run
+from mathgrpo.runs.progress import TextProgress
 from mathgrpo.text import duration, printable
 
 SHOWN_STEPS = 6
@@ -41,13 +41,14 @@ MACHINE = {
 """Metric -> its words in the line below the time split, and a factor."""
 
 
-class LiveProgress(Progress):
+class LiveProgress(TextProgress):
     """A display that stays in place at the bottom of a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, brief: bool = False) -> None:
+        super().__init__(brief=brief)
         self._console = Console(highlight=False, markup=False)
         words = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[beside]}", markup=False)
-        self._bars = Bars(words[0], BarColumn(BAR_WIDTH), words[1], console=self._console)
+        self._bars = Progress(words[0], BarColumn(BAR_WIDTH), words[1], console=self._console)
         self._steps, self._now = (self._bars.add_task("", visible=False, total=1, beside="") for _ in range(2))
         self._rows: list[Mapping[str, float]] = []
         self._live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=4, transient=True)
@@ -65,17 +66,21 @@ class LiveProgress(Progress):
         """Print a line above the display."""
         self._console.print(printable(text), soft_wrap=True)
 
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
+    def stage(self, run: Run, what: str) -> None:
+        """Show what is going on now."""
+        self.doing(what, 0, 0)
+
+    def doing(self, what: str, done: int, total: int) -> None:
         """Show what is going on now; a bar where it is known how far."""
         beside = f"{done:,} of {total:,}" if total else ""
         self._bars.update(
             self._now, description=what, completed=done, total=total or None, beside=beside, visible=bool(what)
         )
 
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float) -> None:
         """Add the step to the table."""
         self._rows = [*self._rows, dict(metrics)][-SHOWN_STEPS:]
-        left = "" if seconds_left is None else f"{duration(seconds_left)} left"
+        left = f"{duration(seconds_left)} left"
         done = metrics["step"]
         self._bars.update(
             self._steps, description=f"step {done:.0f} of {steps}", completed=done, total=steps, beside=left,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -31,30 +31,21 @@ PARTS = {
 LEAST_TELLING = ("completions/mean_length", "time/step", "left")
 
 
-class Pace:
-    """How long a run still takes, from the steps and the evaluation it has seen."""
+class TextProgress(Hook):
+    """Plain lines, for files and pipes: steps, evaluations and notes. It is entered for the time of a run.
 
-    def __init__(self) -> None:
+    brief: show steps and evaluations alone; the run is one of many.
+
+    Attributes:
+        evaluate_every: steps between evaluations, 0 for none.
+    """
+
+    evaluate_every = 0
+
+    def __init__(self, *, brief: bool = False) -> None:
+        self._brief, self._doing, self._evaluation_s = brief, "", 0.0
         self._durations: list[float] = []
-        self._evaluation_s = 0.0
-
-    def step(self, seconds: float) -> None:
-        """Note how long a step took."""
-        self._durations = [*self._durations, seconds][-RECENT_STEPS:]
-
-    def evaluation(self, seconds: float) -> None:
-        """Note how long an evaluation took."""
-        self._evaluation_s = seconds
-
-    def seconds_left(self, steps_left: int, evaluations_left: int) -> float | None:
-        """Return the seconds until the end, None before the first step."""
-        if not self._durations:
-            return None
-        return steps_left * sum(self._durations) / len(self._durations) + evaluations_left * self._evaluation_s
-
-
-class Progress:
-    """Where a run tells how it goes, entered for the time of the run. This one shows nothing."""
+        self._since_speed: list[Mapping[str, float]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -65,57 +56,71 @@ class Progress:
         return None
 
     def say(self, text: str) -> None:
-        """Show a line that stays."""
-
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Show what is going on now, and how far it is."""
-
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
-        """Show a step that is done."""
-
-
-class SilentProgress(Progress):
-    """Nothing at all: what every process but the main one shows."""
-
-
-class TextProgress(Progress):
-    """Plain lines, for files and pipes."""
-
-    def __init__(self) -> None:
-        self._doing = ""
-        self._since_speed: list[Mapping[str, float]] = []
-
-    def say(self, text: str) -> None:
         """Print a line."""
         print(printable(text), flush=True)
 
-    def doing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Print the name of an evaluation when it begins; the stages of a step are too short for a line each."""
-        if total and what != self._doing:
+    def doing(self, what: str, done: int, total: int) -> None:
+        """Print the name of what is counted when it begins."""
+        if what != self._doing:
             self.say(f"{what}: {total:,} completions")
         self._doing = what
 
-    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> None:
+    def step(self, metrics: Mapping[str, float], steps: int, seconds_left: float) -> None:
         """Print the step's line, and now and then one about speed."""
         self.say(step_line(metrics, steps, seconds_left))
-        self._since_speed.append(dict(metrics))
+        self._since_speed.append(metrics)
         if metrics["step"] % SPEED_EVERY == 0 or (len(self._since_speed) == 1 and metrics["step"] == 1):
             line = speed_line(self._since_speed)
             self._since_speed = []
             if line:
                 self.say(line)
 
+    def counted(self, run: Run, what: str, done: int, total: int) -> None:
+        """Show how far it is."""
+        self.doing(what, done, total)
 
-def make_progress() -> Progress:
+    def after_step(self, run: Run, taken: TakenStep) -> None:
+        """Show the step, and the time that is left."""
+        self._durations = [*self._durations, taken.seconds][-RECENT_STEPS:]
+        known = {name: value for name, value in taken.metrics.items() if value is not None}
+        self.step(known, run.task.steps, self.seconds_left(run.task.steps, taken.number))
+
+    def seconds_left(self, steps: int, done: int) -> float:
+        """Return the seconds until the end, as long as the last steps and evaluations took."""
+        every = self.evaluate_every
+        between = (steps - 1) // every - (done - 1) // every if every else 0
+        return (steps - done) * fmean(self._durations) + (1 + max(0, between)) * self._evaluation_s
+
+    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
+        """Show the evaluation in a line."""
+        self._evaluation_s = seconds + (self._evaluation_s if name.endswith("-templates") else 0.0)
+        summary = evaluation.summary()
+        sampled = f", sampled {100 * summary['sampled/accuracy']:.1f} %" if "sampled/accuracy" in summary else ""
+        self.say(
+            f"{'  ' if self._brief else ''}evaluation {name}: accuracy {100 * summary['accuracy']:.1f} %{sampled}, "
+            f"in format {100 * summary['format_rate']:.0f} %, {summary['problems']:,} problems"
+        )
+
+    def noted(self, run: Run, note: str) -> None:
+        """Show the note."""
+        self.told(run, f"note: {note}")
+
+    def told(self, run: Run, text: str) -> None:
+        """Show the line."""
+        if not self._brief:
+            self.say(text)
+
+
+def make_progress(*, brief: bool = False) -> TextProgress:
     """Return a live display when standard output is a terminal, plain lines otherwise."""
     if not sys.stdout.isatty():
-        return TextProgress()
+        return TextProgress(brief=brief)
     from mathgrpo.runs.live import LiveProgress
 
-    return LiveProgress()
+    return LiveProgress(brief=brief)
 
 
-def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | None) -> str:
+def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float) -> str:
     """Return a step in one line of at most 80 columns; what has no room is left out, the least telling first.
 
     Example:
@@ -125,56 +130,8 @@ def step_line(metrics: Mapping[str, float], steps: int, seconds_left: float | No
     """
     shown = {"step": f"step {metrics['step']:.0f}/{steps}"}
     shown |= {name: words.format(factor * metrics[name]) for name, (words, factor) in PARTS.items() if name in metrics}
-    shown |= {"left": f"{duration(seconds_left)} left"} if seconds_left is not None else {}
+    shown["left"] = f"{duration(seconds_left)} left"
     for name in LEAST_TELLING:
         if len("  ".join(shown.values())) > LINE_WIDTH:
             shown.pop(name, None)
     return "  ".join(shown.values())
-
-
-def clock() -> float:
-    """Return seconds on a clock that only moves forward."""
-    return time.perf_counter()
-
-
-class Display(Hook):
-    """Shows steps, evaluations and notes, and how long the run still takes.
-
-    evaluate_every: steps between evaluations, 0 for none.
-    """
-
-    def __init__(self, progress: Progress, evaluate_every: int) -> None:
-        self._progress, self._every = progress, evaluate_every
-        self._pace, self._evaluation_s = Pace(), 0.0
-
-    def doing(self, run: Run, what: str, done: int = 0, total: int = 0) -> None:
-        """Show what goes on."""
-        self._progress.doing(what, done, total)
-
-    def after_step(self, run: Run, taken: TakenStep) -> None:
-        """Show the step, and the time that is left."""
-        self._pace.step(taken.seconds)
-        left = run.task.steps - taken.number
-        between = (run.task.steps - 1) // self._every - (taken.number - 1) // self._every if self._every else 0
-        known = {name: value for name, value in taken.metrics.items() if value is not None}
-        self._progress.step(known, run.task.steps, self._pace.seconds_left(left, 1 + max(0, between)))
-
-    def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
-        """Show the evaluation in a line."""
-        self._evaluation_s = seconds + (self._evaluation_s if name.endswith("-templates") else 0.0)
-        self._pace.evaluation(self._evaluation_s)
-        summary = evaluation.summary()
-        sampled = f", sampled {100 * summary['sampled/accuracy']:.1f} %" if "sampled/accuracy" in summary else ""
-        self.say(
-            run,
-            f"evaluation {name}: accuracy {100 * summary['accuracy']:.1f} %{sampled}, "
-            f"in format {100 * summary['format_rate']:.0f} %, {summary['problems']:,} problems",
-        )
-
-    def noted(self, run: Run, note: str) -> None:
-        """Show the note."""
-        self.say(run, f"note: {note}")
-
-    def say(self, run: Run, text: str) -> None:
-        """Show a line."""
-        self._progress.say(text)

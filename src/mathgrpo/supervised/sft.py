@@ -71,7 +71,7 @@ def _to_the_end(
     try:
         with StopRequests() as stop:
             step = _train(policy, recipe, sets.train, fmt, folder, stop)
-            stop.check()
+            _require_no_stop(stop)
             if recipe.training.evaluate:
                 _evaluate(policy, recipe, sets, fmt, folder, stop)
         status = "finished"
@@ -85,6 +85,11 @@ def _to_the_end(
         # The error itself matters more than a disk that is too full to note it down.
         with suppress(UserError) if status == "failed" else nullcontext():
             write_info(folder, finished_info(info, status, step))
+
+
+def _require_no_stop(stop: StopRequests) -> None:
+    if stop.received:
+        raise Interrupted(stop.received)
 
 
 def _require_room(folder: Path, policy: Policy) -> None:
@@ -173,7 +178,7 @@ def _evaluate(
             continue
         evaluation = evaluate(
             engine, policy, problems, fmt, max_new_tokens=recipe.training.max_new_tokens, seed=recipe.run.seed,
-            on_progress=lambda done, total: stop.check(),
+            on_progress=lambda done, total: _require_no_stop(stop),
         )  # fmt: skip
         write_evaluation(evaluation, folder, name)
         summary = evaluation.summary()

@@ -15,8 +15,8 @@ from mathgrpo.evaluation.evaluate import EVALUATION_FOLDER
 from mathgrpo.files import read_json_object, to_json, write_atomically
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.problems.sets import hold_out
-from mathgrpo.runs.hook import Run
-from mathgrpo.runs.progress import Display, Progress, SilentProgress, make_progress
+from mathgrpo.runs.hook import Hook, Run
+from mathgrpo.runs.progress import make_progress
 from mathgrpo.runs.run_folder import CONFIG, read_info
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.train_recipe import resumed_recipe
@@ -33,24 +33,17 @@ class Pruned(Exception):
     """A trial that was stopped because others were better at the same step; its run can be resumed."""
 
 
-class Watch(Display):
-    """Shows a trial's steps and evaluations, and asks after each evaluation between steps whether to go on."""
+class Watch(Hook):
+    """Asks after each evaluation between steps whether to go on."""
 
-    def __init__(self, progress: Progress, evaluate_every: int, on_evaluation: OnEvaluation) -> None:
-        super().__init__(progress, evaluate_every)
+    def __init__(self, on_evaluation: OnEvaluation) -> None:
         self._on_evaluation = on_evaluation
 
     def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
-        """Show the evaluation, and act on it."""
-        super().evaluated(run, name, evaluation, seconds)
+        """Act on the evaluation."""
         step = name.removeprefix("step-")
         if step.isdigit() and self._on_evaluation(int(step), evaluation.summary()["accuracy"]):
             raise Interrupted(0)  # the loop then ends as it does after Ctrl-C: saved, and ready to be resumed
-
-    def say(self, run: Run, text: str) -> None:
-        """Show a line about an evaluation; a trial's notes and verdict are not a sweep's."""
-        if text.startswith("evaluation "):
-            self._progress.say(f"  {text}")
 
 
 def run_trial(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
@@ -62,12 +55,10 @@ def run_trial(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
     resume = folder if (folder / CONFIG).is_file() else None
     try:
         if read_info(folder).get("status") != "finished":
-            with make_progress() as shown:
-                watch = Watch(shown, recipe.training.evaluate_every, on_evaluation)
-                train(
-                    resumed_recipe(folder, []) if resume else recipe, recipe_name="sweep", resume=resume,
-                    progress=SilentProgress(), hooks=[watch],
-                )  # fmt: skip
+            train(
+                resumed_recipe(folder, []) if resume else recipe, recipe_name="sweep", resume=resume,
+                progress=make_progress(brief=True), hooks=[Watch(on_evaluation)],
+            )  # fmt: skip
     except Interrupted as stop:
         if stop.signum:
             raise

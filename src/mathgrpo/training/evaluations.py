@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 
 from mathgrpo.distributed.world import interleaved
 from mathgrpo.evaluation import evaluate, evaluation_names, write_verdict
@@ -12,7 +13,6 @@ from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.runs.hook import Hook, Run
 from mathgrpo.runs.interrupt import StopWanted
-from mathgrpo.runs.progress import clock
 from mathgrpo.runs.run_folder import verdict_text
 from mathgrpo.training.prepare import Prepared
 from mathgrpo.types import Problem
@@ -40,16 +40,16 @@ class Evaluations(Hook):
         run.note([learning_failure(run.policy.model)])
         self._all(run, "after")
         for line in verdict_text(write_verdict(self._folder)) if run.world.is_main else []:
-            run.tell("say", line)
+            run.tell("told", line)
 
     def _all(self, run: Run, name: str) -> None:
         there = run.world.from_main(lambda: evaluation_names(self._folder))
         sets = self._ready.problems
         for full_name, problems in ((name, sets.heldout), (f"{name}-templates", sets.heldout_templates)):
             if problems and full_name not in there:
-                started = clock()
+                started = perf_counter()
                 evaluation = self._one(run, f"evaluation {full_name}", problems)
-                run.tell("evaluated", full_name, evaluation, clock() - started)
+                run.tell("evaluated", full_name, evaluation, perf_counter() - started)
 
     def _one(self, run: Run, what: str, problems: Sequence[Problem]) -> Evaluation:
         """Return the evaluation of all problems, each process making that of its share.
@@ -61,7 +61,7 @@ class Evaluations(Hook):
 
         def on_progress(done: int, total: int) -> None:
             run.stop.heed()
-            run.tell("doing", what, done * everything // total, everything)  # the others are about as far
+            run.tell("counted", what, done * everything // total, everything)  # the others are about as far
 
         share, made = run.world.share(problems), None
         with suppress(StopWanted):
@@ -71,7 +71,7 @@ class Evaluations(Hook):
                     ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
                     samples=section.samples, seed=ready.recipe.run.seed, on_progress=on_progress,
                 )  # fmt: skip
-        run.stop.check()
+        run.stop_if_asked()
         found = run.world.gather(made)
         assert found[0] is not None
         records = interleaved([part.records if part is not None else () for part in found])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from time import perf_counter
 
 import torch
 
@@ -15,7 +16,6 @@ from mathgrpo.errors import UserError, named
 from mathgrpo.rollout.engine import engine_metrics, make_room
 from mathgrpo.runs.hook import Lesson, Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
-from mathgrpo.runs.progress import clock
 from mathgrpo.runs.speedometer import StepTimes
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.training.together import require_same_weights, with_speed
@@ -33,7 +33,7 @@ def run_to_the_end(run: Run) -> None:
         run.tell("begin")
         while not run.task.is_over(run.step):
             run.tell("before_step")
-            run.stop.check()
+            run.stop_if_asked()
             run.tell("after_step", with_speed(run, take_step(run)))
         run.tell("end")
     except Interrupted as request:
@@ -51,22 +51,22 @@ def run_to_the_end(run: Run) -> None:
 
 def take_step(run: Run) -> TakenStep:
     """Take one step: prompts, rollout, reward, advantage, update; return what it was like."""
-    task, world, started = run.task, run.world, clock()
+    task, world, started = run.task, run.world, perf_counter()
     items = task.items(run.step)
-    run.tell("doing", "rollout")
+    run.tell("stage", "rollout")
     with run.computing():
         drawn = world.gather_shares(task.draw(run.engine, world.share(items), run.step))
     outside = engine_metrics(run.engine)
     make_room(run.engine)
-    rolled_out = clock()
-    run.tell("doing", "reward")
+    rolled_out = perf_counter()
+    run.tell("stage", "reward")
     groups = _rewarded(run, drawn)
-    rewarded = clock()
-    run.stop.check()  # nothing has changed yet: the step can be abandoned and taken again after a resume
-    run.tell("doing", "update")
+    rewarded = perf_counter()
+    run.stop_if_asked()  # nothing has changed yet: the step can be abandoned and taken again after a resume
+    run.tell("stage", "update")
     lesson, rate = task.lesson(groups, run.step), task.learning_rate(run.step)
     stats = _learn(run, groups, lesson, rate)
-    updated = clock()
+    updated = perf_counter()
     if world.size > 1:
         require_same_weights(world, run.optimizer, run.step + 1)
 
@@ -75,7 +75,7 @@ def take_step(run: Run) -> TakenStep:
     metrics = {"step": run.step, **task.metrics(groups), **stats.metrics}
     metrics |= ({} if rate is None else {"learning_rate": rate}) | outside
     run.note(stats.notes)
-    return TakenStep(run.step, groups, metrics, lesson.section, times, clock() - started)
+    return TakenStep(run.step, groups, metrics, lesson.section, times, perf_counter() - started)
 
 
 def _rewarded(run: Run, drawn: Sequence[RolloutGroup]) -> list[RolloutGroup]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mathgrpo.rollout.engine import close_engine, keep_log
 from mathgrpo.runs.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
 from mathgrpo.runs.hook import Hook, Run
 from mathgrpo.runs.interrupt import StopRequests
-from mathgrpo.runs.progress import Display, Progress, SilentProgress, make_progress
+from mathgrpo.runs.progress import TextProgress, make_progress
 from mathgrpo.runs.record import Checkpoints, Record
 from mathgrpo.runs.run_folder import (
     CONFIG,
@@ -55,7 +56,7 @@ def train(
     recipe_name: str,
     resume: Path | None = None,
     command: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: TextProgress | None = None,
     hooks: Sequence[Hook] = (),
     machinery: Machinery | None = None,
 ) -> Path:
@@ -68,7 +69,6 @@ def train(
     can be resumed.
     """
     with join_world(resolve_device(recipe.run.device), peer_timeout_s()) as world:
-        shown = (progress or make_progress()) if world.is_main else SilentProgress()
         now = datetime.now().astimezone()
         folder = resume or world.from_main(lambda: choose_run_folder(recipe.run, recipe_name, now))
         saved = world.from_main(lambda: checkpoints(folder))
@@ -85,7 +85,7 @@ def train(
             with StopRequests(world) as stop:
                 plan = make_plan(ready)
                 run = _run(ready, plan, state, folder, stop)
-                _run_with_hooks(run, ready, plan, folder, info, shown, resume=resume is not None, more=hooks)
+                _run_with_hooks(run, ready, plan, folder, info, progress or make_progress(), resume is not None, hooks)
         finally:
             close_engine(ready.engine)
     return folder
@@ -118,34 +118,35 @@ def _run(ready: Prepared, plan: Plan, state: TrainingState, folder: Path, stop: 
 
 
 def _run_with_hooks(
-    run: Run, ready: Prepared, plan: Plan, folder: Path, info: dict[str, Any], shown: Progress, *, resume: bool,
+    run: Run, ready: Prepared, plan: Plan, folder: Path, info: dict[str, Any], shown: TextProgress, resume: bool,
     more: Sequence[Hook],
 ) -> None:  # fmt: skip
     """Open the run folder, hang on the run what writes, shows and evaluates, and take its steps."""
     recipe, world, training = ready.recipe, ready.world, ready.recipe.training
     info |= {"engine": ready.engine.name, "processes": world.size} | run.speedometer.info
     lines = plan_lines(ready, plan, folder)
-    for line in (*lines, *world_lines(world, ready.policy.device), run.speedometer.line):
-        shown.say(line)
     writing: list[Hook] = []
     if world.is_main:
+        run.hooks, shown.evaluate_every = [shown], training.evaluate_every
+        for line in (*lines, *world_lines(world, ready.policy.device), run.speedometer.line):
+            run.tell("told", line)
         if resume:
             info = reopen(folder, recipe, info, run.step)
-            shown.say(f"resuming after step {run.step} of {training.steps}")
+            run.tell("told", f"resuming after step {run.step} of {training.steps}")
         else:
             create_run_folder(folder, recipe, info)
         keep_log(ready.engine, folder)
         record = Record(folder, info, logged_groups())
         tracked = TrackedRun(tracker_project(), folder, info["start_time"], recipe.model_dump(mode="json"), run.step)
         try:
-            trackers = open_trackers(training.trackers, tracked, shown.say, logged_groups())
+            trackers = open_trackers(training.trackers, tracked, partial(run.tell, "told"), logged_groups())
         except UserError:
             record.end_with("failed", run.step)
             raise
         saving = Checkpoints(
             record, every=training.checkpoint_every, keep=kept_checkpoints(), best=training.evaluate_every > 0
         )
-        writing = [record, trackers, Display(shown, training.evaluate_every), saving]
+        writing = [record, trackers, shown, saving]
     run.hooks = (*writing, Evaluations(ready, folder), *more)
 
     def leave_in_order() -> None:
@@ -153,7 +154,7 @@ def _run_with_hooks(
         close_engine(ready.engine)
 
     world.leave_in_order = leave_in_order
-    with shown:
+    with shown if world.is_main else nullcontext():
         run_to_the_end(run)
 
 
