@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import TrainOutput, speed_metrics
+
 from mathgrpo.errors import UserError
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.engine import keep_log
@@ -102,8 +104,6 @@ class CallbackHook(Hook):
 
     def end(self, run: Run) -> None:
         """Load the best model if that is wanted, and make the output of `train`."""
-        from transformers.trainer_utils import TrainOutput, speed_metrics
-
         trainer, steps = self._trainer, self._trainer.state.global_step - self._first_step
         if self._args.load_best_model_at_end:
             self._load_best(run)
@@ -180,13 +180,12 @@ class CallbackHook(Hook):
         """Return checkpoint-N, written whole by the main process; older ones beyond save_total_limit are removed."""
         trainer, state, args = self._trainer, self._trainer.state, self._args
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        position = {"rollout": run.step, "token_budget": run.token_budget or 0}
         if state.best_global_step == state.global_step:
             state.best_model_checkpoint = str(folder)
         randoms = run.world.gather(random_states())
 
         def write() -> None:
-            save_checkpoint(folder, run.policy, run.optimizer, trainer.lr_scheduler, state, position, randoms, args)
+            save_checkpoint(folder, run, trainer.lr_scheduler, state, randoms, args)
             if args.save_total_limit:
                 best = Path(state.best_model_checkpoint or folder)
                 remove_older(checkpoints(args.output_dir), args.save_total_limit, [best])

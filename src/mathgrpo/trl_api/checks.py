@@ -125,10 +125,11 @@ def _check_intervals(config: GRPOConfig) -> None:
 def _check_best(config: GRPOConfig) -> None:
     if not config.load_best_model_at_end:
         return
-    if config.metric_for_best_model is None or config.metric_for_best_model.removeprefix("eval_") == "loss":
+    metric = config.metric_for_best_model
+    if metric is None or metric.removeprefix("eval_") == "loss":
         raise UserError(
-            f"metric_for_best_model={config.metric_for_best_model!r}: load_best_model_at_end needs one that "
-            'evaluations have, such as "eval_reward"'
+            f"metric_for_best_model={metric!r}: load_best_model_at_end needs one that evaluations have, such as "
+            '"eval_reward"'
         )
     if config.eval_strategy != config.save_strategy or config.eval_strategy == "no":
         raise UserError(
@@ -165,19 +166,13 @@ def _check_batch(config: GRPOConfig) -> None:
 
 
 def _check_vllm(config: GRPOConfig) -> None:
-    if (
-        config.use_vllm
-        and config.vllm_mode == "server"
-        and not (config.vllm_server_base_url or config.vllm_server_host)
-    ):
+    is_named = config.vllm_server_base_url or config.vllm_server_host
+    if config.use_vllm and config.vllm_mode == "server" and not is_named:
         raise UserError("vllm_server_host='': name the host of the server, or give vllm_server_base_url")
     if not config.vllm_importance_sampling_correction:
         return
-    mode, low, high = (
-        config.vllm_importance_sampling_mode,
-        config.vllm_importance_sampling_clip_min,
-        config.vllm_importance_sampling_clip_max,
-    )
+    low, high = config.vllm_importance_sampling_clip_min, config.vllm_importance_sampling_clip_max
+    mode = config.vllm_importance_sampling_mode
     if mode.endswith("truncate") and low is None and high is None:
         raise UserError(
             f"vllm_importance_sampling_mode={mode!r}: give vllm_importance_sampling_clip_min or "

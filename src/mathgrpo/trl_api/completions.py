@@ -18,16 +18,13 @@ from mathgrpo.types import RolloutGroup
 
 def completion_rows(groups: Sequence[RolloutGroup], notes: RewardNotes, step: int) -> list[dict[str, Any]]:
     """Return one row a completion: step, prompt, completion, each reward, what functions noted, advantage."""
-    flat = [(group, g) for group in groups for g in range(len(group.completions))]
-    extra = {name: column for name, column in notes.columns.items() if len(column) == len(flat)}
-    rows = []
-    for index, (group, g) in enumerate(flat):
-        prompt = group.problem.columns["prompt"]
-        row = {"step": step, "prompt": prompt, "completion": as_given(prompt, group.texts[g])}
-        row |= {name: values[g] for name, values in group.reward_parts.items()}
-        row |= {name: column[index] for name, column in extra.items()}
-        rows.append(row | {"advantage": group.advantages[g]})
-    return rows
+    prompts = [group.problem.columns["prompt"] for group in groups for _ in group.texts]
+    texts = [text for group in groups for text in group.texts]
+    columns = {"step": [step] * len(texts), "prompt": prompts, "completion": list(map(as_given, prompts, texts))}
+    columns |= {name: [v for group in groups for v in group.reward_parts[name]] for name in groups[0].reward_parts}
+    columns |= {name: column for name, column in notes.columns.items() if len(column) == len(texts)}
+    columns |= {"advantage": [advantage for group in groups for advantage in group.advantages]}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def log_completions(groups: Sequence[RolloutGroup], notes: RewardNotes, step: int, args: GRPOConfig) -> None:
@@ -39,8 +36,8 @@ def log_completions(groups: Sequence[RolloutGroup], notes: RewardNotes, step: in
     rows = completion_rows(groups, notes, step)
     write_atomically(path, "".join(json.dumps(row, default=str) + "\n" for row in rows))
     if args.log_unique_prompts:
-        by_prompt = {json.dumps(row["prompt"], sort_keys=True, default=str): row for row in reversed(rows)}
-        rows = [row for row in rows if any(row is first for first in by_prompt.values())]
+        firsts = {json.dumps(row["prompt"], sort_keys=True, default=str): row for row in reversed(rows)}
+        rows = list(reversed(firsts.values()))
     _print(rows if args.num_completions_to_print is None else rows[: args.num_completions_to_print])
     _send(rows, args)
 

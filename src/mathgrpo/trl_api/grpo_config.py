@@ -236,8 +236,8 @@ class GRPOConfig(RunFacts):
     def _set_batch(self) -> None:
         per_step, size = self.per_device_train_batch_size * self.world_size, self.generation_batch_size
         if self.steps_per_generation is None:
-            micro_steps = self.gradient_accumulation_steps if size is None else max(1, size // max(1, per_step))
-            self.steps_per_generation = micro_steps
+            fitting = self.gradient_accumulation_steps if size is None else max(1, size // max(1, per_step))
+            self.steps_per_generation = fitting
         if size is None:
             self.generation_batch_size = per_step * self.steps_per_generation
 
@@ -253,8 +253,10 @@ class GRPOConfig(RunFacts):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, those without effect too, as JSON values; tokens are masked."""
-        values = {name: _json_value(value) for name, value in vars(self).items() if not name.startswith("_")}
-        return values | {name: f"<{name.upper()}>" for name in ("hub_token",) if values.get(name)}
+        fields = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        masked = {"hub_token": "<HUB_TOKEN>"} if self.hub_token else {}
+        values: dict[str, Any] = json.loads(json.dumps(fields | masked, default=str))
+        return values
 
     def to_json_string(self) -> str:
         """Return `to_dict` as JSON text."""
@@ -262,8 +264,7 @@ class GRPOConfig(RunFacts):
 
     def to_sanitized_dict(self) -> dict[str, Any]:
         """Return `to_dict` with values other than numbers and texts written as text, for trackers."""
-        plain = (bool, int, float, str)
-        return {name: value if type(value) in plain else str(value) for name, value in self.to_dict().items()}
+        return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in self.to_dict().items()}
 
 
 def _plain(value: Any) -> str:
@@ -282,10 +283,3 @@ def _as_dict(name: str, value: Any) -> Any:
     if not isinstance(read, dict):
         raise UserError(f"{name}={value!r}: is not a dictionary; write it as one")
     return read
-
-
-def _json_value(value: Any) -> Any:
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError):
-        return str(value)

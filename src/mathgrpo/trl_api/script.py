@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser
+from transformers import BitsAndBytesConfig, HfArgumentParser
 
 from mathgrpo.errors import UserError
 
@@ -120,8 +120,6 @@ def get_quantization_config(model_args: ModelConfig) -> Any:
     """Return the transformers.BitsAndBytesConfig of a ModelConfig; None without load_in_4bit and load_in_8bit."""
     if not model_args.load_in_4bit and not model_args.load_in_8bit:
         return None
-    from transformers import BitsAndBytesConfig
-
     if model_args.load_in_8bit:
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import get_scheduler
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.machinery import FAST
@@ -138,8 +139,6 @@ def make_scheduler(optimizer: torch.optim.Optimizer, args: GRPOConfig, max_steps
 
     Raises: UserError for lr_scheduler_kwargs that it does not take.
     """
-    from transformers import get_scheduler
-
     try:
         return get_scheduler(
             args.lr_scheduler_type, optimizer, num_warmup_steps=args.get_warmup_steps(max_steps),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerControl, TrainerState, set_seed
+from transformers.trainer_callback import CallbackHandler
+from transformers.trainer_utils import speed_metrics
 
 from mathgrpo.errors import UserError, naming
 from mathgrpo.hardware.device_memory import bound_kernel_caches
 from mathgrpo.optim.master_adamw import compute_copies
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.engine import close_engine, make_room
+from mathgrpo.runs.checkpoint import TrainingState
 from mathgrpo.runs.hook import Run
 from mathgrpo.runs.interrupt import StopRequests
 from mathgrpo.runs.speedometer import build_speedometer
@@ -86,8 +90,6 @@ class GRPOTrainer(Reporting):
         rollout_func: Callable[..., Any] | None = None,
         environment_factory: Any = None,
     ) -> None:
-        from transformers import set_seed
-
         for name, value in (("tools", tools), ("environment_factory", environment_factory)):
             if value:
                 raise UserError(f"{name}: completions of several turns are not served; leave it out")
@@ -122,9 +124,6 @@ class GRPOTrainer(Reporting):
         self._start_state(callbacks or [])
 
     def _start_state(self, callbacks: list[Any]) -> None:
-        from transformers import TrainerControl, TrainerState
-        from transformers.trainer_callback import CallbackHandler
-
         every = [*default_callbacks(self.args), *callbacks]
         handler: Any = CallbackHandler(every, self.model, self.processing_class, self.optimizer, self.lr_scheduler)
         self.callback_handler = handler
@@ -140,15 +139,13 @@ class GRPOTrainer(Reporting):
             run then goes on as if it had not been interrupted.
         Raises: UserError for a checkpoint that does not fit, a failing reward function, or a loss that is not finite.
         """
-        from transformers import TrainerState
-
         checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir) if resume_from_checkpoint else None
         with naming(TRL_NAMES):
             memory = memory_of(self._policy, self.train_dataset, self.args, self._world)
             self._make_optimizer()
-            self.state, position = TrainerState(), {"rollout": 0, "token_budget": memory.token_budget if memory else 0}
+            self.state, at = TrainerState(), TrainingState(0, memory.token_budget if memory is not None else 0)
             if checkpoint is not None:
-                self.state, position = load_checkpoint(
+                self.state, at = load_checkpoint(
                     checkpoint, self._policy, self.optimizer, self.lr_scheduler, self._world.rank
                 )
             self._task.state, self._task.stopped = self.state, False
@@ -160,8 +157,9 @@ class GRPOTrainer(Reporting):
                 Run(
                     self._task, self._policy, self.engine, self._reference, self.optimizer, meter,
                     StopRequests(self._world), self._world, [hook], "train(resume_from_checkpoint=True)",
-                    step=position["rollout"], token_budget=position["token_budget"] or None,
-                    recompute=memory is not None and memory.recompute, computing=self._computing,
+                    step=at.step, token_budget=at.token_budget or None,
+                    recompute=memory is not None and memory.recompute,
+                    computing=lambda: compute_copies(self.optimizer),
                 )
             )  # fmt: skip
         if self.args.push_to_hub:
@@ -174,17 +172,12 @@ class GRPOTrainer(Reporting):
         self.lr_scheduler = scheduler or make_scheduler(self.optimizer, self.args, self._task.plan.max_steps)
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
 
-    def _computing(self) -> AbstractContextManager[None]:
-        return compute_copies(self.optimizer)
-
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float | None]:
         """Return the mean rewards and lengths of completions drawn for an evaluation set, and log them.
 
         num_generations_eval (or num_generations) completions a prompt, with the noise of the seed, so that two
         evaluations differ by the weights only. TRL's eval_loss is not computed.
         """
-        from transformers.trainer_utils import speed_metrics
-
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise UserError("eval_dataset: evaluate() needs one; give it here or to the trainer")
@@ -215,7 +208,7 @@ class GRPOTrainer(Reporting):
         task.state, group_size = self.state, self.args.num_generations_eval or self.args.num_generations
         for keys in chunks:
             share = world.share(keys)
-            with self._computing():
+            with compute_copies(self.optimizer):
                 drawn = task.draw_rows(self.engine, [rows[key] for key in share], share, group_size, "evaluation")
             make_room(self.engine)
             found = world.gather_shares(task.score(drawn))

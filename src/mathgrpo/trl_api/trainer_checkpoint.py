@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.models import Policy
 from mathgrpo.models.locate import step_folders
 from mathgrpo.models.quantized import is_quantized
 from mathgrpo.optim.optimizer import load_optimizer_tensors
-from mathgrpo.runs.checkpoint import OPTIMIZER, save_optimizer, writing
+from mathgrpo.runs.checkpoint import OPTIMIZER, TrainingState, save_optimizer, writing
+from mathgrpo.runs.hook import Run
+from mathgrpo.trl_api.grpo_config import GRPOConfig
 
 RANDOM, SCHEDULER = "rng_state.safetensors", "scheduler.json"
 TRAINER, POSITION, ARGUMENTS = "trainer_state.json", "position.json", "training_args.json"
 
 
-def save_model(folder: Path, policy: Policy, args: Any) -> None:
+def save_model(folder: Path, policy: Policy, args: GRPOConfig) -> None:
     """Write model (or adapter), tokenizer and settings so that from_pretrained reads them.
 
     Raises: UserError when the folder cannot be written.
@@ -37,24 +41,23 @@ def save_model(folder: Path, policy: Policy, args: Any) -> None:
 
 
 def save_checkpoint(
-    folder: Path, policy: Policy, optimizer: Any, scheduler: Any, state: Any, position: dict[str, int],
-    randoms: Sequence[dict[str, torch.Tensor]], args: Any,
-) -> None:  # fmt: skip
+    folder: Path, run: Run, scheduler: Any, state: Any, randoms: Sequence[dict[str, torch.Tensor]], args: GRPOConfig
+) -> None:
     """Write a whole checkpoint or none; save_only_model leaves out what only a resume needs.
 
-    position: where the run is beside `state` (the next rollout, the token budget after halvings).
     randoms: the `random_states` of every process.
     Raises: UserError when it cannot be written; older checkpoints are untouched.
     """
     with writing(folder, "free the disk") as temporary:
-        save_model(temporary, policy, args)
+        save_model(temporary, run.policy, args)
         state.save_to_json(str(temporary / TRAINER))
         if args.save_only_model:
             return
-        save_optimizer(temporary, policy, optimizer)
+        save_optimizer(temporary, run.policy, run.optimizer)
         (temporary / SCHEDULER).write_text(json.dumps(scheduler.state_dict(), default=float) + "\n", encoding="utf-8")
         for rank, tensors in enumerate(randoms):
             save_file(tensors, temporary / (f"{rank}_{RANDOM}" if rank else RANDOM))
+        position = {"rollout": run.step, "token_budget": run.token_budget or 0}
         (temporary / POSITION).write_text(json.dumps(position) + "\n", encoding="utf-8")
 
 
@@ -86,15 +89,12 @@ def find_checkpoint(resume: str | bool | Path, output_dir: str) -> Path:
 
 def load_checkpoint(
     folder: Path, policy: Policy, optimizer: Any, scheduler: Any, rank: int
-) -> tuple[Any, dict[str, int]]:
-    """Put weights, optimizer, schedule and random states of a checkpoint in place; return (state, position).
+) -> tuple[Any, TrainingState]:
+    """Put weights, optimizer, schedule and random states of a checkpoint in place; return what the run is at.
 
     rank: of this process, which gets its own random states where it had some.
-
     Raises: UserError when a file is damaged or belongs to another model.
     """
-    from transformers import TrainerState
-
     try:
         load_weights(folder, policy)
         load_optimizer_tensors(policy.model, optimizer, load_file(folder / OPTIMIZER))
@@ -107,7 +107,7 @@ def load_checkpoint(
             _set_random_states(load_file(randoms))
         state = TrainerState.load_from_json(str(folder / TRAINER))
         position = json.loads((folder / POSITION).read_text(encoding="utf-8"))
-        return state, {name: int(position[name]) for name in ("rollout", "token_budget")}
+        return state, TrainingState(int(position["rollout"]), int(position["token_budget"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"resume_from_checkpoint={folder}: cannot be read for this model ({first_line(error)}); "
@@ -138,8 +138,6 @@ def load_weights(folder: Path, policy: Policy) -> None:
 
 def random_states() -> dict[str, torch.Tensor]:
     """Return the random states that reward functions may draw from."""
-    import numpy as np
-
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     tensors = {
@@ -155,8 +153,6 @@ def random_states() -> dict[str, torch.Tensor]:
 
 
 def _set_random_states(tensors: dict[str, torch.Tensor]) -> None:
-    import numpy as np
-
     torch.set_rng_state(tensors["torch"])
     version, *words = tensors["python"].tolist()
     gauss = tensors["python_gauss"].tolist()
