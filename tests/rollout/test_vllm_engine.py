@@ -19,8 +19,8 @@ from mathgrpo.models.lora import attach_adapter
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.sampling import truncate
 from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine
+from mathgrpo.rollout.vllm.start_engine import exchange_folder
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.rollout.vllm.vllm_engine import exchange_folder
 from mathgrpo.types import Prompt, Sampling
 from rollout.vllm_standin import StandIn, serving
 

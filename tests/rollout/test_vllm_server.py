@@ -24,7 +24,7 @@ from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.vllm import VllmEngine, build_vllm_engine, guard
-from mathgrpo.rollout.vllm.backend import Drawn, ServerLost, require_logprobs
+from mathgrpo.rollout.vllm.backend import Drawn, ServerLost
 from mathgrpo.rollout.vllm.client import Client
 from mathgrpo.rollout.vllm.pushed_weights import (
     difference,
@@ -32,12 +32,13 @@ from mathgrpo.rollout.vllm.pushed_weights import (
     served_weights,
     trial_ids,
     trial_limit,
-    trial_model,
+    trial_policy,
 )
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension, weights_digest
-from mathgrpo.rollout.vllm.server_command import SERVED
+from mathgrpo.rollout.vllm.server_process import SERVED
 from mathgrpo.rollout.vllm.versions import PYTHON_VARIABLE
-from mathgrpo.types import Prompt, Sampling
+from mathgrpo.rollout.vllm.vllm_engine import _completion
+from mathgrpo.types import Completion, Prompt, Sampling
 from rollout.test_vllm_engine import expected_logprobs, prompts_of, saved, tiny_policy
 from rollout.vllm_standin import StandIn, fake_python, serving
 
@@ -98,11 +99,11 @@ def test_the_trial_finds_any_one_matrix_that_stays_behind(standin: StandIn) -> N
 
 def test_rounding_alone_passes_the_trial_in_bfloat16() -> None:
     policy = dataclasses.replace(tiny_policy(), compute_dtype=torch.bfloat16)
-    _, model = trial_model(policy, served_weights(policy))
+    _, moved = trial_policy(policy, served_weights(policy))
     ids = trial_ids(policy)
-    exact = plain_logprobs(dataclasses.replace(policy, compute_dtype=torch.float32), model, ids)
-    rounding = difference(plain_logprobs(policy, model, ids), exact).mean
-    assert 0.0 < rounding < trial_limit(policy, model, ids) == pytest.approx(max(0.15, 3 * rounding))
+    exact = plain_logprobs(dataclasses.replace(moved, compute_dtype=torch.float32), ids)
+    rounding = difference(plain_logprobs(moved, ids), exact).mean
+    assert 0.0 < rounding < trial_limit(moved, ids) == pytest.approx(max(0.15, 3 * rounding))
 
 
 def test_a_server_that_took_other_bytes_is_found_out(standin: StandIn) -> None:
@@ -393,10 +394,10 @@ def test_colocate_without_a_usable_vllm_says_why(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_completion_without_log_probabilities_is_not_taken() -> None:
-    require_logprobs(Drawn([3, 4], [-0.5, 0.0]))
+    assert _completion(Drawn([3, 4], [-0.5, 0.0]), {4}) == Completion((3, 4), (-0.5, 0.0), "eos")
     for logprobs in ([-0.5], [-0.5, None], [-0.5, float("nan")], [-0.5, float("-inf")]):
         with pytest.raises(ServerLost):
-            require_logprobs(Drawn([3, 4], logprobs))  # type: ignore[arg-type]
+            _completion(Drawn([3, 4], logprobs), {4})  # type: ignore[arg-type]
 
 
 def test_client_reads_an_address() -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from mathgrpo.types import Sampling
 
 
 class ServerLost(Exception):
@@ -20,16 +17,11 @@ class Request:
 
     Attributes:
         ids: the prompt's token ids.
-        count: completions to draw.
-        seed: of their noise, 0 to 2^63 - 1.
-        stop_ids: token ids that end a completion.
+        parameters: how to draw, by the names that vLLM's HTTP interface and its SamplingParams share.
     """
 
     ids: tuple[int, ...]
-    count: int
-    seed: int
-    stop_ids: tuple[int, ...]
-    sampling: Sampling
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +84,3 @@ class Backend:
 
     def close(self) -> None:
         """End what was started; more than once does no harm."""
-
-
-def require_logprobs(drawn: Drawn) -> Drawn:
-    """Return a completion that has a finite log-probability for every token.
-
-    Raises: ServerLost otherwise.
-    """
-    if len(drawn.ids) != len(drawn.logprobs) or not all(p is not None and math.isfinite(p) for p in drawn.logprobs):
-        raise ServerLost(f"a completion of {len(drawn.ids)} tokens came without a finite log-probability for each")
-    return drawn
-
-
-def sampling_fields(request: Request) -> dict[str, Any]:
-    """Return the request as vLLM's sampling parameters, by the names its HTTP interface and SamplingParams share.
-
-    Every parameter that shapes the distribution is set, so that no default of the served model takes part. End tokens
-    are the policy's alone: vLLM's own are ignored and ours given as stop tokens.
-    """
-    sampling = request.sampling
-    return {
-        "n": request.count, "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature,
-        "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0,
-        "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": request.seed, "logprobs": 0, "ignore_eos": True,
-        "stop_token_ids": list(request.stop_ids), "min_tokens": 0, "skip_special_tokens": False,
-    }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mathgrpo.errors import UserError, named
-from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost, require_logprobs, sampling_fields
+from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost
 
 _CONNECTIONS = 64
 """Requests under way at once, at most; each is one prompt with all its completions."""
@@ -76,11 +76,10 @@ class Client(Backend):
         self._ask("POST", "/wake_up")
 
     def _complete(self, request: Request) -> list[Drawn]:
-        body = sampling_fields(request) | {
-            "model": SERVED_NAME, "prompt": list(request.ids), "return_token_ids": True, "stream": False,
-        }  # fmt: skip
-        choices = sorted(self._ask("POST", "/v1/completions", body)["choices"], key=lambda choice: choice["index"])
-        return [require_logprobs(Drawn(each["token_ids"], each["logprobs"]["token_logprobs"])) for each in choices]
+        asked = {"model": SERVED_NAME, "prompt": list(request.ids), "return_token_ids": True, "stream": False}
+        choices = self._ask("POST", "/v1/completions", asked | request.parameters)["choices"]
+        choices.sort(key=lambda choice: choice["index"])
+        return [Drawn(each["token_ids"], each["logprobs"]["token_logprobs"]) for each in choices]
 
     def _ask(self, method: str, path: str, body: Any = None, timeout_s: float | None = None) -> Any:
         """Return the JSON answer, {} for an empty one.

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError, named
-from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost, require_logprobs, sampling_fields
+from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import WeightsExtension
-from mathgrpo.rollout.vllm.server_command import CPU_BATCH_TOKENS, Launch
 from mathgrpo.rollout.vllm.versions import require_tested, tested_text
 
 
 def import_vllm(section: VllmSection) -> Any:
     """Return the vllm module.
 
-    Raises: UserError when it is not installed here, does not import, or its version is outside the tested range.
+    Raises: UserError when it is not installed here, does not import, its version is outside the tested range, or the
+    settings are a server's.
     """
     asked = named("rollout.vllm.mode", "colocate")
     if importlib.util.find_spec("vllm") is None:
@@ -33,36 +33,27 @@ def import_vllm(section: VllmSection) -> Any:
             f'{asked}: vLLM does not import here ({type(error).__name__}: {error}); use mode "server"'
         ) from error
     require_tested(str(vllm.__version__), section, asked)
+    if section.arguments:
+        raise UserError(
+            f"{named('rollout.vllm.arguments')}: are for a server's command line; leave them out with colocate"
+        )
     return vllm
 
 
 class Colocated(Backend):
     """vLLM's own engine object; it logs to this process's own output."""
 
-    def __init__(self, vllm: Any, launch: Launch, section: VllmSection) -> None:
-        if section.arguments:
-            raise UserError(
-                f"{named('rollout.vllm.arguments')}: are for a server's command line; leave them out with colocate"
-            )
+    def __init__(self, vllm: Any, arguments: Mapping[str, Any]) -> None:
         self._vllm = vllm
-        more: dict[str, Any] = {"max_num_seqs": launch.max_rows} if launch.max_rows else {}
-        if launch.device == "cpu":  # see `server_command`
-            tokens = max(launch.max_context, CPU_BATCH_TOKENS)
-            more |= {"enable_chunked_prefill": False, "max_num_batched_tokens": tokens}
-        self._llm = vllm.LLM(
-            model=str(launch.folder / "model"), dtype=launch.dtype, max_model_len=launch.max_context,
-            gpu_memory_utilization=section.gpu_memory_utilization, enable_sleep_mode=section.sleep,
-            logprobs_mode="processed_logprobs", generation_config="vllm",
-            worker_extension_cls=f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}", **more,
-        )  # fmt: skip
+        extension = f"{WeightsExtension.__module__}.{WeightsExtension.__qualname__}"
+        self._llm = vllm.LLM(worker_extension_cls=extension, **arguments)
         self.where = f"vLLM {vllm.__version__} in this process"
 
     def sample(self, requests: Sequence[Request]) -> list[list[Drawn]]:
-        settings = [self._vllm.SamplingParams(**sampling_fields(request)) for request in requests]
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": list(request.ids)} for request in requests], settings, use_tqdm=False
-        )
-        return [[_drawn(output) for output in sorted(o.outputs, key=lambda row: row.index)] for o in outputs]
+        settings = [self._vllm.SamplingParams(**request.parameters) for request in requests]
+        prompts = [{"prompt_token_ids": list(request.ids)} for request in requests]
+        outputs = self._llm.generate(prompts, settings, use_tqdm=False)
+        return [[_drawn(row) for row in sorted(output.outputs, key=lambda row: row.index)] for output in outputs]
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
         settings = self._vllm.SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0)
@@ -88,6 +79,6 @@ class Colocated(Backend):
         self._llm = None
 
 
-def _drawn(output: Any) -> Drawn:
-    ids = list(output.token_ids)
-    return require_logprobs(Drawn(ids, [entry[t].logprob for t, entry in zip(ids, output.logprobs, strict=True)]))
+def _drawn(row: Any) -> Drawn:
+    ids = list(row.token_ids)
+    return Drawn(ids, [entry[token].logprob for token, entry in zip(ids, row.logprobs, strict=True)])

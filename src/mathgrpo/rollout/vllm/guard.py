@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import time
-from io import FileIO
 from pathlib import Path
 
 _SECONDS_TO_STOP = 10.0
@@ -45,30 +44,27 @@ def _copy(child: subprocess.Popen[bytes], path: Path) -> None:
     """Copy the child's output to the log until it ends, or until standard input closes."""
     assert child.stdout is not None
     output, orders = child.stdout.fileno(), 0
-    file = path.open("ab", buffering=0)
     while True:
         ready, _, _ = select.select([output, orders], [], [], 1.0)
         if orders in ready:
             line = os.read(orders, 65536)
             if not line:
                 return
-            file, path = _moved(file, path, Path(os.fsdecode(line).strip().removeprefix("log ")))
+            old, path = path, Path(os.fsdecode(line).strip().removeprefix("log "))
+            _append(path, old.read_bytes())
+            old.unlink()
         if output in ready:
             text = os.read(output, 65536)
             if not text:
                 return
-            file.write(text)
+            _append(path, text)
         elif child.poll() is not None:
             return
 
 
-def _moved(file: FileIO, path: Path, new: Path) -> tuple[FileIO, Path]:
-    """Go on in another log file, with what the first holds so far."""
-    file.close()
-    with new.open("ab", buffering=0) as moved:
-        moved.write(path.read_bytes())
-    path.unlink()
-    return new.open("ab", buffering=0), new
+def _append(path: Path, text: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text)
 
 
 def _end_session(child: subprocess.Popen[bytes]) -> None:

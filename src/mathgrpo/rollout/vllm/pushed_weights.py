@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
-from mathgrpo.models.policy import is_linear4bit, resting
+from mathgrpo.models.policy import is_linear4bit
 from mathgrpo.models.qwen_view import effective_weight
+from mathgrpo.rollout.decoder import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -48,12 +49,8 @@ def served_weights(policy: Policy) -> dict[str, Tensor]:
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     weights[f"{name}.{part}" if name else part] = parameter
-        dtype = policy.compute_dtype
-        return {name: _on_cpu(weight, dtype) for name, weight in sorted(weights.items())}
-
-
-def _on_cpu(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.detach().to(dtype if weight.is_floating_point() else weight.dtype).cpu().contiguous()
+        computed = {name: w.to(policy.compute_dtype) if w.is_floating_point() else w for name, w in weights.items()}
+        return {name: computed[name].detach().cpu().contiguous() for name in sorted(computed)}
 
 
 def _require_plain(name: str, module: Any, base: Any) -> None:
@@ -91,13 +88,6 @@ def write_weights(weights: dict[str, Tensor], path: Path) -> str:
             "name a folder with more room"
         ) from error
     return digest
-
-
-def write_model_folder(policy: Policy, weights: dict[str, Tensor], folder: Path) -> str:
-    """Write a folder that vLLM can load: config, tokenizer and weights; return the weights' digest."""
-    plain_config(policy).save_pretrained(folder)
-    policy.tokenizer.save_pretrained(folder)
-    return write_weights(weights, folder / "model.safetensors")
 
 
 def fingerprint(policy: Policy) -> tuple[int, ...]:
@@ -149,24 +139,21 @@ def difference(theirs: Sequence[float], ours: Sequence[float]) -> Difference:
     return Difference(sum(gaps) / len(gaps), max(gaps))
 
 
-def plain_logprobs(policy: Policy, model: Any, ids: Sequence[int]) -> list[float]:
-    """Return a model's log-probability of every token but the first: one plain forward pass as the policy runs it."""
-    row = torch.tensor([list(ids)], device=policy.device)
-    with resting(model), torch.no_grad(), policy.autocast():
-        logits: Tensor = model(input_ids=row, use_cache=False).logits
-    logprobs = logits[0, :-1].float().log_softmax(-1)
-    gathered: list[float] = logprobs.gather(1, row[0, 1:, None]).squeeze(1).tolist()
-    return gathered
+def plain_logprobs(policy: Policy, ids: Sequence[int]) -> list[float]:
+    """Return the policy's log-probability of every token but the first: one plain forward pass."""
+    logprobs = plain_logits(policy, ids)[:-1].log_softmax(-1)
+    taken: list[float] = logprobs.gather(1, torch.tensor(ids[1:], device=policy.device)[:, None])[:, 0].tolist()
+    return taken
 
 
-def trial_limit(policy: Policy, model: Any, ids: Sequence[int]) -> float:
-    """Return the mean difference that rounding explains for a trial model: three times what it does to ours.
+def trial_limit(trial: Policy, ids: Sequence[int]) -> float:
+    """Return the mean difference that rounding explains for a trial policy: three times what it does to it here.
 
     Moved that far, a model of many layers multiplies rounding errors, so their effect is measured and not assumed.
     """
-    exact = replace(policy, compute_dtype=torch.float32)
-    rounding = difference(plain_logprobs(policy, model, ids), plain_logprobs(exact, model, ids)).mean
-    return max(tolerance(policy.compute_dtype), _ROUNDINGS * rounding)
+    exact = replace(trial, compute_dtype=torch.float32)
+    rounding = difference(plain_logprobs(trial, ids), plain_logprobs(exact, ids)).mean
+    return max(tolerance(trial.compute_dtype), _ROUNDINGS * rounding)
 
 
 def trial_ids(policy: Policy) -> list[int]:
@@ -176,14 +163,14 @@ def trial_ids(policy: Policy) -> list[int]:
     return [(7919 * i + 3) % size for i in range(length)]
 
 
-def trial_model(policy: Policy, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
-    """Return the weights with every matrix moved by seeded noise, and a model of the policy's kind that has them."""
+def trial_policy(policy: Policy, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Policy]:
+    """Return the weights with every matrix moved by seeded noise, and a policy of the same kind that has them."""
     noise = torch.Generator().manual_seed(0)
     moved = {name: _moved(weight, noise) if weight.ndim > 1 else weight for name, weight in weights.items()}
     model = AutoModelForCausalLM.from_config(plain_config(policy), dtype=torch.float32)
     model.load_state_dict(moved, strict=False)
     model.tie_weights()
-    return moved, model.to(policy.device).eval()
+    return moved, replace(policy, model=model.to(policy.device).eval())
 
 
 def _moved(weight: Tensor, noise: torch.Generator) -> Tensor:

@@ -10,34 +10,45 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError, named
-from mathgrpo.rollout.vllm.backend import ServerLost
-from mathgrpo.rollout.vllm.client import Client
-from mathgrpo.rollout.vllm.server_command import Launch, server_command, server_environment
-from mathgrpo.rollout.vllm.versions import require_tested
+from mathgrpo.rollout.vllm.client import SERVED_NAME, Client
+
+SERVED = Path(__file__).parent / "served"
+"""Folder of the worker extension; vLLM's Python finds it by PYTHONPATH."""
+
+CPU_CACHE_GB = 2
+"""Memory for keys and values of a CPU build, which has no device memory to take a share of."""
 
 _GUARD = Path(__file__).with_name("guard.py")
 _LOG_LINES, _LAST_LINES, _LOG_WIDTH = 300, 3, 160
 _CAUSE = re.compile(r"\w(Error|Exception): \S")
-_RESTARTS = 1
 
 
 class OwnServer(Client):
-    """The server process, and the client that speaks with it."""
+    """The server process, and the client that speaks with it.
 
-    def __init__(self, launch: Launch, section: VllmSection) -> None:
-        self._launch, self._section, self._restarts_left = launch, section, _RESTARTS
-        self._log = launch.folder / "vllm.log"
+    python: of vLLM's environment. scratch: folder of the weights and, at first, the log; removed if this process dies.
+    arguments: of vLLM's engine, by the names of its Python interface.
+    """
+
+    def __init__(
+        self, python: str, scratch: Path, arguments: Mapping[str, Any], section: VllmSection, *, on_cpu: bool
+    ) -> None:
+        self._python, self._scratch, self._arguments = python, scratch, arguments
+        self._section, self._on_cpu, self._restarted = section, on_cpu, False
+        self._log = scratch / "vllm.log"
         self._start()
 
     def restart(self) -> bool:
-        if not self._restarts_left:
+        if self._restarted:
             return False
-        self._restarts_left -= 1
+        self._restarted = True
         self.close()
         self._start()
         return True
@@ -69,10 +80,16 @@ class OwnServer(Client):
         Raises: UserError with the end of its log when it ends first or takes too long.
         """
         port, key = _free_port(), secrets.token_hex(16)
-        command = server_command(self._launch, self._section, port)
+        # vLLM's module and not its `vllm` command, which looks for an installed distribution called vllm: its CPU
+        # builds have other names.
+        command = [
+            self._python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
+            "--served-model-name", SERVED_NAME, *_options(self._arguments), "--disable-uvicorn-access-log",
+            "--worker-extension-cls", "mathgrpo_vllm_worker.WeightsExtension", *self._section.arguments,
+        ]  # fmt: skip
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(_GUARD), str(self._launch.folder), str(self._log), *command],
-            stdin=subprocess.PIPE, env=server_environment(self._launch, key), start_new_session=True,
+            [sys.executable, "-I", str(_GUARD), str(self._scratch), str(self._log), *command],
+            stdin=subprocess.PIPE, env=_environment(key, self._on_cpu), start_new_session=True,
         )  # fmt: skip
         weakref.finalize(self, _end, self._process)
         super().__init__(f"http://127.0.0.1:{port}", timeout_s=self._section.timeout_s, key=key)
@@ -90,27 +107,31 @@ class OwnServer(Client):
             time.sleep(0.2)
 
 
-def named_server(section: VllmSection) -> Client:
-    """Return a server that somebody else started, at rollout.vllm.url.
+def _options(arguments: Mapping[str, Any]) -> list[str]:
+    """Return engine arguments as vLLM's command line has them."""
+    options: list[str] = []
+    for name, value in arguments.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            options += [f"--{option}", str(value)]
+    return options
 
-    Raises: UserError when none answers there, of a tested version, with the log-probabilities that are needed.
+
+def _environment(key: str, on_cpu: bool) -> dict[str, str]:
+    """Return the environment of the server: ours, without what leads Python to our packages, with what vLLM needs.
+
+    The development routes carry weights and sleep; they are why the server listens on the loopback address only.
     """
-    here, none = named("rollout.vllm.url", section.url), named("rollout.vllm.url", '""')
-    client = Client(section.url.rstrip("/"), timeout_s=section.timeout_s, key=os.environ.get("VLLM_API_KEY", ""))
-    try:
-        version, mode = client.version(), client.logprobs_mode()
-    except (ServerLost, UserError) as error:
-        raise UserError(
-            f"{here}: no vLLM server with development routes answers there ({error}); "
-            f"start one as docs/vllm.md says, or use {none} to have one started"
-        ) from error
-    if mode != "processed_logprobs":
-        raise UserError(
-            f"{here}: the server reports {mode or 'unknown'} log-probabilities, not "
-            "those it samples from; start it with --logprobs-mode processed_logprobs"
-        )
-    require_tested(version, section, here)
-    return client
+    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    wanted = {
+        "PYTHONPATH": str(SERVED), "VLLM_SERVER_DEV_MODE": "1", "VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    cpu = {"VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GB), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return (cpu if on_cpu else {}) | kept | wanted
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context
 from mathgrpo.rollout.scheduler import completion_until_end
 from mathgrpo.rollout.vllm import pushed_weights as probe
-from mathgrpo.rollout.vllm.backend import Backend, Request, ServerLost
+from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost
 from mathgrpo.rollout.vllm.pushed_weights import Difference, fingerprint, served_weights, write_weights
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -66,15 +67,14 @@ class VllmEngine:
         A push that leaves one matrix behind cannot be seen after a small optimizer step, but here every matrix moves.
         Raises: UserError when they are further apart than rounding explains.
         """
-        weights, model = probe.trial_model(self._policy, served_weights(self._policy))
+        weights, moved = probe.trial_policy(self._policy, served_weights(self._policy))
+        ids = probe.trial_ids(self._policy)
+        limit = self._section.probe_tolerance or probe.trial_limit(moved, ids)
         try:
             self._push(weights)
-            ids = probe.trial_ids(self._policy)
-            limit = self._section.probe_tolerance or probe.trial_limit(self._policy, model, ids)
-            found = self._compare(ids, model, limit, "a trial of new weights")
+            return self._compare(ids, moved, limit, "a trial of new weights")
         except ServerLost as lost:
             raise UserError(f"{named('rollout.vllm')}: it was lost in its trial ({lost}): {self._words()}") from lost
-        return found
 
     def make_room(self) -> None:
         """Give the device's memory back until the next rollout, where rollout.vllm.sleep asks for it."""
@@ -97,15 +97,10 @@ class VllmEngine:
             self._asleep = False
         self._synchronise(prompts[0].ids[:_PROBE_TOKENS])
         count = group_size if sampling.temperature > 0.0 else 1  # greedy completions of a prompt are all the same
-        requests = [
-            Request(prompt.ids, count, _seed(sampling.seed, prompt.key), self._policy.eos_ids, sampling)
-            for prompt in prompts
-        ]
+        shared = _parameters(sampling, self._policy.eos_ids) | {"n": count}
+        requests = [Request(p.ids, shared | {"seed": _seed(sampling.seed, p.key)}) for p in prompts]
         ends = set(self._policy.eos_ids)
-        drawn = [
-            [completion_until_end(row.ids, row.logprobs, ends) for row in rows]
-            for rows in self._backend.sample(requests)
-        ]
+        drawn = [[_completion(row, ends) for row in rows] for rows in self._backend.sample(requests)]
         return [rows if len(rows) == group_size else rows * group_size for rows in drawn]
 
     def _synchronise(self, ids: Sequence[int]) -> None:
@@ -118,7 +113,7 @@ class VllmEngine:
         self._pushed = None
         self._push(served_weights(self._policy))
         limit = self._section.probe_tolerance or probe.tolerance(self._policy.compute_dtype)
-        found = self._compare(ids, self._policy.causal_lm, limit, "the pushed weights")
+        found = self._compare(ids, self._policy, limit, "the pushed weights")
         self._pushed = now
         self.metrics = {
             "vllm/pushed": 1.0, "vllm/push_seconds": time.perf_counter() - started,
@@ -142,14 +137,14 @@ class VllmEngine:
                 )
         self._backend.forget_prefixes()
 
-    def _compare(self, ids: Sequence[int], model: object, limit: float, what: str) -> Difference:
-        """Return how far vLLM's log-probabilities of a prompt are from a model's.
+    def _compare(self, ids: Sequence[int], policy: Policy, limit: float, what: str) -> Difference:
+        """Return how far vLLM's log-probabilities of a prompt are from a policy's.
 
         Raises: UserError when further than rounding explains.
         """
         if len(ids) < 2:
             return Difference(0.0, 0.0)
-        found = probe.difference(self._backend.prompt_logprobs(ids), probe.plain_logprobs(self._policy, model, ids))
+        found = probe.difference(self._backend.prompt_logprobs(ids), probe.plain_logprobs(policy, ids))
         if not found.mean <= limit:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
@@ -177,17 +172,25 @@ def _seed(seed: int, key: int) -> int:
     return int.from_bytes(mixed, "little") >> 1
 
 
-def exchange_folder(section: VllmSection) -> Scratch:
-    """Return a new folder for weights below rollout.vllm.exchange, in memory where the machine has such a place.
+def _parameters(sampling: Sampling, stop_ids: tuple[int, ...]) -> dict[str, Any]:
+    """Return vLLM's sampling parameters.
 
-    Raises: UserError when it cannot be made.
+    Every parameter that shapes the distribution is set, so that no default of the served model takes part. End tokens
+    are the policy's alone: vLLM's own are ignored and ours given as stop tokens.
     """
-    shared = Path("/dev/shm")
-    place = section.exchange or (str(shared) if os.access(shared, os.W_OK) else tempfile.gettempdir())
-    try:
-        return tempfile.TemporaryDirectory(prefix="mathgrpo-vllm-", dir=place)
-    except OSError as error:
-        raise UserError(
-            f"rollout.vllm.exchange={place}: no folder can be made there ({error.strerror}); name one that can be "
-            "written, here and where vLLM runs"
-        ) from error
+    return {
+        "max_tokens": sampling.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+        "top_k": sampling.top_k, "min_p": sampling.min_p, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+        "frequency_penalty": 0.0, "logprobs": 0, "ignore_eos": True, "stop_token_ids": list(stop_ids),
+        "min_tokens": 0, "skip_special_tokens": False,
+    }  # fmt: skip
+
+
+def _completion(drawn: Drawn, ends: set[int]) -> Completion:
+    """Return what vLLM drew, up to its end token.
+
+    Raises: ServerLost unless every token came with a finite log-probability.
+    """
+    if len(drawn.ids) != len(drawn.logprobs) or not all(p is not None and math.isfinite(p) for p in drawn.logprobs):
+        raise ServerLost(f"a completion of {len(drawn.ids)} tokens came without a finite log-probability for each")
+    return completion_until_end(drawn.ids, drawn.logprobs, ends)

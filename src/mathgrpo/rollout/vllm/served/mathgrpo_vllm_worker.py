@@ -18,20 +18,18 @@ class WeightsExtension:
 
     def mathgrpo_load(self, path: str) -> dict[str, Any]:
         """Replace all weights by those of a safetensors file; return the digest and number of the tensors taken."""
-        from safetensors import safe_open
+        from safetensors.torch import load_file
 
-        digest = WeightsDigest()
+        digest, weights = hashlib.sha256(), load_file(path)
 
-        def weights() -> Iterator[tuple[str, Any]]:
-            with safe_open(path, framework="pt") as file:
-                for name in sorted(file.keys()):
-                    tensor = file.get_tensor(name)
-                    digest.add(name, tensor)
-                    yield name, tensor
+        def taken() -> Iterator[tuple[str, Any]]:
+            for name in sorted(weights):
+                _add(digest, name, weights[name])
+                yield name, weights[name]
 
-        self.model_runner.reload_weights(weights_iterator=weights())
+        self.model_runner.reload_weights(weights_iterator=taken())
         _pack_again(self.model_runner.get_model())
-        return {"digest": digest.hexdigest(), "tensors": digest.num_tensors}
+        return {"digest": digest.hexdigest(), "tensors": len(weights)}
 
 
 def _pack_again(model: Any) -> None:
@@ -45,29 +43,16 @@ def _pack_again(model: Any) -> None:
             module.quant_method.process_weights_after_loading(module)
 
 
-class WeightsDigest:
-    """SHA-256 over names, types, shapes and bytes of tensors, in the order of their names."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.num_tensors = 0
-
-    def add(self, name: str, tensor: Any) -> None:
-        """Take in the next tensor, which lies on the CPU."""
-        import torch
-
-        self._hash.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        self._hash.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-        self.num_tensors += 1
-
-    def hexdigest(self) -> str:
-        """Return the digest of all tensors taken in."""
-        return self._hash.hexdigest()
-
-
 def weights_digest(weights: Iterable[tuple[str, Any]]) -> str:
-    """Return the digest of named tensors given in the order of their names."""
-    digest = WeightsDigest()
+    """Return SHA-256 over names, types, shapes and bytes of tensors on the CPU, given in the order of their names."""
+    digest = hashlib.sha256()
     for name, tensor in weights:
-        digest.add(name, tensor)
+        _add(digest, name, tensor)
     return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, tensor: Any) -> None:
+    import torch
+
+    digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
