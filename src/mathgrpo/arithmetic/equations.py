@@ -22,7 +22,8 @@ _BULLET = re.compile(r"^[ \t]*(?:(?:[-*•>#]+|[0-9]{1,2}[.):]|\([0-9]{1,2}\)|[S
 _PER_UNIT = re.compile(r"(?<=[A-Za-z]{2})/[A-Za-z]+", re.ASCII)  # "miles/hour": the slash divides units
 _NUMBER = rf"[{''.join(CURRENCY)}]?{NUMBER}(?: ?%)?"
 _PIECE = re.compile(
-    rf"(?P<number>{_NUMBER})|(?P<mark>[-+*/×÷·⋅−()])|(?P<word>[A-Za-z]+)|(?P<space>[ \t]+)|(?P<other>.)", re.ASCII
+    rf"(?P<space>[ \t]*)(?:(?P<number>{_NUMBER})|(?P<mark>[-+*/×÷·⋅−()])|(?P<word>[A-Za-z]+)|(?P<other>[^ \t\n]))",
+    re.ASCII,
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]{1,60})\}\{([^{}]{1,60})\}")
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|mbox)\{([^{}]{0,60})\}")
@@ -46,8 +47,11 @@ class Equation(NamedTuple):
 
 
 class _Piece(NamedTuple):
+    """A number, mark, word or other character; apart: there is space before it."""
+
     kind: str
     text: str
+    apart: bool
 
 
 def read_equations(line: str) -> list[Equation]:
@@ -57,7 +61,10 @@ def read_equations(line: str) -> list[Equation]:
         >>> read_equations("In May 48/2 = 24 clips.")
         [Equation(left='48/2', right='24', goes_on=False)]
     """
-    sides = [[_Piece(str(m.lastgroup), m[0]) for m in _PIECE.finditer(part)] for part in EQUALS.split(line)]
+    sides = [
+        [_Piece(str(m.lastgroup), m[str(m.lastgroup)], bool(m["space"])) for m in _PIECE.finditer(part)]
+        for part in EQUALS.split(line)
+    ]
     found = []
     for left_side, right_side in itertools.pairwise(sides):
         result, goes_on = _prefix(right_side)
@@ -108,11 +115,9 @@ def _suffix(pieces: list[_Piece]) -> str:
     taken: list[str] = []
     units = 0
     for place in range(len(pieces) - 1, -1, -1):
-        kind, text = pieces[place]
-        if kind == "space":
-            continue
+        kind, text, _ = pieces[place]
         follower = taken[-1] if taken else "="
-        if kind == "word" and _multiplies(text, pieces, place, follower):
+        if kind == "word" and _multiplies(pieces, place, follower):
             taken.append("*")
         elif kind == "word" and len(text) > 1 and units < 2 and follower in "=+-*/)×÷·⋅−":
             units += 1
@@ -134,56 +139,46 @@ def _suffix(pieces: list[_Piece]) -> str:
 
 def _changes_what_follows(pieces: list[_Piece], place: int) -> bool:
     """Return whether a piece belongs to the number or bracket right behind it: x1, 1e3, √16, sqrt(9), the 2 of 2,5."""
-    follower = pieces[place + 1] if place + 1 < len(pieces) else None
-    if follower is None or not (follower.kind == "number" or follower.text == "("):
+    follower = _next(pieces, place)
+    if follower.apart or not (follower.kind == "number" or follower.text == "("):
         return False
-    kind, text = pieces[place]
-    joins = text in _JOINTS and place > 0 and pieces[place - 1].kind == "number"
+    kind, text, apart = pieces[place]
+    joins = text in _JOINTS and place > 0 and not apart and pieces[place - 1].kind == "number"
     return kind == "word" or text in _PREFIXES or text.isalnum() or joins
 
 
 def _prefix(pieces: list[_Piece]) -> tuple[str, bool]:
     """Return the expression that begins after an "=", "" for none, and whether what follows may be a part of it."""
     taken: list[str] = []
-    rest = ""
-    for place, (kind, text) in enumerate(pieces):
-        last = taken[-1] if taken else "="
-        if kind == "space":
-            continue
-        if kind == "word" and taken and _multiplies(text, pieces, place, _text_after(pieces, place)):
+    goes_on = False
+    for place, (kind, text, apart) in enumerate(pieces):
+        last, follower = taken[-1] if taken else "=", _next(pieces, place)
+        if kind == "word" and taken and _multiplies(pieces, place, follower.text):
             taken.append("*")
         elif kind == "number" and (_is_value(last) or last == ")"):
             return "", False
-        elif text == "(" and (_is_value(last) or last == ")"):
-            rest = _text_from(pieces, place)
-            break
-        elif kind in ("number", "mark"):
+        elif kind in ("number", "mark") and not (text == "(" and (_is_value(last) or last == ")")):
             taken.append(text)
-        elif not (kind == "word" and _is_value(last) and len(text) > 1 and _text_after(pieces, place) in "+*/×÷·"):
-            rest = _text_from(pieces, place)
+        elif not (kind == "word" and _is_value(last) and len(text) > 1 and follower.text in "+*/×÷·"):
+            joined = text if follower.apart else text + follower.text
+            goes_on = last in _OPERATORS or (not apart and _GOES_ON.match(joined) is not None)
             break
-    goes_on = bool(_GOES_ON.match(rest)) or bool(rest and taken and taken[-1] in _OPERATORS)
     while taken and taken[-1] in _OPERATORS:
         taken.pop()
     return _expression(taken, cut=False), goes_on
 
 
-def _multiplies(word: str, pieces: list[_Piece], place: int, follower: str) -> bool:
+def _multiplies(pieces: list[_Piece], place: int, follower: str) -> bool:
     """Return whether a word is a times sign: "of" or "x" with a value on both sides; for "x" a unit may precede."""
-    before = next((text for kind, text in reversed(pieces[:place][-2:]) if kind != "space"), "")
+    word, before = pieces[place].text, pieces[place - 1].text if place else ""
     if word not in ("of", "x", "X") or not (_is_value(follower) or follower == "("):
         return False
     return _is_value(before) or before == ")" or (word != "of" and len(before) > 1 and before.isalpha())
 
 
-def _text_from(pieces: list[_Piece], place: int) -> str:
-    """Return the text from a piece on, with the space before it."""
-    begin = place - 1 if place and pieces[place - 1].kind == "space" else place
-    return "".join(piece.text for piece in pieces[begin:])
-
-
-def _text_after(pieces: list[_Piece], place: int) -> str:
-    return next((text for kind, text in pieces[place + 1 : place + 3] if kind != "space"), "\n")
+def _next(pieces: list[_Piece], place: int) -> _Piece:
+    """Return the piece behind one; at the end, one that is like nothing."""
+    return pieces[place + 1] if place + 1 < len(pieces) else _Piece("end", "\n", True)
 
 
 def _is_value(text: str) -> bool:

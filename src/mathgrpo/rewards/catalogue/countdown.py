@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from mathgrpo.answers import parse_number
-from mathgrpo.arithmetic import Expression, evaluate
+from mathgrpo.arithmetic import evaluate
 from mathgrpo.rewards.call_faults import shown
 from mathgrpo.rewards.reward import Pay, Row, reward
 
@@ -55,7 +55,8 @@ def countdown_problem(answer: str | None, nums: Any, target: Any, gold: Any = No
         return "the answer is no expression of numbers, + - * / and brackets"
     if expression.signed:
         return "a number has a minus sign of its own; only differences of the given numbers count"
-    if right.strip() and (_value(evaluate(right)) != expression.value):
+    says = evaluate(right)
+    if right.strip() and (says is None or says.value != expression.value):
         said = shown(right.strip()[:20], quote=False)
         return f"the answer says that it makes {said}, and it makes {_shown(expression.value)}"
     used = Counter(expression.numbers)
@@ -75,18 +76,12 @@ def read_numbers(value: Any) -> list[Fraction] | None:
         parts = list(value)
     else:
         return None
-    numbers = [_number(part) for part in parts[: MAX_NUMBERS + 1]]
-    return (
-        None if len(numbers) > MAX_NUMBERS else [n for n in numbers if n is not None] if None not in numbers else None
-    )
+    numbers = [number for part in parts[: MAX_NUMBERS + 1] if (number := _number(part)) is not None]
+    return numbers if len(numbers) == len(parts) <= MAX_NUMBERS else None
 
 
 def _number(value: Any) -> Fraction | None:
     return None if value is None or isinstance(value, bool) else parse_number(str(value))
-
-
-def _value(expression: Expression | None) -> Fraction | None:
-    return None if expression is None else expression.value
 
 
 def _shown(value: Fraction) -> str:
