@@ -6,8 +6,9 @@ The words stand in templates/; here is what fills them in.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mathgrpo.formats.chat import prompt_messages, prompt_text
 from mathgrpo.formats.format import Format
 from mathgrpo.models.locate import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
-from mathgrpo.report.charts import thinned
+from mathgrpo.report.charts import Series, draw_intervals, draw_lines
 from mathgrpo.report.curves import accuracy_by_step
 from mathgrpo.report.outcome import before_after_tables, run_verdicts
 from mathgrpo.report.read_run import RunData
@@ -217,11 +218,13 @@ def hub_id(name: str) -> bool:
     return bool(HUB_ID.fullmatch(name)) and not name.startswith(".") and not Path(name).exists()
 
 
-PANELS = (
-    ("reward, mean of a step", "reward"),
-    ("completion length, tokens", "completions/mean_length"),
-    ("gradient norm", "grad_norm"),
-)
+PANELS = {
+    "reward": "reward, mean of a step",
+    "completions/mean_length": "completion length, tokens",
+    "grad_norm": "gradient norm",
+}
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.grid": True,
+         "axes.grid.axis": "y", "grid.alpha": 0.3, "xtick.labelsize": 8, "ytick.labelsize": 8}  # fmt: skip
 
 
 def draw_curves(run: RunData, path: Path) -> bool:
@@ -229,28 +232,22 @@ def draw_curves(run: RunData, path: Path) -> bool:
 
     Returns whether there was anything to draw.
     """
+    import matplotlib
     from matplotlib.figure import Figure
 
-    accuracy = accuracy_by_step(run)
-    panels = [(title, run.metrics[name]) for title, name in PANELS if name in run.metrics]
-    if not accuracy and not panels:
+    accuracy = accuracy_by_step(run, "")
+    panels: list[tuple[str, Callable[[Any], None]]] = []
+    if accuracy.points:
+        panels.append(("held-out accuracy, with 95 % interval", partial(draw_intervals, series=[accuracy])))
+    for name, title in PANELS.items():
+        if name in run.metrics:
+            panels.append((title, partial(draw_lines, series=[Series(title, run.metrics[name])])))
+    if not panels:
         return False
-    figure = Figure(figsize=(9, 5.4), dpi=110, layout="constrained")
-    axes: Any = figure.subplots(2, 2).flatten()
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", alpha=0.3)
-        axis.tick_params(labelsize=8)
-    if accuracy:
-        steps, values, lows, highs = ([row[i] for row in accuracy] for i in range(4))
-        bars = [[100 * (v - low), 100 * (high - v)] for v, low, high in zip(values, lows, highs, strict=True)]
-        axes[0].errorbar(steps, [100 * v for v in values], yerr=[*zip(*bars, strict=True)], marker="o", capsize=3)
-    axes[0].set_title("held-out accuracy, %, with 95 % interval", fontsize=9)
-    for axis, (title, (steps_, values_)) in zip(axes[1:], panels, strict=False):
-        axis.plot(*thinned(steps_, values_))
-        axis.set_title(title, fontsize=9)
-    for axis in axes[1 + len(panels) :]:
-        axis.set_visible(False)
-    figure.supxlabel("step", fontsize=9)
-    figure.savefig(path, metadata={"Software": None})  # the same bytes for the same run
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 5.4), dpi=110, layout="constrained")
+        for i, (title, draw) in enumerate(panels):
+            draw(figure.add_subplot(2, 2, i + 1, title=title))
+        figure.supxlabel("step", fontsize=9)
+        figure.savefig(path, metadata={"Software": None})  # the same bytes for the same run
     return True

@@ -10,123 +10,95 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mathgrpo.report.safe_text import number
 from mathgrpo.text import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH_IN, HEIGHT_IN = 4.6, 2.3
 MOST_POINTS = 300
 """Points drawn of a curve; a longer one is averaged over neighbours."""
-
-VARIABLES = {
-    "#010101": "--ink",
-    "#020202": "--muted",
-    "#030303": "--grid",
-    "#040404": "--good",
-    "#050505": "--bad",
-    **{f"#0000{i:02d}": f"--c{i}" for i in range(1, 9)},
-}
-"""Stand-in colour -> the CSS variable that takes its place."""
-
-STAND_IN = {variable: colour for colour, variable in VARIABLES.items()}
 NUM_COLOURS = 8
+INK, MUTED, GRID, GOOD, BAD = (f"#0{i}0{i}0{i}" for i in range(1, 6))
+VARIABLES = {
+    INK: "--ink", MUTED: "--muted", GRID: "--grid", GOOD: "--good", BAD: "--bad",
+    **{f"#0000{i:02d}": f"--c{i}" for i in range(1, NUM_COLOURS + 1)},
+}  # fmt: skip
+"""Stand-in colour -> the CSS variable that takes its place; curves take C0, C1, ... of the style's cycle."""
 STYLE = Path(__file__).parent / "templates" / "charts.mplstyle"
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve: steps, values and, where there is one, the half width of a band around it; exact: not smoothed."""
+    """One curve: step -> value, and where there is one the half width of a band, or an interval, around each value.
+
+    exact: not smoothed.
+    """
 
     label: str
-    steps: Sequence[int]
-    values: Sequence[float]
-    band: Sequence[float] | None = None
+    points: Mapping[int, float]
+    band: Mapping[int, float] = field(default_factory=dict)
+    intervals: Sequence[tuple[float, float]] = ()
     exact: bool = False
 
 
-def line_chart(name: str, series: Sequence[Series], *, percent: bool = False, log: bool = False) -> str:
-    """Return an SVG of curves over steps: thin as measured, thick smoothed; colours --c1, --c2, ... in their order.
-
-    name: keeps the ids inside this SVG apart from those of other charts on the page.
-    """
-
-    def draw(axes: Axes) -> None:
-        for i, one in enumerate(series):
-            colour = STAND_IN[f"--c{i % NUM_COLOURS + 1}"]
-            steps, values = thinned(one.steps, one.values)
-            smooth = values if one.exact else smoothed(values)
-            if one.band is not None:
-                edges = list(zip(smooth, smoothed(thinned(one.steps, one.band)[1]), strict=True))
-                low, high = [s - half for s, half in edges], [s + half for s, half in edges]
-                axes.fill_between(steps, low, high, color=colour, alpha=0.13, lw=0)
-            axes.plot(steps, values, color=colour, alpha=0.32, lw=0.9)
-            axes.plot(steps, smooth, color=colour, marker="o" if len(steps) == 1 else "")
-        _scale(axes, [v for one in series for v in one.values], percent, log)
-
-    return _svg(name, draw)
+def draw_lines(axes: Axes, series: Sequence[Series], *, percent: bool = False, log: bool = False) -> None:
+    """Draw curves over steps: thin as measured, thick smoothed."""
+    for i, one in enumerate(series):
+        steps, values = thinned(one.points)
+        smooth = values if one.exact else smoothed(values)
+        if one.band.keys() == one.points.keys():
+            edges = list(zip(smooth, smoothed(thinned(one.band)[1]), strict=True))
+            low, high = [s - half for s, half in edges], [s + half for s, half in edges]
+            axes.fill_between(steps, low, high, color=f"C{i}", alpha=0.13, lw=0)
+        axes.plot(steps, values, color=f"C{i}", alpha=0.32, lw=0.9)
+        axes.plot(steps, smooth, color=f"C{i}", marker="o" if len(steps) == 1 else "")
+    _scale(axes, [v for one in series for v in one.points.values()], percent, log)
 
 
-def stacked_chart(name: str, series: Sequence[Series]) -> str:
-    """Return an SVG of areas stacked over steps, the first at the bottom."""
-
-    def draw(axes: Axes) -> None:
-        steps = thinned(series[0].steps, series[0].values)[0]
-        layers = [thinned(one.steps, one.values)[1] for one in series]
-        colours = [STAND_IN[f"--c{i % NUM_COLOURS + 1}"] for i in range(len(series))]
-        axes.stackplot(steps, layers, colors=colours, alpha=0.8, linewidth=0)
-        _scale(axes, [v for layer in layers for v in layer], False, False)
-
-    return _svg(name, draw)
+def draw_areas(axes: Axes, series: Sequence[Series]) -> None:
+    """Draw areas stacked over the steps that all have, the first at the bottom."""
+    layers = [thinned(one.points)[1] for one in series]
+    colours = [f"C{i}" for i in range(len(series))]
+    axes.stackplot(thinned(series[0].points)[0], layers, colors=colours, alpha=0.8, linewidth=0)
+    _scale(axes, [v for layer in layers for v in layer])
 
 
-def interval_chart(
-    name: str, series: Sequence[Series], lows: Sequence[Sequence[float]], highs: Sequence[Sequence[float]]
-) -> str:
-    """Return an SVG of shares over steps with their intervals as bars: one accuracy per evaluation."""
-
-    def draw(axes: Axes) -> None:
-        for i, (one, low, high) in enumerate(zip(series, lows, highs, strict=True)):
-            errors = [
-                [max(v - a, 0) for v, a in zip(one.values, low, strict=True)],
-                [max(b - v, 0) for v, b in zip(one.values, high, strict=True)],
-            ]
-            colour = STAND_IN[f"--c{i % NUM_COLOURS + 1}"]
-            axes.errorbar(
-                one.steps, one.values, yerr=errors, color=colour, marker="o", markersize=4, capsize=3, elinewidth=1
-            )
-        _scale(axes, [0.0, *(v for high in highs for v in high)], True, False)
-
-    return _svg(name, draw)
+def draw_intervals(axes: Axes, series: Sequence[Series]) -> None:
+    """Draw shares over steps with their intervals as bars: one accuracy per evaluation."""
+    for i, one in enumerate(series):
+        around = list(zip(one.points.values(), one.intervals, strict=True))
+        errors = [[max(v - low, 0) for v, (low, _) in around], [max(high - v, 0) for v, (_, high) in around]]
+        axes.errorbar(
+            [*one.points], [*one.points.values()], yerr=errors, color=f"C{i}", marker="o", markersize=4, capsize=3,
+            elinewidth=1,
+        )  # fmt: skip
+    _scale(axes, [0.0, *(high for one in series for _, high in one.intervals)], percent=True)
 
 
-def gain_chart(name: str, before: float, after: float, parts: Sequence[tuple[str, float]]) -> str:
-    """Return an SVG waterfall: accuracy before, the parts of the gain one on top of the other, accuracy after."""
-
-    def draw(axes: Axes) -> None:
-        levels, reached = [(0.0, before, STAND_IN["--muted"], f"{before:.1f}")], before
-        for _, part in parts:
-            levels.append((reached, part, STAND_IN["--good" if part >= 0 else "--bad"], signed(part, 1)))
-            reached += part
-        levels.append((0.0, after, STAND_IN["--c1"], f"{after:.1f}"))
-        for x, (bottom, height, colour, text) in enumerate(levels):
-            axes.bar(x, height, 0.62, bottom=bottom, color=colour)
-            place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(text, (x, max(bottom, bottom + height)), color=STAND_IN["--ink"], fontsize=9, **place)
-        top = max(max(bottom, bottom + height) for bottom, height, _, _ in levels)
-        axes.set_ylim(0, max(top * 1.16, 1))
-        axes.set_xticks(range(len(levels)), ["before", *(name for name, _ in parts), "after"])
-        axes.tick_params(axis="x", length=0)
-        axes.yaxis.set_visible(False)
-        axes.grid(False)
-
-    return _svg(name, draw, height=1.9, left=0.015)
+def draw_gain(axes: Axes, before: float, after: float, parts: Sequence[tuple[str, float]]) -> None:
+    """Draw a waterfall: accuracy before, the parts of the gain one on top of the other, accuracy after."""
+    levels, reached = [(0.0, before, MUTED, f"{before:.1f}")], before
+    for _, part in parts:
+        levels.append((reached, part, GOOD if part >= 0 else BAD, signed(part, 1)))
+        reached += part
+    levels.append((0.0, after, "C0", f"{after:.1f}"))
+    for x, (bottom, height, colour, text) in enumerate(levels):
+        axes.bar(x, height, 0.62, bottom=bottom, color=colour)
+        place: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(text, (x, max(bottom, bottom + height)), color=INK, fontsize=9, **place)
+    top = max(max(bottom, bottom + height) for bottom, height, _, _ in levels)
+    axes.set_ylim(0, max(top * 1.16, 1))
+    axes.set_xticks(range(len(levels)), ["before", *(name for name, _ in parts), "after"])
+    axes.tick_params(axis="x", length=0)
+    axes.yaxis.set_visible(False)
+    axes.grid(False)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -145,12 +117,12 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return result
 
 
-def thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return a curve of at most MOST_POINTS points, each the mean of its neighbours' steps and values."""
+def thinned(points: Mapping[int, float]) -> tuple[list[float], list[float]]:
+    """Return steps and values of a curve, at most MOST_POINTS, each the mean of its neighbours' steps and values."""
+    steps, values = [float(step) for step in points], [*points.values()]
     if len(values) <= MOST_POINTS:
-        return [float(s) for s in steps], list(values)
-    edges = [round(i * len(values) / MOST_POINTS) for i in range(MOST_POINTS + 1)]
-    spans = list(pairwise(edges))
+        return steps, values
+    spans = list(pairwise(round(i * len(values) / MOST_POINTS) for i in range(MOST_POINTS + 1)))
     return [_mean(steps[a:b]) for a, b in spans], [_mean(values[a:b]) for a, b in spans]
 
 
@@ -159,10 +131,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _scale(axes: Axes, values: Sequence[float], percent: bool, log: bool) -> None:
+def _scale(axes: Axes, values: Sequence[float], percent: bool = False, log: bool = False) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    from mathgrpo.report.safe_text import number
 
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.margins(x=0.02)
@@ -176,16 +146,19 @@ def _scale(axes: Axes, values: Sequence[float], percent: bool, log: bool) -> Non
         axes.set_ylim(0, None if max(finite, default=0.0) > 0 else 1)
 
 
-def _svg(name: str, draw: Any, height: float = HEIGHT_IN, left: float = 0.145) -> str:
+def svg(name: str, draw: Callable[[Axes], None], height: float = 2.3, left: float = 0.145) -> str:
+    """Return what is drawn on the axes of a chart as SVG.
+
+    name: keeps the ids inside this SVG apart from those of other charts on the page. height: in inches, of 4.6 width.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     # A Figure of its own, never pyplot: no window, no global state. The salt makes ids the same on every run.
     with matplotlib.rc_context({"svg.hashsalt": name}, fname=STYLE):
-        figure = Figure(figsize=(WIDTH_IN, height))
-        axes = FigureCanvasSVG(figure).figure.add_subplot()
-        draw(axes)
+        figure = Figure(figsize=(4.6, height))
+        draw(FigureCanvasSVG(figure).figure.add_subplot())
         # Fixed margins, so that the axes of all charts stand at the same place; also twice as fast as fitting them.
         figure.subplots_adjust(left=left, right=0.985, bottom=0.12, top=0.97)
         buffer = io.StringIO()
@@ -193,15 +166,17 @@ def _svg(name: str, draw: Any, height: float = HEIGHT_IN, left: float = 0.145) -
     return _embeddable(buffer.getvalue())
 
 
-def _embeddable(svg: str) -> str:
+def _embeddable(text: str) -> str:
     """Return matplotlib's SVG ready for an HTML page: no prolog, no style of its own, no repeated ids, CSS colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", svg)
-    svg = re.sub(r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg)
-    svg = re.sub("|".join(VARIABLES), lambda match: f"var({VARIABLES[match[0]]})", svg)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"| version="1.1"', "", text)
+    text = re.sub(
+        r'^<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', text
+    )
+    text = re.sub("|".join(VARIABLES), lambda match: f"var({VARIABLES[match[0]]})", text)
     # A hundredth of a point is finer than any screen; shorter numbers make a third of the page's charts go away.
-    svg = re.sub(r'(?<=[\s"])(-?\d+\.\d\d)\d+', r"\1", svg)
-    svg = re.sub(r' transform="rotate\(-0[^"]*"|font-family: [^;"]*; ', "", svg)
-    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+    text = re.sub(r'(?<=[\s"])(-?\d+\.\d\d)\d+', r"\1", text)
+    text = re.sub(r' transform="rotate\(-0[^"]*"|font-family: [^;"]*; ', "", text)
+    return re.sub(r"\s*\n\s*", "\n", text).strip()

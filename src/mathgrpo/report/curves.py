@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mathgrpo.evaluation.records import wilson_interval
-from mathgrpo.report.charts import NUM_COLOURS, Series, interval_chart, line_chart, stacked_chart
+from mathgrpo.report.charts import NUM_COLOURS, Series, draw_areas, draw_intervals, draw_lines, svg
 from mathgrpo.report.outcome import speed_summary
-from mathgrpo.report.read_run import RunData
+from mathgrpo.report.read_run import Metrics, RunData
 from mathgrpo.report.safe_text import number, percent
 
-Metrics = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 CHART_BYTES = 400_000
 """All charts together; what a run with very many metrics has beyond it is named, not drawn."""
 
@@ -55,21 +54,20 @@ class ChartSection:
 
 def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
     """Return the drawn charts by section, and the names of metrics that were not drawn because the page is full."""
-    metrics: dict[str, tuple[Sequence[int], Sequence[float]]] = dict(run.metrics)
+    metrics = dict(run.metrics)
     if other := _other_time(metrics):
         metrics["time/other"] = other
     wanted = tomllib.loads((Path(__file__).parent / "templates" / "curves.toml").read_text(encoding="utf-8"))
     sections, used = [], set(wanted["not_alone"])
     for entry in wanted["sections"]:
         title = entry["title"]
-        sections.append(section := ChartSection(title, lead=speed_summary(run) if title == "Speed" else ""))
-        if title == "Learning" and (accuracy := accuracy_chart(run)):
-            section.charts.append(accuracy)
-        curves = [Curve(**curve) for curve in entry["curves"]]
-        named = [_expanded(curve, metrics) for curve in curves]
-        used.update(chain(*named))
-        drawn = (draw(curve, names, metrics) for curve, names in zip(curves, named, strict=True))
-        section.charts += [chart for chart in drawn if chart]
+        drawn = [accuracy_chart(run)] if title == "Learning" else []
+        for curve in (Curve(**each) for each in entry["curves"]):
+            names = _expanded(curve, metrics)
+            used.update(names)
+            drawn.append(draw(curve, names, metrics))
+        lead = speed_summary(run) if title == "Speed" else ""
+        sections.append(ChartSection(title, [chart for chart in drawn if chart], lead))
     sections.append(further := ChartSection("Further metrics"))
     bytes_drawn, left_out = sum(len(chart.svg) for section in sections for chart in section.charts), []
     for name in sorted(set(metrics) - used):
@@ -84,45 +82,38 @@ def chart_sections(run: RunData) -> tuple[list[ChartSection], list[str]]:
 
 def draw(curve: Curve, names: Mapping[str, str], metrics: Metrics) -> Chart | None:
     """Return the chart of those of a curve's metrics that the run has; None if it has none of them."""
-    chosen = [(name, label) for name, label in names.items() if name in metrics][: 2 * NUM_COLOURS]
-    if not chosen:
-        return None
-    band = metrics[curve.band][1] if curve.band in metrics else []
-    series = [
-        Series(label, *metrics[name], band=band if len(band) == len(metrics[name][1]) else None, exact=curve.exact)
-        for name, label in chosen
-    ]
-    key = "chart-" + "-".join(name for name, _ in chosen)
-    show = percent if curve.percent else number
-    if curve.stacked:
-        series = _same_steps(series)
+    chosen = [name for name in names if name in metrics][: 2 * NUM_COLOURS]
+    band = metrics.get(curve.band, {})
+    series = [Series(names[name], metrics[name], band, exact=curve.exact) for name in chosen]
+    series = _same_steps(series) if curve.stacked and series else series
     if not series:
         return None
-    svg = stacked_chart(key, series) if curve.stacked else line_chart(key, series, percent=curve.percent, log=curve.log)
-    return Chart(curve.title, curve.note, svg, *_legend(series, show))
+    how = draw_areas if curve.stacked else partial(draw_lines, percent=curve.percent, log=curve.log)
+    picture = svg("chart-" + "-".join(chosen), lambda axes: how(axes, series))
+    return Chart(curve.title, curve.note, picture, *_legend(series, percent if curve.percent else number))
 
 
 def accuracy_chart(run: RunData) -> Chart | None:
     """Return held-out accuracy over the run's evaluations, with 95 % intervals; None with fewer than two of a set."""
-    found = {label: accuracy_by_step(run, suffix) for label, suffix in (("problems", ""), ("templates", "-templates"))}
-    columns = {label: tuple(zip(*rows, strict=True)) for label, rows in found.items() if len(rows) > 1}
-    if not columns:
+    found = (accuracy_by_step(run, label, suffix) for label, suffix in (("problems", ""), ("templates", "-templates")))
+    series = [one for one in found if len(one.points) > 1]
+    if not series:
         return None
-    series = [Series(label, steps, values) for label, (steps, values, _, _) in columns.items()]
-    svg = interval_chart("chart-heldout", series, *zip(*(bounds[2:] for bounds in columns.values()), strict=True))
+    picture = svg("chart-heldout", lambda axes: draw_intervals(axes, series))
     note = "Greedy, strict, never trained on; bars: 95 % intervals."
-    return Chart("Held-out accuracy", note, svg, *_legend(series, percent))
+    return Chart("Held-out accuracy", note, picture, *_legend(series, percent))
 
 
-def accuracy_by_step(run: RunData, suffix: str = "") -> list[tuple[int, float, float, float]]:
-    """Return (step, greedy accuracy, its 95 % interval's low and high) of a problem set's evaluations, by step."""
-    found = []
-    for name, evaluation in run.evaluations.items():
-        step = _step(name, suffix, run.last_step)
-        if step is not None:
-            right, count = sum(record.greedy.correct for record in evaluation.records), len(evaluation.records)
-            found.append((step, right / max(count, 1), *wilson_interval(right, count)))
-    return sorted(found)
+def accuracy_by_step(run: RunData, label: str, suffix: str = "") -> Series:
+    """Return greedy accuracy with its 95 % interval in the evaluations of a problem set, by step."""
+    graded = {
+        step: [record.greedy.correct for record in evaluation.records]
+        for name, evaluation in run.evaluations.items()
+        if (step := _step(name, suffix, run.last_step)) is not None
+    }
+    by_step = {step: (sum(graded[step]), len(graded[step])) for step in sorted(graded)}
+    points = {step: right / max(count, 1) for step, (right, count) in by_step.items()}
+    return Series(label, points, intervals=[wilson_interval(*counts) for counts in by_step.values()])
 
 
 def _step(name: str, suffix: str, last_step: int) -> int | None:
@@ -138,10 +129,11 @@ def _step(name: str, suffix: str, last_step: int) -> int | None:
 
 def _legend(series: Sequence[Series], show: Callable[[float], str]) -> tuple[tuple[tuple[str, int, str], ...], str]:
     """Return label, colour number and last value of each curve, and the sentence that stands for the picture."""
-    legend = tuple((one.label, i % NUM_COLOURS + 1, show(one.values[-1])) for i, one in enumerate(series))
+    rows = [(one.label, list(one.points.items())) for one in series]
+    legend = tuple((label, i % NUM_COLOURS + 1, show(points[-1][1])) for i, (label, points) in enumerate(rows))
     return legend, "; ".join(
-        f"{one.label}: {show(one.values[0])} at step {one.steps[0]}, {show(one.values[-1])} at step {one.steps[-1]}"
-        for one in series
+        f"{label}: {show(points[0][1])} at step {points[0][0]}, {show(points[-1][1])} at step {points[-1][0]}"
+        for label, points in rows
     )
 
 
@@ -159,18 +151,12 @@ def _expanded(curve: Curve, metrics: Metrics) -> dict[str, str]:
 
 def _same_steps(series: Sequence[Series]) -> list[Series]:
     """Return the curves over the steps they all have: what is stacked must be measured together."""
-    values = [dict(zip(one.steps, one.values, strict=True)) for one in series]
-    common = sorted(set.intersection(*(set(found) for found in values)))
-    curves = [Series(one.label, common, [at[s] for s in common]) for one, at in zip(series, values, strict=True)]
-    return curves if common else []
+    common = sorted(set.intersection(*(set(one.points) for one in series)))
+    return [replace(one, points={step: one.points[step] for step in common}) for one in series if common]
 
 
-def _other_time(metrics: Metrics) -> tuple[list[int], list[float]] | None:
+def _other_time(metrics: Metrics) -> dict[int, float]:
     """Return what the parts leave of each step's time, where the run measured both."""
-    if "time/step" not in metrics:
-        return None
-    names = [name for name in ("time/rollout", "time/reward", "time/update") if name in metrics]
-    parts = [dict(zip(*metrics[name], strict=True)) for name in names]
-    steps, totals = metrics["time/step"]
-    known = [sum(part.get(step, 0.0) for part in parts) for step in steps]
-    return list(steps), [max(total - part, 0.0) for total, part in zip(totals, known, strict=True)]
+    parts = [metrics.get(name, {}) for name in ("time/rollout", "time/reward", "time/update")]
+    totals = metrics.get("time/step", {})
+    return {step: max(total - sum(part.get(step, 0.0) for part in parts), 0.0) for step, total in totals.items()}

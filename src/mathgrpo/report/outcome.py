@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from mathgrpo.evaluation.compare import signed_points
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, rates, verdicts_of
-from mathgrpo.report.charts import gain_chart
-from mathgrpo.report.read_run import RunData
-from mathgrpo.report.safe_text import number, percent, unbroken, whole
+from mathgrpo.report.charts import draw_gain, svg
+from mathgrpo.report.read_run import Metrics, RunData
+from mathgrpo.report.safe_text import number, percent, unbroken
 from mathgrpo.text import signed
 
 SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}
@@ -34,11 +34,13 @@ def verdict_view(verdict: SetVerdict, run: RunData) -> dict[str, Any]:
         "tone": "none" if not comparison.significant else "good" if comparison.difference > 0 else "bad",
         "gain": signed_points(comparison.difference),
         "parts": [(name, signed(part, 1)) for name, part in named],
-        "chart": gain_chart(
-            f"gain-{verdict.problem_set}-{comparison.metric}", 100 * comparison.before, 100 * comparison.after, named
+        "chart": svg(
+            f"gain-{verdict.problem_set}-{comparison.metric}",
+            lambda axes: draw_gain(axes, 100 * comparison.before, 100 * comparison.after, named),
+            height=1.9, left=0.015,
         ),
-        "chain": [(label, *(_share(getattr(rate, name)) for rate in chains)) for name, label in CHAIN.items()],
-    }
+        "chain": [(label, *(percent(getattr(rate, name)) for rate in chains)) for name, label in CHAIN.items()],
+    }  # fmt: skip
 
 
 CHAIN = {
@@ -47,10 +49,6 @@ CHAIN = {
     "right_worked": "correct when worked out",
     "right_quick": "correct when answered at once",
 }
-
-
-def _share(value: float | None) -> str:
-    return "\N{EN DASH}" if value is None else percent(value)
 
 
 def before_after_tables(run: RunData) -> list[dict[str, Any]]:
@@ -92,9 +90,8 @@ def _table_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dic
 def _cells(old: float | None, new: float | None, name: str) -> dict[str, str]:
     in_tokens = name == "mean_length"
     show, difference = (number, partial(signed, decimals=1)) if in_tokens else (percent, signed_points)
-    shown = ["\N{EN DASH}" if value is None else show(value) for value in (old, new)]
     change = "" if old is None or new is None else difference(new - old)
-    return {"before": shown[0], "after": shown[1], "change": change}
+    return {"before": show(old), "after": show(new), "change": change}
 
 
 EXPLAINED = 0.5
@@ -103,9 +100,19 @@ FEW_ROWS = 0.4
 """Below this share of all completions decoded together on average, the long ones are waited for."""
 BUSY = 1.05
 """A share of the machine above this means that the machine was measured while it was busy."""
-PARTS = ("rollout", "reward", "update")
-_UNMEASURED = "What limits it is not known: the run did not log its share of the machine."
-_LARGER = "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
+MEASURED = {
+    "rollout": ("roofline/rollout", "of the roofline"),
+    "update": ("mfu/update", "MFU against the peak measured here"),
+}
+"""Part of a step -> the share of the machine that it reached, and of what the share is."""
+ANSWERS = {
+    "memory": "memory bandwidth ({}): more completions decoded together cost almost nothing, so raise "
+    "rollout.group_size or rollout.prompts_per_step.",
+    "rollout": "arithmetic ({}): only fewer or cheaper tokens help, by a lower rollout.max_new_tokens or model.dtype.",
+    "update": "arithmetic ({}): only less of it helps, such as fewer grpo.updates_per_rollout or a cheaper "
+    "model.dtype.",
+}
+"""What limits a part that comes near its bound, and what helps."""
 
 
 def speed_summary(run: RunData) -> str:
@@ -114,88 +121,62 @@ def speed_summary(run: RunData) -> str:
     All numbers are over the second half of the steps: the first ones warm up. Shares of the machine are weighted by
     time, as the sums they stand for.
     """
-    rows = _settled(run.metrics)
-    seconds = {part: sum(row.get(f"time/{part}", 0.0) for row in rows) for part in PARTS}
+    steps = sorted({step for points in run.metrics.values() for step in points})
+    settled = set(steps[len(steps) // 2 :])
+    metrics = {name: {s: v for s, v in points.items() if s in settled} for name, points in run.metrics.items()}
+    seconds = {part: sum(metrics.get(f"time/{part}", {}).values()) for part in ("rollout", "reward", "update")}
     in_all = sum(seconds.values())
     if not in_all:
         return ""
-    longest = max(PARTS, key=lambda part: seconds[part])
-    share = f"{whole(seconds[longest] / in_all)} of the time"
-    explain = {"rollout": _rollout_limit, "update": _update_limit, "reward": _reward_limit}[longest]
-    return f"The {longest} takes {share}. {explain(rows, run)}{_doubt(rows)}"
+    longest = max(seconds, key=lambda part: seconds[part])
+    share = f"{percent(seconds[longest] / in_all, 0)} of the time"
+    return f"The {longest} takes {share}. {_limit(longest, metrics, run)}{_doubt(metrics)}"
 
 
-def _rollout_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
-    reached, memory = _mean(rows, "roofline/rollout", "rollout"), _mean(rows, "roofline/rollout_memory", "rollout")
+def _limit(part: str, metrics: Metrics, run: RunData) -> str:
+    """Return what limits the longest part of a step, and what helps."""
+    if part == "reward":
+        names = ", ".join(map(str, run.section("rewards")))
+        return f"The machine's arithmetic waits for the reward functions ({names}): make them faster."
+    name, of_what = MEASURED[part]
+    reached = _mean(metrics, name, part)
     if reached is None:
-        return _UNMEASURED
-    if reached >= EXPLAINED and memory is not None:
-        if memory >= 0.5:
-            return (
-                f"It is limited by memory bandwidth ({whole(reached)} of the roofline): more completions decoded "
-                "together cost almost nothing, so raise rollout.group_size or rollout.prompts_per_step."
-            )
-        return (
-            f"It is limited by arithmetic ({whole(reached)} of the roofline): only fewer or cheaper tokens help, by "
-            "a lower rollout.max_new_tokens or model.dtype."
-        )
-    return f"It is limited by overhead: {whole(reached)} of the roofline. {_overhead_remedy(rows, run)}"
+        return "What limits it is not known: the run did not log its share of the machine."
+    share = f"{percent(reached, 0)} {of_what}"
+    if reached < EXPLAINED:
+        return f"It is limited by overhead: {share}. {_overhead_remedy(part, metrics, run)}"
+    memory = _mean(metrics, "roofline/rollout_memory", part) if part == "rollout" else None
+    return f"It is limited by {ANSWERS['memory' if memory is not None and memory >= 0.5 else part].format(share)}"
 
 
-def _overhead_remedy(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
-    """Return what brings a rollout nearer to its roofline: the native engine, more rows, or rows of like length."""
-    rollout, together = run.section("rollout"), _mean(rows, "rows_per_decode_step", "rollout")
-    if run.info.get("engine") == "generate":
+def _overhead_remedy(part: str, metrics: Metrics, run: RunData) -> str:
+    """Return what brings a part nearer to its bound; a rollout: the native engine, more rows, rows of like length."""
+    if part == "rollout" and run.info.get("engine") == "generate":
         return "The generate engine is the slow fallback: the notes below say why."
+    rollout, together = run.section("rollout"), _mean(metrics, "rows_per_decode_step", part)
     completions = (rollout.get("prompts_per_step") or 0) * (rollout.get("group_size") or 0)
-    if together is not None and completions and together < FEW_ROWS * completions:
+    if part == "rollout" and together is not None and completions and together < FEW_ROWS * completions:
         return (
             f"Of {completions:,} completions only {together:.0f} are decoded together on average, the others wait for "
             "the longest: raise rollout.prompts_per_step, or lower rollout.max_new_tokens."
         )
-    return _LARGER
+    return "Larger steps spread it: raise rollout.prompts_per_step or rollout.group_size."
 
 
-def _update_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
-    reached = _mean(rows, "mfu/update", "update")
-    if reached is None:
-        return _UNMEASURED
-    if reached >= EXPLAINED:
-        return (
-            f"It is limited by arithmetic ({whole(reached)} MFU against the peak measured here): only less of it "
-            "helps, such as fewer grpo.updates_per_rollout or a cheaper model.dtype."
-        )
-    return f"It is limited by overhead: {whole(reached)} MFU against the peak measured here. {_LARGER}"
-
-
-def _reward_limit(rows: Sequence[Mapping[str, float]], run: RunData) -> str:
-    del rows
-    names = run.section("rewards")
-    return f"The machine's arithmetic waits for the reward functions ({', '.join(map(str, names))}): make them faster."
-
-
-def _doubt(rows: Sequence[Mapping[str, float]]) -> str:
+def _doubt(metrics: Metrics) -> str:
     """Return a warning when a share of the machine is impossible."""
-    highest = max((row.get(name, 0.0) for row in rows for name in ("roofline/rollout", "mfu/update")), default=0.0)
+    highest = max((v for name, _ in MEASURED.values() for v in metrics.get(name, {}).values()), default=0.0)
     if highest <= BUSY:
         return ""
     return (
-        f" A share of {whole(highest)} is impossible: the machine was busy when it was measured; delete the "
+        f" A share of {percent(highest, 0)} is impossible: the machine was busy when it was measured; delete the "
         "folder roofline in the cache ($MATHGRPO_CACHE, else ~/.cache/mathgrpo) to measure it again."
     )
 
 
-def _settled(metrics: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> list[dict[str, float]]:
-    """Return the second half of the steps, one row of metrics each."""
-    rows: dict[int, dict[str, float]] = {}
-    for name, (steps, values) in metrics.items():
-        for step, value in zip(steps, values, strict=True):
-            rows.setdefault(step, {})[name] = value
-    return [rows[step] for step in sorted(rows)][len(rows) // 2 :]
-
-
-def _mean(rows: Sequence[Mapping[str, float]], name: str, part: str) -> float | None:
-    """Return a metric's mean weighted by the time of the part it is about; None when no row has it."""
-    pairs = [(row[name], row.get(f"time/{part}", 0.0)) for row in rows if name in row]
+def _mean(metrics: Metrics, name: str, part: str) -> float | None:
+    """Return a metric's mean weighted by the time of the part it is about; None when no step has it."""
+    times = metrics.get(f"time/{part}", {})
+    pairs = [(value, times.get(step, 0.0)) for step, value in metrics.get(name, {}).items()]
     seconds = sum(weight for _, weight in pairs)
     return sum(value * weight for value, weight in pairs) / seconds if seconds else None

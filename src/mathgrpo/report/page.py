@@ -112,7 +112,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
     """Return the few facts that stand under the title."""
     planned = run.section("training").get("steps")
     more = f" of {planned:,}" if isinstance(planned, int) and planned > run.last_step else ""
-    seconds = sum(run.metrics["time/step"][1]) if "time/step" in run.metrics else 0.0
+    seconds = sum(run.metrics.get("time/step", {}).values())
     facts = [
         ("status", str(run.info.get("status", ""))),
         ("model", str(run.section("model").get("path", ""))),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.errors import UserError, first_line
+from mathgrpo.config.load_recipe import read_toml
+from mathgrpo.errors import UserError
 from mathgrpo.evaluation import Evaluation, evaluation_names, read_evaluation
 from mathgrpo.evaluation.evaluate import validation_reason
 from mathgrpo.files import read_json_lines, read_json_object
@@ -17,6 +17,9 @@ MOST_GROUPS = 400
 """Groups held in memory for the page; of a longer run, evenly spread ones."""
 PER_STEP = 4
 """Groups of one step that stay when not all groups can: many steps tell more than many groups of few."""
+
+Metrics = Mapping[str, Mapping[int, float]]
+"""Metric name -> step -> value, steps ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,6 @@ class LoggedCompletion:
     reward: float | None
     reward_parts: Mapping[str, float | None]
     advantage: float
-    logprob_mean: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,6 @@ class RunData:
         name: the run's name.
         recipe_text, recipe: config.toml as text and parsed.
         info: run.json.
-        metrics: metric name -> (steps, values), steps ascending.
         groups, groups_logged: the logged groups held here, and how many there are in the file.
         evaluations: name -> evaluation.
     """
@@ -66,7 +67,7 @@ class RunData:
     recipe_text: str
     recipe: Mapping[str, Any]
     info: Mapping[str, Any]
-    metrics: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
+    metrics: Metrics
     groups: tuple[LoggedGroup, ...]
     groups_logged: int
     evaluations: Mapping[str, Evaluation]
@@ -74,7 +75,7 @@ class RunData:
     @property
     def last_step(self) -> int:
         """The last step that was logged; 0 before the first."""
-        return max((steps[-1] for steps, _ in self.metrics.values() if steps), default=0)
+        return max((step for points in self.metrics.values() for step in points), default=0)
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A section of the recipe; an empty one where there is none."""
@@ -90,46 +91,31 @@ def load_run(folder: Path) -> RunData:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of a run, such as runs/NAME")
-    recipe_text, recipe = _recipe(folder / "config.toml")
+    path = folder / "config.toml"
+    if not path.exists():
+        raise UserError(f"{path}: there is none, so {folder} is no run folder; give one that mathgrpo train made")
+    recipe = read_toml(path)
     info = read_json_object(folder / "run.json") if (folder / "run.json").exists() else {}
     groups, logged = _groups(folder / "rollouts.jsonl")
     name = info.get("name") if isinstance(info.get("name"), str) else ""
-    evaluations = {name: read_evaluation(folder, name) for name in evaluation_names(folder)}
     return RunData(
-        name or folder.resolve().name, recipe_text, recipe, info, metrics=_metrics(folder / "metrics.jsonl"),
-        groups=groups, groups_logged=logged, evaluations=evaluations,
+        name or folder.resolve().name, path.read_text(encoding="utf-8"), recipe, info,
+        metrics=_metrics(folder / "metrics.jsonl"), groups=groups, groups_logged=logged,
+        evaluations={name: read_evaluation(folder, name) for name in evaluation_names(folder)},
     )  # fmt: skip
 
 
-def _recipe(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_bytes().decode()
-        return text, tomllib.loads(text)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: there is none, so {path.parent} is no run folder; give one that mathgrpo train made"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # bad UTF-8 or bad TOML
-        raise UserError(f"{path}: not TOML ({first_line(error)})") from error
-
-
-def _metrics(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Return each metric as steps and values. A resumed run repeats steps: the later line counts."""
-    if not path.exists():
-        return {}
+def _metrics(path: Path) -> Metrics:
+    """Return each metric by step. A resumed run repeats steps: the later line counts."""
     rows: dict[int, dict[str, Any]] = {}
-    for line, row in read_json_lines(path, forgive_cut_end=True):
+    for line, row in read_json_lines(path, forgive_cut_end=True) if path.exists() else ():
         rows[_step(path, line, row)] = row
-    columns: dict[str, tuple[list[int], list[float]]] = {}
+    columns: dict[str, dict[int, float]] = {}
     for step in sorted(rows):
         for name, value in rows[step].items():
             if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                steps, values = columns.setdefault(name, ([], []))
-                steps.append(step)
-                values.append(float(value))
-    return {name: (tuple(steps), tuple(values)) for name, (steps, values) in columns.items()}
+                columns.setdefault(name, {})[step] = float(value)
+    return columns
 
 
 def _step(path: Path, line: int, row: Mapping[str, Any]) -> int:

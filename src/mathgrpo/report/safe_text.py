@@ -75,14 +75,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
 
 
-def percent(share: float) -> str:
-    """Return a share as a percentage that does not break across lines: "63.8 %"."""
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%".replace("-", MINUS) if math.isfinite(share) else "\N{EN DASH}"
-
-
-def whole(share: float) -> str:
-    """Return a share as a whole percentage: "64 %"."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+def percent(share: float | None, decimals: int = 1) -> str:
+    """Return a share as a percentage that does not break across lines, "63.8 %"; a dash for none."""
+    if share is None or not math.isfinite(share):
+        return "\N{EN DASH}"
+    return f"{100 * share:.{decimals}f}\N{NO-BREAK SPACE}%".replace("-", MINUS)
 
 
 def unbroken(line: str) -> str:
