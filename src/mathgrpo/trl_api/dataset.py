@@ -91,18 +91,15 @@ def is_conversational(prompt: Any) -> bool:
     if isinstance(prompt, str):
         return False
     if isinstance(prompt, Sequence) and prompt and all(isinstance(m, Mapping) and "role" in m for m in prompt):
-        if any(_has_picture(message.get("content")) for message in prompt):
+        contents = [message["content"] for message in prompt if isinstance(message.get("content"), list)]
+        parts = (part for content in contents for part in content if isinstance(part, Mapping))
+        if any(part.get("type") not in (None, "text") for part in parts):
             raise UserError("train_dataset: a prompt has a picture; only text is served, take such messages out")
         return True
     raise UserError(
         f"train_dataset: the prompt {str(prompt)[:60]!r} is neither text nor messages like "
         '[{"role": "user", "content": "..."}]'
     )
-
-
-def _has_picture(content: Any) -> bool:
-    parts = content if isinstance(content, list) else []
-    return any(isinstance(part, Mapping) and part.get("type") not in (None, "text") for part in parts)
 
 
 def encode(tokenizer: Any, prompt: Any, args: GRPOConfig, key: int) -> Prompt:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
+import os
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mathgrpo.errors import UserError
-from mathgrpo.trl_api.argument_fields import NO_EFFECT, NOT_SERVED, RENAMED, RunFacts
+from mathgrpo.trl_api.argument_fields import NO_EFFECT, NOT_SERVED, RENAMED, ServedFields
 from mathgrpo.trl_api.checks import check_config
 
 C = TypeVar("C")
@@ -49,7 +51,7 @@ def _require_default(name: str, value: Any) -> None:
 @_tells_new_names
 @dataclass
 @_with_trl_fields
-class GRPOConfig(RunFacts):
+class GRPOConfig(ServedFields):
     """Settings of a GRPOTrainer. Names, meaning and defaults are those of TRL 1.16 unless said otherwise.
 
     Every other field that TRL 1.16 or transformers 5.23 has is known too (see docs/from-trl.md): some change nothing
@@ -61,156 +63,6 @@ class GRPOConfig(RunFacts):
         >>> GRPOConfig("out", per_device_train_batch_size=8, gradient_accumulation_steps=2).generation_batch_size
         16
     """
-
-    output_dir: str = "trainer_output"
-    """Folder of checkpoints and completions."""
-    run_name: str | None = None
-    """Name of the run in trackers."""
-
-    # Batch: sizes count completions, as in TRL.
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    """An optimizer step learns from per_device_train_batch_size * gradient_accumulation_steps completions."""
-    steps_per_generation: int | None = None
-    """Micro-steps between generations; a multiple of gradient_accumulation_steps divides a generation between several
-    optimizer steps, a part of it gives one step several generations."""
-    generation_batch_size: int | None = None
-    """Completions of one generation; per_device_train_batch_size * steps_per_generation."""
-    num_generations: int = 8
-    """Completions of each prompt."""
-    num_generations_eval: int | None = None
-    num_iterations: int = 1
-    """Optimizer steps on the same completions."""
-    max_prompt_length: int | None = None
-    """Tokens kept of a prompt, its last ones (gone in TRL 1.16, as in TRL 0.x here); None keeps all."""
-    max_completion_length: int = 512
-
-    num_train_epochs: float = 3.0
-    max_steps: int = -1
-    """Optimizer steps; above 0 it overrides num_train_epochs."""
-    shuffle_dataset: bool = True
-    seed: int = 42
-    use_cpu: bool = False
-    ddp_timeout: int = 1800
-    """Seconds that one process waits for another."""
-    bf16: bool | None = None
-    """Precision of matrix products: True bfloat16, False float32; None: bfloat16 on CUDA, float32 on
-    a CPU (TRL: bfloat16 on both). Weights that train are float32 always."""
-
-    # Optimizer.
-    learning_rate: float = 1e-6
-    lr_scheduler_type: str = "linear"
-    """Any schedule of `transformers.get_scheduler`, but not reduce_lr_on_plateau and greedy."""
-    lr_scheduler_kwargs: dict[str, Any] | str | None = None
-    warmup_steps: float = 0
-    """Below 1: a share of all steps."""
-    warmup_ratio: float | None = None
-    """The same share under its old name (deprecated in transformers 5)."""
-    optim: str = "adamw_torch_fused"
-    """AdamW under any of its names; its states are float32 under the 8-bit names too."""
-    weight_decay: float = 0.0
-    """On weights of two dimensions and more."""
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
-    """0: no clipping."""
-
-    # GRPO.
-    beta: float = 0.0
-    epsilon: float = 0.2
-    """From 1 on there is no lower bound, as a ratio is never below 0."""
-    epsilon_high: float | None = None
-    """For cispo the largest ratio itself; 5 in ScaleRL."""
-    delta: float | None = None
-    """Two-sided clip: the largest ratio of a negative advantage."""
-    importance_sampling_level: str = "token"
-    """token, or sequence (with loss_type grpo this is GSPO: one ratio for each completion)."""
-    loss_type: str = "dapo"
-    """dapo, grpo, dr_grpo, bnpo, cispo or sapo."""
-    sapo_temperature_neg: float = 1.05
-    sapo_temperature_pos: float = 1.0
-    entropy_coef: float = 0.0
-    """Weight of the policy's mean entropy, a bonus."""
-    scale_rewards: str = "group"
-    """group (True), none (False) or batch."""
-    reward_weights: list[float] | None = None
-    multi_objective_aggregation: str = "sum_then_normalize"
-    mask_truncated_completions: bool = False
-
-    # Sampling.
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int | None = 0
-    min_p: float | None = None
-    generation_kwargs: dict[str, Any] | str | None = None
-    """top_p, top_k and min_p here go before the fields of these names; do_sample may be True."""
-    chat_template_kwargs: dict[str, Any] | str | None = None
-
-    # vLLM, see mathgrpo.trl_api.script_setup.
-    use_vllm: bool = False
-    vllm_mode: str = "colocate"
-    vllm_model_impl: str = "vllm"
-    vllm_enable_sleep_mode: bool = False
-    vllm_server_base_url: str | None = None
-    vllm_server_host: str = "0.0.0.0"
-    vllm_server_port: int = 8000
-    vllm_server_timeout: float = 240.0
-    vllm_gpu_memory_utilization: float = 0.3
-    vllm_max_model_length: int | None = None
-    vllm_tensor_parallel_size: int = 1
-    vllm_importance_sampling_correction: bool = True
-    vllm_importance_sampling_mode: str = "sequence_mask"
-    vllm_importance_sampling_clip_max: float | None = 3.0
-    vllm_importance_sampling_clip_min: float | None = None
-    vllm_importance_sampling_cap: float | None = None
-    """An older name of vllm_importance_sampling_clip_max."""
-
-    # Model and data.
-    model_init_kwargs: dict[str, Any] | str | None = None
-    """Arguments of from_pretrained when the model is given by name; dtype there is the precision on disk only."""
-    trust_remote_code: bool = False
-    remove_unused_columns: bool | None = False
-    """True: reward functions see prompts and completions only."""
-
-    # Logs.
-    logging_strategy: str = "steps"
-    logging_steps: float = 10
-    logging_first_step: bool = False
-    disable_tqdm: bool | None = None
-    report_to: list[str] | str | None = "none"
-    project: str = "huggingface"
-    trackio_space_id: str | None = None
-    trackio_bucket_id: str | None = None
-    trackio_static_space_id: str | None = None
-    log_completions: bool = False
-    num_completions_to_print: int | None = None
-    log_unique_prompts: bool = False
-
-    # Evaluation.
-    eval_strategy: str = "no"
-    eval_steps: float | None = None
-    eval_delay: float = 0
-    eval_on_start: bool = False
-    per_device_eval_batch_size: int = 8
-    metric_for_best_model: str | None = None
-    """Metric of evaluations that state.best_metric follows, as EarlyStoppingCallback needs."""
-    greater_is_better: bool | None = None
-    load_best_model_at_end: bool = False
-    """Needs metric_for_best_model, and evaluations and checkpoints at the same steps."""
-
-    # Checkpoints and hub.
-    save_strategy: str = "steps"
-    save_steps: float = 500
-    save_total_limit: int | None = None
-    save_only_model: bool = False
-    push_to_hub: bool = False
-    hub_model_id: str | None = None
-    hub_private_repo: bool | None = None
-    hub_token: str | None = dataclasses.field(default=None, repr=False)
-    hub_strategy: str = "every_save"
-    """every_save pushes each checkpoint's model, end the last one only."""
-    hub_revision: str | None = None
 
     def __post_init__(self) -> None:
         for name in NOT_SERVED:
@@ -250,6 +102,86 @@ class GRPOConfig(RunFacts):
                     f"generation_kwargs={{{name!r}: {value!r}}}: top_p, top_k, min_p and do_sample=True are served; "
                     "use the fields temperature and max_completion_length"
                 )
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the run, as torchrun or `accelerate launch` has started them."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    @property
+    def process_index(self) -> int:
+        """This process's rank."""
+        return int(os.environ.get("RANK", "0"))
+
+    @property
+    def local_process_index(self) -> int:
+        """This process's rank on its machine."""
+        return int(os.environ.get("LOCAL_RANK", "0"))
+
+    @property
+    def should_save(self) -> bool:
+        """Whether this process writes checkpoints; should_log: and logs."""
+        return self.process_index == 0
+
+    should_log = should_save
+
+    @property
+    def device(self) -> Any:
+        """The torch.device of the run."""
+        import torch
+
+        from mathgrpo.models import resolve_device
+
+        return torch.device(resolve_device("cpu" if self.use_cpu else "auto"))
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs in use: one on CUDA, else none."""
+        return int(self.device.type == "cuda")
+
+    @property
+    def train_batch_size(self) -> int:
+        """The same as per_device_train_batch_size."""
+        return self.per_device_train_batch_size
+
+    @property
+    def eval_batch_size(self) -> int:
+        """The same as per_device_eval_batch_size."""
+        return self.per_device_eval_batch_size
+
+    @property
+    def prompts_per_generation(self) -> int:
+        """Prompts of one generation batch, in which TRL scales advantages by batch."""
+        return (self.generation_batch_size or 0) // self.num_generations
+
+    @property
+    def prompts_per_rollout(self) -> int:
+        """Prompts of one rollout: of all optimizer steps that share it, or of one step over several generations."""
+        micro_steps = max(self.steps_per_generation or 1, self.gradient_accumulation_steps)
+        return self.per_device_train_batch_size * self.world_size * micro_steps // self.num_generations
+
+    @property
+    def parts_per_rollout(self) -> int:
+        """Optimizer steps that a rollout is divided between, each with completions of its own."""
+        return max(1, (self.steps_per_generation or 1) // self.gradient_accumulation_steps)
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Return the optimizer steps during which the learning rate rises: warmup_steps, else a share of all.
+
+        Example:
+            >>> from mathgrpo import GRPOConfig
+            >>> GRPOConfig(warmup_ratio=0.1).get_warmup_steps(400)
+            40
+        """
+        if self.warmup_steps >= 1:
+            return int(self.warmup_steps)
+        return math.ceil(num_training_steps * (self.warmup_steps or self.warmup_ratio or 0.0))
+
+    def get_process_log_level(self) -> int:
+        """Return the log level that scripts hand on to their loggers: that of transformers."""
+        from transformers.utils import logging
+
+        return int(logging.get_verbosity())
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, those without effect too, as JSON values; tokens are masked."""
