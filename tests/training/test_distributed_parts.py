@@ -11,11 +11,19 @@ import torch
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.distributed import SINGLE, World, job_of_environment
-from mathgrpo.distributed.world import buckets, interleaved, weights_checksum
+from mathgrpo.distributed.exchange import buckets
+from mathgrpo.distributed.world import interleaved
 from mathgrpo.errors import UserError
 from mathgrpo.runs.hook import Run
 from mathgrpo.runs.interrupt import Interrupted, StopRequests, StopWanted
-from mathgrpo.training.together import own_bytes, own_part, require_same_weights, require_shareable, speed_of_all
+from mathgrpo.training.together import (
+    own_bytes,
+    own_part,
+    require_same_weights,
+    require_shareable,
+    speed_of_all,
+    weights_checksum,
+)
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update.gradient import divided
 from mathgrpo.update.pack import Piece, micro_batch_cost

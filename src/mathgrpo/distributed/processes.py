@@ -179,6 +179,8 @@ def _join(job: Job, store: Any, device: str, timeout_s: float) -> World:
     import torch
     from torch import distributed
 
+    from mathgrpo.distributed.exchange import Joined
+
     timeout = timedelta(seconds=timeout_s)
     options: dict[str, Any] = {}
     if device.startswith("cuda"):
@@ -188,7 +190,7 @@ def _join(job: Job, store: Any, device: str, timeout_s: float) -> World:
     distributed.init_process_group(
         "nccl" if options else "gloo", store=store, rank=job.rank, world_size=job.size, timeout=timeout, **options
     )
-    return World(distributed.new_group(backend="gloo", timeout=timeout), store)
+    return Joined(distributed.new_group(backend="gloo", timeout=timeout), store)
 
 
 @contextmanager
