@@ -44,10 +44,11 @@ from mathgrpo.runs.tracker_kinds import TrackedRun
 from mathgrpo.runs.trackers import open_trackers, require_trackers
 from mathgrpo.training.evaluations import Evaluations
 from mathgrpo.training.loop import run_to_the_end
-from mathgrpo.training.plan import Plan, make_plan, plan_lines
+from mathgrpo.training.plan import plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
 from mathgrpo.training.recipe_task import RecipeTask
 from mathgrpo.training.together import require_same_weights, world_lines
+from mathgrpo.update.layer_modes import compile_pays
 
 
 def train(
@@ -83,9 +84,8 @@ def train(
         try:
             info = start_info(ready.policy, folder, recipe_name, command, now, ready.notes)
             with StopRequests(world) as stop:
-                plan = make_plan(ready)
-                run = _run(ready, plan, state, folder, stop)
-                _run_with_hooks(run, ready, plan, folder, info, progress or make_progress(), resume is not None, hooks)
+                run = _run(ready, state, folder, stop)
+                _run_with_hooks(run, ready, folder, info, progress or make_progress(), resume is not None, hooks)
         finally:
             close_engine(ready.engine)
     return folder
@@ -102,29 +102,33 @@ def plan_lines_of(
     saved = checkpoints(folder)
     require_trackers(recipe.training.trackers)
     ready = prepare(recipe, saved[-1] if saved else None, machinery=machinery)
-    return plan_lines(ready, make_plan(ready), folder)
+    return plan_lines(ready, folder)
 
 
-def _run(ready: Prepared, plan: Plan, state: TrainingState, folder: Path, stop: StopRequests) -> Run:
+def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests) -> Run:
     """Return the run as it begins or goes on, its machine measured."""
-    world = ready.world
+    world, memory, recipe = ready.world, ready.memory, ready.recipe
+    rollout = recipe.rollout
+    tokens = recipe.training.steps * rollout.prompts_per_step * rollout.group_size * rollout.max_new_tokens
     meter = world.from_main(lambda: build_speedometer(ready.policy))
     return Run(
         RecipeTask(ready), ready.policy, ready.engine, ready.reference, ready.optimizer, meter, stop, world,
         resume_with=f"mathgrpo train --resume {folder}", step=state.step,
-        token_budget=state.token_budget or plan.token_budget, recompute=plan.recompute, compiled=plan.compiled,
+        token_budget=state.token_budget or (memory.token_budget if memory is not None else None),
+        recompute=memory is not None and memory.recompute,
+        compiled=compile_pays(ready.machinery, ready.policy.device, tokens),
         machinery=ready.machinery, notes=list(ready.notes),
     )  # fmt: skip
 
 
 def _run_with_hooks(
-    run: Run, ready: Prepared, plan: Plan, folder: Path, info: dict[str, Any], shown: TextProgress, resume: bool,
+    run: Run, ready: Prepared, folder: Path, info: dict[str, Any], shown: TextProgress, resume: bool,
     more: Sequence[Hook],
 ) -> None:  # fmt: skip
     """Open the run folder, hang on the run what writes, shows and evaluates, and take its steps."""
     recipe, world, training = ready.recipe, ready.world, ready.recipe.training
     info |= {"engine": ready.engine.name, "processes": world.size} | run.speedometer.info
-    lines = plan_lines(ready, plan, folder)
+    lines = plan_lines(ready, folder)
     writing: list[Hook] = []
     if world.is_main:
         run.hooks, shown.evaluate_every = [shown], training.evaluate_every
