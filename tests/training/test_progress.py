@@ -123,4 +123,4 @@ def test_nothing_shown_is_wider_than_a_terminal_of_80_columns(steps: int, left: 
     rows, arguments = [FULL] * 8, (60, 740.0, ("rollout", 0, 0))
     at_80, at_200 = (picture(rows, *arguments, width=width) for width in (LINE_WIDTH, 200))
     assert [line.rstrip() for line in at_80.splitlines()] == [line.rstrip() for line in at_200.splitlines()]
-    assert "reach rollout 31 % of roofline, update 20 % MFU, 0.7 GB" in " ".join(at_80.split())
+    assert "rollout 75 % (roofline 31 %)  reward 5 %  update 20 % (MFU 20 %)  0.7 GB" in at_80

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mathgrpo.runs.hook import Run
 from mathgrpo.runs.progress import TextProgress
+from mathgrpo.runs.speedometer import speed_line
 from mathgrpo.text import duration, printable
 
 SHOWN_STEPS = 6
@@ -30,15 +31,7 @@ COLUMNS = {
     "time/step": ("s", "{:.1f}", 1.0),
 }
 """Metric -> column title, format and factor; together at most 80 columns wide."""
-SPLIT = {"time/rollout": ("rollout", "cyan"), "time/reward": ("reward", "yellow"), "time/update": ("update", "magenta")}
 BAR_WIDTH = 30
-MACHINE = {
-    "roofline/rollout": ("rollout {:.0f} % of roofline", 100.0),
-    "mfu/update": ("update {:.0f} % MFU", 100.0),
-    "memory/peak_gb": ("{:.1f} GB", 1.0),
-    "memory/device_peak_gb": ("{:.1f} GB on the device", 1.0),
-}
-"""Metric -> its words in the line below the time split, and a factor."""
 
 
 class LiveProgress(TextProgress):
@@ -89,7 +82,8 @@ class LiveProgress(TextProgress):
 
     def picture(self) -> Group:
         """Return the display as it is now."""
-        return Group(self._bars, self._table(), self._split(), self._machine()) if self._rows else Group(self._bars)
+        below = (self._table(), Text(speed_line(self._rows), style="dim")) if self._rows else ()
+        return Group(self._bars, *below)
 
     def _table(self) -> Table:
         shown = {metric: column for metric, column in COLUMNS.items() if any(metric in row for row in self._rows)}
@@ -102,23 +96,3 @@ class LiveProgress(TextProgress):
                 for metric, (_, pattern, factor) in shown.items()
             ))  # fmt: skip
         return table
-
-    def _split(self) -> Text:
-        """Return the shares of rollout, reward and update in the time of the steps shown."""
-        seconds = {part: sum(row.get(metric, 0.0) for row in self._rows) for metric, part in SPLIT.items()}
-        whole = sum(seconds.values()) or 1.0
-        text = Text("time  ", style="dim")
-        for (_, colour), part in seconds.items():
-            text.append("█" * round(BAR_WIDTH * part / whole), style=colour)
-        for (title, colour), part in seconds.items():
-            text.append(f"  {title} {100 * part / whole:.0f} %", style=colour)
-        return text
-
-    def _machine(self) -> Text:
-        """Return which shares of the machine the rollout and the update reach, and the memory they take."""
-        shown = [
-            pattern.format(factor * sum(reached) / len(reached))
-            for metric, (pattern, factor) in MACHINE.items()
-            if (reached := [row[metric] for row in self._rows if metric in row])
-        ]
-        return Text(("reach " + ", ".join(shown)) if shown else "", style="dim")

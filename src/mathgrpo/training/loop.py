@@ -14,9 +14,10 @@ import torch
 from mathgrpo.distributed import FollowMain
 from mathgrpo.errors import UserError, named
 from mathgrpo.rollout.engine import engine_metrics, make_room
-from mathgrpo.runs.hook import Lesson, Run, TakenStep
+from mathgrpo.runs.hook import Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.speedometer import StepTimes
+from mathgrpo.runs.task import Lesson
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.training.together import require_same_weights, with_speed
 from mathgrpo.types import RolloutGroup

@@ -15,13 +15,13 @@ from mathgrpo.grpo import with_advantages
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
-from mathgrpo.runs.hook import Lesson, Metrics
+from mathgrpo.runs.task import Lesson, Metrics
 from mathgrpo.training.prepare import Prepared
 from mathgrpo.types import Graded, Problem, RolloutGroup, Sampling
 
 
 class RecipeTask:
-    """What a prepared recipe trains on, see `mathgrpo.runs.hook.Task`."""
+    """What a prepared recipe trains on, see `mathgrpo.runs.task.Task`."""
 
     def __init__(self, ready: Prepared) -> None:
         self._ready, self._recipe = ready, ready.recipe

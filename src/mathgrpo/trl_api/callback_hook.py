@@ -14,8 +14,9 @@ from mathgrpo.errors import UserError
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.engine import keep_log
 from mathgrpo.runs.checkpoint import remove_older
-from mathgrpo.runs.hook import Hook, Metrics, Run, TakenStep
+from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
+from mathgrpo.runs.task import Metrics
 from mathgrpo.trl_api.completions import log_completions
 from mathgrpo.trl_api.reporting import push
 from mathgrpo.trl_api.script_task import ScriptTask

@@ -16,7 +16,7 @@ from mathgrpo.grpo.objectives import COMMON, OBJECTIVES
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import with_scores
-from mathgrpo.runs.hook import Lesson, Metrics
+from mathgrpo.runs.task import Lesson, Metrics
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.trl_api.dataset import (
     Row,
@@ -34,7 +34,7 @@ from mathgrpo.update.pack import Piece
 
 
 class ScriptTask:
-    """What a trainer trains on, see `mathgrpo.runs.hook.Task`. Items are row numbers.
+    """What a trainer trains on, see `mathgrpo.runs.task.Task`. Items are row numbers.
 
     Attributes:
         state: transformers' TrainerState, which reward functions are given.

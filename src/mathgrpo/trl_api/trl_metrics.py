@@ -13,7 +13,7 @@ import torch
 from mathgrpo.evaluation.compare import SIGNIFICANT_P, p_text
 from mathgrpo.evaluation.records import mean_interval
 from mathgrpo.files import to_json, write_atomically
-from mathgrpo.runs.hook import Metrics
+from mathgrpo.runs.task import Metrics
 from mathgrpo.text import signed
 from mathgrpo.types import RolloutGroup
 
