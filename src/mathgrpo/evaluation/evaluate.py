@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathgrpo.answers import grade_completion
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation.records import Evaluation, EvaluationSettings, GradedCompletion, ProblemRecord
-from mathgrpo.formats.chat import encode_prompt
-from mathgrpo.types import Completion, Problem, Sampling
-
-if TYPE_CHECKING:
-    from mathgrpo.formats import Format
-    from mathgrpo.models import Policy
-    from mathgrpo.rollout import Engine
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from mathgrpo.files import read_json_lines, read_json_object, to_json, write_atomically
+from mathgrpo.types import Problem, RolloutGroup, Sampling
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+    from mathgrpo.formats import Format
+    from mathgrpo.models import Policy
+    from mathgrpo.rollout import Engine
 
 ROWS_AT_ONCE = 256
 """Completions asked of the engine in one call: bounds memory, and paces the progress reports."""
@@ -84,29 +78,19 @@ def _batches(problems: Sequence[Problem], size: int) -> Iterator[tuple[int, Sequ
 def _graded(
     engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int, sampling: Sampling
 ) -> list[tuple[GradedCompletion, ...]]:
-    from mathgrpo.rollout.groups import completion_text  # brings torch, which reading evaluations does not need
+    from mathgrpo.rollout.groups import sample_groups  # brings torch, which reading evaluations does not need
 
-    prompts = [encode_prompt(policy.tokenizer, problem, fmt) for problem in problems]
-    groups = engine.generate(prompts, group_size, sampling)
-    return [
-        tuple(_grade(completion_text(policy, completion), completion, problem, fmt) for completion in group)
-        for problem, group in zip(problems, groups, strict=True)
-    ]
+    groups = sample_groups(engine, policy, problems, fmt, group_size, sampling)
+    return [tuple(_grade(group, g, fmt) for g in range(group_size)) for group in groups]
 
 
-def _grade(text: str, completion: Completion, problem: Problem, fmt: Format) -> GradedCompletion:
+def _grade(group: RolloutGroup, g: int, fmt: Format) -> GradedCompletion:
+    text, completion, problem = group.texts[g], group.completions[g], group.problem
     graded = grade_completion(text, problem.answer, fmt, question=problem.question)
     return GradedCompletion(
-        text=text,
-        answer=graded.answer,
-        verdict=graded.verdict,
-        flexible_verdict=graded.flexible_verdict,
-        format_strict=graded.format_strict,
-        format_soft=graded.format_soft,
-        worked=graded.worked,
-        tokens=len(completion.ids),
-        finish_reason=completion.finish_reason,
-    )
+        text, graded.answer, graded.verdict, graded.flexible_verdict, graded.format_strict, graded.format_soft,
+        graded.worked, len(completion.ids), completion.finish_reason,
+    )  # fmt: skip
 
 
 EVALUATION_FOLDER = "eval"

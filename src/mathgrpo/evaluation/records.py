@@ -92,8 +92,7 @@ class Evaluation:
     settings: EvaluationSettings
 
     def summary(self) -> dict[str, Any]:
-        """Every number of the evaluation under a flat name, ready for JSON; see `metrics.summarise`."""
-
+        """Every number of the evaluation under a flat name, ready for JSON; see `summarise`."""
         return summarise(self.records)
 
 
