@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
+
+from mathgrpo.errors import UserError
+from mathgrpo.files import write_atomically
 
 T = TypeVar("T")
 
@@ -30,11 +32,8 @@ def machine_file(kind: str, machine: str) -> Path:
 
 def keep(path: Path, text: str) -> None:
     """Write a file of the cache, whole or not at all. Where it cannot be written, what it holds is made again."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}-{time.time_ns()}.tmp")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+    with suppress(UserError):
+        write_atomically(path, text)
 
 
 def kept(path: Path, kind: type[T]) -> T | None:

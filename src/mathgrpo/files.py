@@ -86,14 +86,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises: UserError in one line if the file is missing, unreadable or no JSON object.
     """
     try:
-        value = json.loads(path.read_bytes())
+        return _json_object(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({first_line(error)})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a JSON {type(value).__name__} where an object is needed")
-    return value
+        raise UserError(f"{path}: not a JSON object ({first_line(error)})") from error
 
 
 def read_json_lines(path: Path, *, forgive_cut_end: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,7 +105,7 @@ def read_json_lines(path: Path, *, forgive_cut_end: bool = False) -> Iterator[tu
                 if not line.strip():
                     continue
                 try:
-                    yield number, _json_row(line)
+                    yield number, _json_object(line)
                 except ValueError as error:
                     if forgive_cut_end and not line.endswith(b"\n"):
                         return
@@ -117,8 +114,8 @@ def read_json_lines(path: Path, *, forgive_cut_end: bool = False) -> Iterator[tu
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _json_row(line: bytes) -> dict[str, Any]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError(f"it is a {type(row).__name__}")
-    return row
+def _json_object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"it is a {type(value).__name__}")
+    return value

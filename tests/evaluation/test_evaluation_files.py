@@ -90,7 +90,7 @@ def spoil(tmp_path: Path, name: str, old: str, new: str) -> None:
         ("before.jsonl", '"gold"', '"g"', r"before.jsonl:1: not a problem record \(gold"),
         ("before.jsonl", '"tokens": 10', '"tokens": "many"', r"before.jsonl:1: not a problem record \(greedy.tokens"),
         ("before.jsonl", "}\n", "\n", r"before.jsonl:1: not a JSON object"),
-        ("before.json", "{", "", r"before.json: not JSON"),
+        ("before.json", "{", "", r"before.json: not a JSON object"),
         ("before.json", '"problems": 2', '"problems": 3', "2 problems where before.json counts 3"),
         ("before.json", '"max_new_tokens"', '"max"', "settings unreadable"),
     ],

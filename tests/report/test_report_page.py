@@ -267,7 +267,7 @@ def spoil(folder: Path, file: str, content: str) -> None:
     ("file", "content", "says"),
     [
         ("config.toml", "steps = = 3", r"config\.toml: not TOML"),
-        ("run.json", "[1]", r"run\.json: holds a JSON list"),
+        ("run.json", "[1]", r"run\.json: not a JSON object \(it is a list\)"),
         ("metrics.jsonl", '{"step": 1}\n{"ste\n{"step": 3}\n', r"metrics\.jsonl:2: not a JSON object"),
         ("metrics.jsonl", '{"reward": 1}\n', r"metrics\.jsonl:1: step=None"),
         (
@@ -276,7 +276,7 @@ def spoil(folder: Path, file: str, content: str) -> None:
             r"rollouts\.jsonl:1: not a group of completions \(question",
         ),
         ("eval/after.jsonl", '{"id": 3}\n', r"after\.jsonl:1: not a problem record"),
-        ("eval/after.json", "", r"after\.json: not JSON"),
+        ("eval/after.json", "", r"after\.json: not a JSON object"),
     ],
 )
 def test_a_corrupt_file_is_named_in_one_line_and_no_page_is_written(

@@ -13,14 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from mathgrpo.distributed.world import weights_checksum
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import is_linear4bit
 from mathgrpo.models.qwen_view import effective_weight
 from mathgrpo.rollout.decoder import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
-
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def served_weights(policy: Policy) -> dict[str, Tensor]:
@@ -91,16 +90,13 @@ def write_weights(weights: dict[str, Tensor], path: Path) -> str:
 
 
 def fingerprint(policy: Policy) -> tuple[int, ...]:
-    """Return numbers that change when a weight does: the sum of each tensor's bits, and which adapters are on.
+    """Return numbers that change when a weight does: a checksum of all bits, and which adapters are on.
 
     It reads every weight once, on its device, and is taken before every rollout: whoever changed the weights, and by
     whatever kernel, cannot be overlooked.
     """
-    parameters = [parameter.detach() for parameter in policy.model.parameters()]
-    sums = [parameter.view(_BITS[parameter.element_size()]).sum(dtype=torch.int64) for parameter in parameters]
     layers = [module for module in policy.model.modules() if hasattr(module, "lora_A")]
-    switches = [int(layer.disable_adapters) for layer in layers]
-    return (*torch.stack(sums).tolist(), *switches)
+    return weights_checksum(list(policy.model.parameters())), *(int(layer.disable_adapters) for layer in layers)
 
 
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
