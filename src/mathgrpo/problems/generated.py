@@ -7,13 +7,12 @@ seeds repeat items: each set draws from its own far range, and questions are com
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from mathgrpo.arithmetic import Operation
@@ -31,17 +30,13 @@ MAX_WORDS = 60
 _SUFFIX = " Give the result as your final answer. Do not include units."
 _RANGE = 100_000_000
 _CHUNK = 20_000
+_KEPT = ("question", "answer", "solution", "template")
 _REVISION = 3
 """Raised whenever the same seed would give other problems, so that an old cache is not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    """Which items to draw: from `start` on, with numbers up to max_value, of seen or unseen templates."""
-
-    start: int
-    max_value: int
-    unseen: bool
+_HELDOUT, _TEMPLATES, _TRAIN = 1, 2, 3
+"""The three sets; of a seed's range of items each begins far from the others."""
 
 
 def generate_problem_sets(train_size: int, heldout_size: int, seed: int, max_value: int = 100) -> ProblemSets:
@@ -52,7 +47,7 @@ def generate_problem_sets(train_size: int, heldout_size: int, seed: int, max_val
     """
     heldout, templates = generate_heldout(heldout_size, seed, max_value)
     taken = {problem.id for problem in (*heldout, *templates)}
-    train = _load_or_draw(_Draw(_start(seed, 3), max_value, unseen=False), train_size)
+    train = _load_or_draw(_TRAIN, train_size, seed, max_value)
     kept = tuple(problem for problem in train if problem.id not in taken)
     note = f"generated: {len(train) - len(kept)} of {len(train)} training problems dropped because they are held out"
     return ProblemSets(train=kept, heldout=heldout, heldout_templates=templates, notes=(note,))
@@ -60,13 +55,7 @@ def generate_problem_sets(train_size: int, heldout_size: int, seed: int, max_val
 
 def generate_heldout(size: int, seed: int, max_value: int = 100) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """Return the held-out problems of known templates, and those of templates training never sees."""
-    known = _load_or_draw(_Draw(_start(seed, 1), max_value, unseen=False), size)
-    return known, _load_or_draw(_Draw(_start(seed, 2), max_value, unseen=True), size)
-
-
-def _start(seed: int, part: int) -> int:
-    """Return the first reasoning-gym seed of a set; the sets' ranges are far apart."""
-    return (10 * seed + part) * _RANGE
+    return _load_or_draw(_HELDOUT, size, seed, max_value), _load_or_draw(_TEMPLATES, size, seed, max_value)
 
 
 def is_small_arithmetic(steps: tuple[Operation, ...], max_value: int) -> bool:
@@ -86,28 +75,19 @@ def _is_small(step: Operation, max_value: int) -> bool:
     return True
 
 
-def _load_or_draw(draw: _Draw, size: int) -> tuple[Problem, ...]:
-    path = _cache_path(draw, size)
+def _load_or_draw(part: int, size: int, seed: int, max_value: int) -> tuple[Problem, ...]:
+    """Return one of the three sets, from the cache where it was drawn before."""
+    start, unseen = (10 * seed + part) * _RANGE, part == _TEMPLATES
+    kind = f"{'unseen' if unseen else 'seen'}-{max_value}-{start}-{size}"
+    path = cache_folder() / "generated" / f"{SOURCE}-{_generator_version()}-r{_REVISION}-{kind}.jsonl"
     if path.is_file():
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         if len(rows) == size:
             return tuple(Problem(**row) for row in rows)
-    problems = tuple(_draw_problems(draw, size))
-    keep(path, "".join(json.dumps(_row(problem)) + "\n" for problem in problems))
+    problems = tuple(itertools.islice(_draw(start, max_value, unseen=unseen), size))
+    kept = ({key: getattr(problem, key) for key in _KEPT} for problem in problems)
+    keep(path, "".join(json.dumps(row) + "\n" for row in kept))
     return problems
-
-
-def _row(problem: Problem) -> dict[str, Any]:
-    return {key: getattr(problem, key) for key in ("question", "answer", "solution", "template")}
-
-
-def _cache_path(draw: _Draw, size: int) -> Path:
-    kind = "unseen" if draw.unseen else "seen"
-    return (
-        cache_folder()
-        / "generated"
-        / f"{SOURCE}-{_generator_version()}-r{_REVISION}-{kind}-{draw.max_value}-{draw.start}-{size}.jsonl"
-    )
 
 
 def _generator_version() -> str:
@@ -124,46 +104,29 @@ def _generator_version() -> str:
         ) from None
 
 
-def _draw_problems(draw: _Draw, size: int) -> Iterator[Problem]:
-    """Yield `size` different problems that pass the filter."""
-    seen: set[str] = set()
-    for item in _items(draw):
-        problem = _problem(item, draw.max_value)
-        if problem is not None and problem.id not in seen:
-            seen.add(problem.id)
-            yield problem
-            if len(seen) == size:
-                return
-
-
-def _items(draw: _Draw) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (template number, item) without end."""
+def _draw(start: int, max_value: int, *, unseen: bool) -> Iterator[Problem]:
+    """Yield different problems that pass the filter, of seen or unseen templates, from item `start` on, without end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of its dependencies, when Python first compiles them
         from reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic import GSMSymbolicDataset, GSMSymbolicDatasetConfig
 
-    start = draw.start
-    while True:
-        dataset = GSMSymbolicDataset(GSMSymbolicDatasetConfig(seed=start, size=_CHUNK))
+    seen: set[str] = set()
+    for chunk in itertools.count(start, _CHUNK):
+        dataset = GSMSymbolicDataset(GSMSymbolicDatasetConfig(seed=chunk, size=_CHUNK))
         for index, template in enumerate(dataset.task_indices):
-            if (template in UNSEEN_TEMPLATES) == draw.unseen:
-                yield template, dataset[index]
-        start += _CHUNK
+            if (template in UNSEEN_TEMPLATES) == unseen:
+                problem = _problem(template, dataset[index], max_value)
+                if problem is not None and problem.id not in seen:
+                    seen.add(problem.id)
+                    yield problem
 
 
-def _problem(numbered: tuple[int, dict[str, Any]], max_value: int) -> Problem | None:
+def _problem(template: int, item: dict[str, Any], max_value: int) -> Problem | None:
     """Return a clean problem, or None when its solution does not hold or is not small, or it is long."""
-    template, item = numbered
-    answer = clean_answer(item["answer"])
+    question, answer = item["question"].removesuffix(_SUFFIX), clean_answer(item["answer"])
     steps = worked_steps(item["metadata"]["answer_cot"], item["answer"])
-    if (
-        answer is None
-        or Fraction(answer).denominator != 1
-        or steps is None
-        or not is_small_arithmetic(steps, max_value)
-    ):
+    if answer is None or Fraction(answer).denominator != 1 or len(question.split()) > MAX_WORDS:
         return None
-    question = item["question"].removesuffix(_SUFFIX)
-    if len(question.split()) > MAX_WORDS:
+    if steps is None or not is_small_arithmetic(steps, max_value):
         return None
     return Problem(question=question, answer=answer, solution=steps_text(steps), template=f"{SOURCE}/{template}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.problems import worked as gsm8k
-from mathgrpo.problems.sets import ProblemSets, choose, distinct, hold_out, separate
+from mathgrpo.problems.sets import ProblemSets, heldout_alone, hold_out, separate
 from mathgrpo.problems.table import ALLOWED, READERS, hub_rows, read_table
 from mathgrpo.problems.table_rows import Row, listed, problem_from_row, shown
 from mathgrpo.types import Problem
@@ -34,10 +34,10 @@ def load_problem_sets(section: ProblemsSection) -> ProblemSets:
 
         return generate_problem_sets(section.train_size, section.heldout_size, section.draw, section.max_value)
     sizes = {"train_size": section.train_size, "heldout_size": section.heldout_size}
-    train = _problems(read_split(section, section.train_split), section)
+    train = read_problems(section, section.train_split)
     if has_one_split(section):
         return hold_out(train, shown(section.source), **sizes)
-    heldout = _problems(read_split(section, section.heldout_split), section)
+    heldout = read_problems(section, section.heldout_split)
     return separate(train, heldout, shown(section.source), **sizes)
 
 
@@ -50,12 +50,7 @@ def load_heldout(section: ProblemsSection) -> ProblemSets:
         from mathgrpo.problems.generated import generate_heldout
 
         return ProblemSets((), *generate_heldout(section.heldout_size, section.draw, section.max_value))
-    unique, num_repeats, _ = distinct(_problems(read_split(section, section.heldout_split), section))
-    chosen = choose(unique, section.heldout_size)
-    notes = [f"held-out: {num_repeats} repeated problems dropped"] if num_repeats else []
-    if len(chosen) < len(unique):
-        notes.append(f"held-out: {len(chosen)} of {len(unique)} problems, chosen by question hash")
-    return ProblemSets((), chosen, notes=tuple(notes))
+    return heldout_alone(read_problems(section, section.heldout_split), section.heldout_size)
 
 
 def has_one_split(section: ProblemsSection) -> bool:
@@ -74,7 +69,9 @@ def read_split(section: ProblemsSection, split: str) -> list[Row]:
     if kind == "folder":
         files = table_files(path)
         return read_table(_split_file(files, split, section)) if files else hub_rows(str(path), section.subset, split)
-    if kind == "file" or _looks_like_path(source):
+    # What is not there but looks like a path was meant as a file rather than a hub id.
+    is_path = path.suffix.lower() in READERS or source.startswith(("/", ".", "~")) or source.count("/") > 1
+    if kind == "file" or is_path:
         return read_table(path)
     if not _HUB_ID.fullmatch(source):
         near = did_you_mean(source, [GENERATED, gsm8k.HUB_ID, "gsm8k"]).replace('"gsm8k"', f'"{gsm8k.HUB_ID}"')
@@ -106,14 +103,12 @@ def _split_file(files: list[Path], split: str, section: ProblemsSection) -> Path
     found = [file for file in files if file.stem == split]
     if len(found) == 1:
         return found[0]
-    field = f"problems.splits={json.dumps(section.splits)}"
+    field, there = f"problems.splits={json.dumps(section.splits)}", listed([file.name for file in found or files])
     if found:
-        names = listed([file.name for file in found])
-        raise UserError(f"{field}: {shown(section.source)} has {names}; keep one of them")
-    stems = [file.stem for file in files]
+        raise UserError(f"{field}: {shown(section.source)} has {there}; keep one of them")
     raise UserError(
-        f"{field}: no such file as {shown(split)} in {shown(section.source)}; files there: "
-        f"{listed([file.name for file in files])}{did_you_mean(split, stems)}; "
+        f"{field}: no such file as {shown(split)} in {shown(section.source)}; files there: {there}"
+        f"{did_you_mean(split, [file.stem for file in files])}; "
         "name the file itself as problems.source to hold out a part of it"
     )
 
@@ -128,11 +123,6 @@ def _kind(path: Path) -> Literal["folder", "file", ""]:
         return ""
 
 
-def _looks_like_path(source: str) -> bool:
-    """Return whether a source that does not exist was meant as a file rather than a hub id."""
-    return Path(source).suffix.lower() in READERS or source.startswith(("/", ".", "~")) or source.count("/") > 1
-
-
-def _problems(rows: list[Row], section: ProblemsSection) -> list[Problem]:
-    """Return the problem of every row."""
-    return [problem_from_row(row, section) for row in rows]
+def read_problems(section: ProblemsSection, split: str) -> list[Problem]:
+    """Return the problem of every row of one split."""
+    return [problem_from_row(row, section) for row in read_split(section, split)]

@@ -77,7 +77,7 @@ def hold_out(problems: Sequence[Problem], source: str, *, train_size: int, heldo
     Raises:
         UserError: less than half would stay for training.
     """
-    unique, notes = _distinct(problems, source)
+    unique, repeats = _distinct(problems, source)
     if 2 * heldout_size > len(unique):
         remedy = f"use {len(unique) // 2} or less" if len(unique) > 1 else "add problems"
         raise UserError(
@@ -85,10 +85,9 @@ def hold_out(problems: Sequence[Problem], source: str, *, train_size: int, heldo
             f"and at least half must stay for training; {remedy}, or give a held-out file of its own"
         )
     heldout = choose(unique, heldout_size)
-    rest, _ = without(unique, heldout)
-    notes.append(f"{source} has no held-out split: {len(heldout)} of {len(unique)} problems held out by question hash")
-    train, chosen_notes = _chosen(rest, train_size, "train")
-    return ProblemSets(train, heldout, notes=(*notes, *chosen_notes))
+    train, left = _chosen(without(unique, heldout)[0], train_size, "train")
+    held = f"{source} has no held-out split: {len(heldout)} of {len(unique)} problems held out by question hash"
+    return ProblemSets(train, heldout, notes=(*repeats, held, *left))
 
 
 def separate(
@@ -101,34 +100,37 @@ def separate(
     Raises:
         UserError: nothing is left to train on.
     """
-    unique_train, train_notes = _distinct(train, "train")
-    unique_heldout, heldout_notes = _distinct(heldout, "held-out")
+    unique_train, repeats = _distinct(train, "train")
+    unique_heldout, heldout_repeats = _distinct(heldout, "held-out")
     rest, num_common = without(unique_train, unique_heldout)
     if not rest:
         raise UserError(
             f"problems.source={source}: every one of its {len(unique_train)} training problems is "
             "in the held-out split too; give two different splits, or one split for both to hold out a part of it"
         )
-    notes = [*train_notes, *heldout_notes]
-    if num_common:
-        notes.append(f"train: {num_common} of {len(unique_train)} problems dropped, they are in the held-out split")
-    chosen_train, chosen_train_notes = _chosen(rest, train_size, "train")
-    chosen_heldout, chosen_heldout_notes = _chosen(unique_heldout, heldout_size, "held-out")
-    return ProblemSets(chosen_train, chosen_heldout, notes=(*notes, *chosen_train_notes, *chosen_heldout_notes))
+    dropped = f"train: {num_common} of {len(unique_train)} problems dropped, they are in the held-out split"
+    chosen_train, left = _chosen(rest, train_size, "train")
+    chosen_heldout, heldout_left = _chosen(unique_heldout, heldout_size, "held-out")
+    notes = (*repeats, *heldout_repeats, *([dropped] if num_common else []), *left, *heldout_left)
+    return ProblemSets(chosen_train, chosen_heldout, notes=notes)
+
+
+def heldout_alone(problems: Sequence[Problem], size: int) -> ProblemSets:
+    """Return `size` of the problems to evaluate on, and none to train on."""
+    unique, repeats = _distinct(problems, "held-out")
+    heldout, left = _chosen(unique, size, "held-out")
+    return ProblemSets((), heldout, notes=(*repeats, *left))
 
 
 def _distinct(problems: Sequence[Problem], label: str) -> tuple[tuple[Problem, ...], list[str]]:
     """Return the problems with each question once, and a note when any was repeated."""
     unique, num_repeats, num_disagreeing = distinct(problems)
-    if not num_repeats:
-        return unique, []
     disagreeing = f", {num_disagreeing} of them with another answer" if num_disagreeing else ""
-    return unique, [f"{label}: {num_repeats} repeated problems dropped{disagreeing}"]
+    return unique, [f"{label}: {num_repeats} repeated problems dropped{disagreeing}"] if num_repeats else []
 
 
 def _chosen(problems: tuple[Problem, ...], size: int, label: str) -> tuple[tuple[Problem, ...], list[str]]:
     """Return `size` of the problems, and a note when that is not all of them."""
     chosen = choose(problems, size)
-    if len(chosen) == len(problems):
-        return chosen, []
-    return chosen, [f"{label}: {len(chosen)} of {len(problems)} problems, chosen by question hash"]
+    note = f"{label}: {len(chosen)} of {len(problems)} problems, chosen by question hash"
+    return chosen, [note] if len(chosen) < len(problems) else []

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.problems import worked as gsm8k
@@ -16,11 +16,8 @@ from mathgrpo.types import Problem
 if TYPE_CHECKING:
     from mathgrpo.config.recipe import ProblemsSection
 
-
 Column = Literal["question", "answer", "solution"]
-COLUMNS: tuple[Column, ...] = ("question", "answer", "solution")
-
-
+COLUMNS: tuple[Column, ...] = get_args(Column)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which a JSON escape may hold and no file can."""
 
@@ -64,7 +61,7 @@ def problem_from_row(row: Row, section: ProblemsSection) -> Problem:
     Raises:
         UserError: a column is missing, question or answer is empty, or a cell is no text.
     """
-    question, answer = _filled(row, "question", section), _filled(row, "answer", section)
+    question, answer = _text(row, "question", section), _text(row, "answer", section)
     gold, solution = gsm8k.split_answer(answer) or (answer, None)
     if section.column("solution"):
         written = _text(row, "solution", section)
@@ -75,20 +72,8 @@ def problem_from_row(row: Row, section: ProblemsSection) -> Problem:
     return Problem(question=question, answer=gold, solution=solution, columns=columns)
 
 
-def _filled(row: Row, field: Column, section: ProblemsSection) -> str:
-    """Return the text of a cell that must not be empty."""
-    text = _text(row, field, section)
-    if not text:
-        column = section.column(field)
-        raise UserError(
-            f"problems.source={shown(section.source)}: {row.place} has an empty {shown(column)}; "
-            f"fill it in, remove the row, or set problems.columns.{field}"
-        )
-    return text
-
-
 def _text(row: Row, field: Column, section: ProblemsSection) -> str:
-    """Return a cell as stripped text; "" for a missing value."""
+    """Return a cell as stripped text; a solution may be empty."""
     column = section.column(field)
     if column not in row.values:
         names = [str(name) for name in row.values]
@@ -97,24 +82,18 @@ def _text(row: Row, field: Column, section: ProblemsSection) -> str:
             f"columns there: {listed(names) or 'none'}{did_you_mean(column, names)}"
         )
     value = row.values[column]
-    problem = _unreadable(value)
-    if problem:
-        raise UserError(
-            f"problems.source={shown(section.source)}: {row.place} has {problem} in {shown(column)}; "
-            f"write text or a number there, or set problems.columns.{field}"
-        )
-    return "" if _is_missing(value) else str(value).strip()
-
-
-def _is_missing(value: object) -> bool:
-    """Return whether a cell has no value: null, or the NaN that tables write for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _unreadable(value: object) -> str:
-    """Return in words why a cell is neither text nor a number, "" when it is one."""
+    is_missing = value is None or (isinstance(value, float) and math.isnan(value))  # NaN: what tables write for null
+    text = "" if is_missing else str(value).strip()
+    what, remedy = "", "write text or a number there"
     if isinstance(value, bool | list | tuple | dict | bytes):
-        return f"a {type(value).__name__}"
-    if isinstance(value, str) and _SURROGATE.search(value):
-        return "a broken Unicode character (half of a surrogate pair)"
-    return ""
+        what = f"a {type(value).__name__} in"
+    elif _SURROGATE.search(text):
+        what = "a broken Unicode character (half of a surrogate pair) in"
+    elif not text and field != "solution":
+        what, remedy = "an empty", "fill it in, remove the row"
+    if what:
+        raise UserError(
+            f"problems.source={shown(section.source)}: {row.place} has {what} {shown(column)}; {remedy}, "
+            f"or set problems.columns.{field}"
+        )
+    return text

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mathgrpo.errors import UserError
-from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_split
+from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_problems, read_split
 from mathgrpo.problems.sets import ProblemSets, distinct, hold_out, separate
 from mathgrpo.problems.table_rows import Row, problem_from_row, shown
 from mathgrpo.types import Problem
@@ -44,9 +44,9 @@ def load_worked_sets(section: ProblemsSection) -> ProblemSets:
         heldout_size = min(section.heldout_size, max(1, len(questions) // HELD_OUT_SHARE))
         sets = hold_out(questions, shown(section.source), train_size=section.train_size, heldout_size=heldout_size)
     else:
-        heldout = [problem_from_row(row, section) for row in read_split(section, section.heldout_split)]
+        heldout, heldout_size = read_problems(section, section.heldout_split), section.heldout_size
         sets = separate(
-            questions, heldout, shown(section.source), train_size=section.train_size, heldout_size=section.heldout_size
+            questions, heldout, shown(section.source), train_size=section.train_size, heldout_size=heldout_size
         )
     chosen = {problem.id for problem in sets.train}
     train = tuple(problem for problem in worked if problem.id in chosen)
@@ -73,6 +73,5 @@ def _correct(rows: Sequence[Row], section: ProblemsSection) -> tuple[list[Proble
             "sample more, or from a better model"
         )
     left = len(rows) - len(unique)
-    return list(unique.values()), [f"traces: {left} of {len(rows)} are wrong, without reasoning or repeated"] * bool(
-        left
-    )
+    note = f"traces: {left} of {len(rows)} are wrong, without reasoning or repeated"
+    return list(unique.values()), [note] if left else []
