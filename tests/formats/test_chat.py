@@ -7,10 +7,11 @@ import pytest
 from fakes import CHAT_TEMPLATE, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.formats import FORMATS, get_format
-from mathgrpo.formats.chat import encode_prompt, problem_messages, problem_text, prompt_messages, prompt_text
+from mathgrpo.formats.chat import encode_prompt, problem_messages, problem_text, prompt_messages
 from mathgrpo.types import Problem
 
 QUESTION = "What is 2 + 2?"
+PROBLEM = Problem(QUESTION, "4")
 XML_PROMPT = "\nRespond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n"
 REFUSES_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}" + CHAT_TEMPLATE
@@ -41,12 +42,12 @@ def test_think_puts_the_question_between_problem_tags_even_with_braces() -> None
 
 
 def test_chat_template_is_used_and_opens_the_assistants_turn() -> None:
-    text = prompt_text(tiny_tokenizer(), QUESTION, get_format("xml"))
+    text = problem_text(tiny_tokenizer(), PROBLEM, get_format("xml"))
     assert text == f"<|system|>{XML_PROMPT}<|end|><|user|>{QUESTION}<|end|><|assistant|>"
 
 
 def test_plain_layout_without_a_template() -> None:
-    text = prompt_text(tiny_tokenizer(chat_template=False), QUESTION, get_format("think"))
+    text = problem_text(tiny_tokenizer(chat_template=False), PROBLEM, get_format("think"))
     system = get_format("think").system_prompt
     assert text == f"{system}\n\n<problem>\n{QUESTION}\n</problem>\n\n"
 
@@ -55,7 +56,7 @@ def test_plain_layout_without_a_template() -> None:
 def test_system_turn_is_merged_where_the_template_will_not_have_it(template: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
-    text = prompt_text(tokenizer, QUESTION, get_format("xml"))
+    text = problem_text(tokenizer, PROBLEM, get_format("xml"))
     assert text == f"<|user|>{XML_PROMPT.strip()}\n\n{QUESTION}<|end|><|assistant|>"
 
 
@@ -64,7 +65,7 @@ def test_a_broken_template_is_one_clear_line(template: str) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
     with pytest.raises(UserError, match=r"model\.path.*chat template") as caught:
-        prompt_text(tokenizer, QUESTION, get_format("xml"))
+        problem_text(tokenizer, PROBLEM, get_format("xml"))
     assert "\n" not in str(caught.value)
 
 
@@ -72,7 +73,7 @@ def test_a_broken_template_is_one_clear_line(template: str) -> None:
 def test_encoded_prompt_decodes_to_its_text_and_is_keyed_by_the_problem(chat_template: bool) -> None:
     tokenizer, problem = tiny_tokenizer(chat_template=chat_template), Problem(QUESTION, "4")
     prompt = encode_prompt(tokenizer, problem, get_format("xml"))
-    assert tokenizer.decode(prompt.ids) == prompt_text(tokenizer, QUESTION, get_format("xml"))
+    assert tokenizer.decode(prompt.ids) == problem_text(tokenizer, PROBLEM, get_format("xml"))
     assert prompt.key == int(problem.id, 16) >> 1 and 0 <= prompt.key < 2**63
 
 
@@ -118,5 +119,3 @@ def test_a_leaky_format_without_a_solution_is_one_clear_line() -> None:
     ) as caught:
         encode_prompt(tiny_tokenizer(), Problem(QUESTION, "4"), fmt)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="it needs worked solutions"):
-        prompt_text(tiny_tokenizer(), QUESTION, fmt)

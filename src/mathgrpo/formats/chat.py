@@ -34,20 +34,11 @@ def problem_text(tokenizer: Any, problem: Problem, fmt: Format) -> str:
     """Return the prompt of a problem as text: a leaky format's is its user turn and nothing else.
 
     Raises:
-        UserError: the chat template fails, or the format is leaky and the problem has no worked solution.
-    """
-    return fmt.problem_turn(problem) if fmt.leaky else prompt_text(tokenizer, problem.question, fmt)
-
-
-def prompt_text(tokenizer: Any, question: str, fmt: Format) -> str:
-    """Return the prompt that asks a question as text.
-
-    Raises:
-        UserError: the chat template does not take it, or the format is leaky: a question alone has no solution to show.
+        UserError: the chat template does not take it, or the format is leaky and the problem has no worked solution.
     """
     if fmt.leaky:
-        raise UserError(f'format.name="{fmt.name}": it needs worked solutions, and here are questions; use "think"')
-    return conversation_text(tokenizer, prompt_messages(question, fmt))
+        return fmt.problem_turn(problem)
+    return conversation_text(tokenizer, prompt_messages(problem.question, fmt))
 
 
 def conversation_text(tokenizer: Any, messages: list[Message]) -> str:

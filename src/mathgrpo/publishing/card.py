@@ -16,7 +16,7 @@ from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.recipe import Section
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict
 from mathgrpo.formats import get_format
-from mathgrpo.formats.chat import prompt_messages, prompt_text
+from mathgrpo.formats.chat import conversation_text, prompt_messages
 from mathgrpo.formats.format import Format
 from mathgrpo.models.locate import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
@@ -130,7 +130,8 @@ def asking_code(tokenizer: Any, fmt: Format) -> str:
     """Return the lines of the example that make its prompt, the one that evaluation and `mathgrpo solve` give it."""
     from jinja2 import TemplateError
 
-    text, messages = prompt_text(tokenizer, EXAMPLE, fmt), prompt_messages(EXAMPLE, fmt)
+    messages = prompt_messages(EXAMPLE, fmt)
+    text = conversation_text(tokenizer, messages)
     if not tokenizer.chat_template:
         return f'prompt = {text!r}\ninputs = tokenizer(prompt, return_tensors="pt")'
     try:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe, StageSection
 from mathgrpo.formats import Format
-from mathgrpo.formats.chat import prompt_text
+from mathgrpo.formats.chat import problem_text
 from mathgrpo.models import Policy
 from mathgrpo.types import Problem
 from mathgrpo.update.logprobs import split_model
@@ -172,7 +172,8 @@ def batches(
 
 def encode(examples: Sequence[Example], tokenizer: Any, fmt: Format) -> list[tuple[list[int], list[int]]]:
     """Return (prompt ids, completion ids with the end token) for each example."""
-    prompts = tokenizer([prompt_text(tokenizer, e.question, fmt) for e in examples], add_special_tokens=False)
+    asked = [problem_text(tokenizer, Problem(example.question, ""), fmt) for example in examples]
+    prompts = tokenizer(asked, add_special_tokens=False)
     completions = tokenizer([e.completion for e in examples], add_special_tokens=False)
     ends = [tokenizer.eos_token_id]
     return [(p, c + ends) for p, c in zip(prompts["input_ids"], completions["input_ids"], strict=True)]
