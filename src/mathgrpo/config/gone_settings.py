@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mathgrpo.config.recipe import FIRST_DRAW
+from mathgrpo.config.recipe import FIRST_DRAW, Recipe
 from mathgrpo.config.recipe_fields import field_at, shown
 from mathgrpo.grpo.objectives import OBJECTIVES
 
@@ -22,32 +22,27 @@ class Gone:
 
     Attributes:
         default: what it was when nothing was said.
-        instead: what to do today, in the imperative; {value} is the value.
-        keep: puts the value of an old run folder's recipe where it is today; None: nothing has it any more.
+        instead: what to do today, in the imperative; {value} is the value. "": to write it where `keep` says.
+        keep: where the value of an old run folder's recipe is today, a path into a table with free names or a pair, or
+            what puts it there; None: nothing has it any more.
     """
 
     default: Any
-    instead: str
-    keep: Callable[[Table, Any], None] | None = None
+    instead: str = ""
+    keep: str | Callable[[Table, Any], None] | None = None
 
 
-def _at(section: str, table: str, key: str) -> Callable[[Table, Any], None]:
-    """Keep a value as an entry of a table with free names."""
-
-    def keep(data: Table, value: Any) -> None:
-        data.setdefault(section, {}).setdefault(table, {})[key] = value
-
-    return keep
-
-
-def _entry(section: str, name: str, index: int, both: tuple[Any, Any]) -> Callable[[Table, Any], None]:
-    """Keep a value as one of the two entries of a list."""
-
-    def keep(data: Table, value: Any) -> None:
-        pair = data.setdefault(section, {}).setdefault(name, list(both))
-        pair[index] = value
-
-    return keep
+def _put(data: Table, path: str, value: Any) -> str:
+    """Put a value at SECTION.TABLE.NAME or SECTION.PAIR.INDEX; return how a recipe writes it."""
+    section, name, entry = path.split(".")
+    inside = data.setdefault(section, {})
+    if not entry.isdigit():
+        inside.setdefault(name, {})[entry] = value
+        return f"{path}={shown(value)}"
+    pair = list(inside.get(name) or getattr(getattr(Recipe(), section), name))
+    pair[int(entry)] = value
+    inside[name] = pair
+    return f"{section}.{name}={shown(pair)}"
 
 
 def _part_of_source(data: Table, value: Any) -> None:
@@ -105,16 +100,11 @@ GONE: dict[str, Gone] = {
     "problems.subset": Gone("", 'write it behind the source, as in problems.source="openai/gsm8k:{value}"',
                             _part_of_source),
     "problems.seed": Gone(FIRST_DRAW, 'write it behind the source: problems.source="generated:{value}"', _draw),
-    "problems.train_split": Gone("train", 'write problems.splits=["{value}", "test"]',
-                                 _entry("problems", "splits", 0, ("train", "test"))),
-    "problems.heldout_split": Gone("test", 'write problems.splits=["train", "{value}"]',
-                                   _entry("problems", "splits", 1, ("train", "test"))),
-    "problems.question_column": Gone("question", 'write problems.columns.question="{value}"',
-                                     _at("problems", "columns", "question")),
-    "problems.answer_column": Gone("answer", 'write problems.columns.answer="{value}"',
-                                   _at("problems", "columns", "answer")),
-    "problems.solution_column": Gone("", 'write problems.columns.solution="{value}"',
-                                     _at("problems", "columns", "solution")),
+    "problems.train_split": Gone("train", keep="problems.splits.0"),
+    "problems.heldout_split": Gone("test", keep="problems.splits.1"),
+    "problems.question_column": Gone("question", keep="problems.columns.question"),
+    "problems.answer_column": Gone("answer", keep="problems.columns.answer"),
+    "problems.solution_column": Gone("", keep="problems.columns.solution"),
     "rollout.engine": Gone(None, 'leave it out; a table [rollout.vllm] samples with vLLM, run.engine="plain" with the '
                            "model's own forward pass", _engine),
     "rollout.max_prompt_tokens": Gone(512, "leave it out; a prompt must fit the model's context", _nothing),
@@ -123,9 +113,9 @@ GONE: dict[str, Gone] = {
     "rollout.graphs": Gone(True, _SWITCH),
     "rollout.triton": Gone(True, _SWITCH),
     "rollout.dequantize": Gone(True, _PLANNED),
-    "rollout.top_p": Gone(1.0, "write rollout.sampling.top_p={value}", _at("rollout", "sampling", "top_p")),
-    "rollout.top_k": Gone(0, "write rollout.sampling.top_k={value}", _at("rollout", "sampling", "top_k")),
-    "rollout.min_p": Gone(0.0, "write rollout.sampling.min_p={value}", _at("rollout", "sampling", "min_p")),
+    "rollout.top_p": Gone(1.0, keep="rollout.sampling.top_p"),
+    "rollout.top_k": Gone(0, keep="rollout.sampling.top_k"),
+    "rollout.min_p": Gone(0.0, keep="rollout.sampling.min_p"),
     "grpo.epsilon_low": Gone(0.2, "write grpo.loss_settings.epsilon_low={value}", _epsilon("epsilon_low")),
     "grpo.epsilon_high": Gone(0.2, "write grpo.loss_settings.epsilon_high={value}", _epsilon("epsilon_high")),
     "grpo.importance": Gone("auto", "write rollout.vllm.importance_cap (0: no weights); other samplers need none",
@@ -137,10 +127,8 @@ GONE: dict[str, Gone] = {
     "grpo.attention": Gone("auto", _SWITCH),
     "grpo.compile": Gone("auto", _SWITCH),
     "grpo.token_budget": Gone(0, _PLANNED),
-    "optimizer.beta1": Gone(0.9, "write optimizer.betas=[{value}, 0.99]",
-                            _entry("optimizer", "betas", 0, (0.9, 0.99))),
-    "optimizer.beta2": Gone(0.99, "write optimizer.betas=[0.9, {value}]",
-                            _entry("optimizer", "betas", 1, (0.9, 0.99))),
+    "optimizer.beta1": Gone(0.9, keep="optimizer.betas.0"),
+    "optimizer.beta2": Gone(0.99, keep="optimizer.betas.1"),
     "optimizer.compute_copy": Gone("auto", _SWITCH),
     "optimizer.kernel": Gone("auto", _SWITCH),
     "training.gradient_checkpointing": Gone("auto", _PLANNED),
@@ -162,8 +150,9 @@ def refusal(name: str, value: object) -> str:
     """
     if name not in GONE:
         return ""
-    plain = value if isinstance(value, str) else shown(value)
-    return f"{name}={shown(value)}: went; {GONE[name].instead.format(value=plain)}"
+    gone, plain = GONE[name], value if isinstance(value, str) else shown(value)
+    instead = f"write {_put({}, gone.keep, value)}" if isinstance(gone.keep, str) else gone.instead.format(value=plain)
+    return f"{name}={shown(value)}: went; {instead}"
 
 
 def in_todays_words(model: type[BaseModel], data: Table) -> tuple[Table, tuple[str, ...]]:
@@ -182,7 +171,9 @@ def in_todays_words(model: type[BaseModel], data: Table) -> tuple[Table, tuple[s
         value = table.pop(key)
         if value == (list(gone.default) if isinstance(gone.default, tuple) else gone.default):
             continue
-        if gone.keep is not None:
+        if isinstance(gone.keep, str):
+            _put(result, gone.keep, value)
+        elif gone.keep is not None:
             gone.keep(result, value)
         else:
             lost.append(f"the run's old {refusal(name, value)}")

@@ -6,11 +6,11 @@ import copy
 import os
 import tomllib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from mathgrpo.config.recipe_fields import field_at, is_optional, is_text, mapping_default, plain_name
+from mathgrpo.config.recipe_fields import field_at, mapping_default, plain_name
 from mathgrpo.errors import UserError
 
 
@@ -80,10 +80,10 @@ def _place(model: type[BaseModel], data: dict[str, Any], keys: list[str], text: 
         name = plain_name(keys[:-1])
         raise UserError(f"--set {override}: {name} is a list of tables; name a key of one, as in {name}.0.KEY=VALUE")
     field = field_at(model, keys)
-    if text == "none" and field is not None and is_optional(field):
+    if text == "none" and field is not None and type(None) in get_args(field.annotation):
         here.pop(keys[-1], None)
         return
-    here[keys[-1]] = parse_value(text, as_text=field is not None and is_text(field))
+    here[keys[-1]] = parse_value(text, as_text=field is not None and field.annotation is str)
 
 
 def _enter(model: type[BaseModel], here: Any, path: list[str], key: str, override: str) -> Any:

@@ -7,12 +7,13 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 Annotation = Any
 SHOWN_CHARS = 60
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""Bound of a number, as pydantic and annotated_types call it -> in words."""
 
 
 def plain_name(path: Sequence[object]) -> str:
@@ -82,16 +83,6 @@ def paths_of(model: type[BaseModel], name: str) -> list[str]:
     return found
 
 
-def is_optional(field: FieldInfo) -> bool:
-    """Return whether the field may be None."""
-    return type(None) in get_args(field.annotation)
-
-
-def is_text(field: FieldInfo) -> bool:
-    """Return whether the field takes text."""
-    return field.annotation is str
-
-
 def mapping_default(model: type[BaseModel], name: str) -> dict[str, Any] | None:
     """Return the default of a field that is a table with free names, None for every other field."""
     field = model.model_fields.get(name)
@@ -129,17 +120,9 @@ def _kind(annotation: Annotation) -> str:
 
 
 def _bounds(metadata: Sequence[object]) -> str:
-    return " and ".join(filter(None, map(_bound, metadata)))
-
-
-def _bound(metadata: object) -> str:
-    match metadata:
-        case annotated_types.Ge(ge=value):
-            return f"at least {value:g}" if isinstance(value, float) else f"at least {value}"
-        case annotated_types.Gt(gt=value):
-            return f"above {value:g}" if isinstance(value, float) else f"above {value}"
-        case annotated_types.Le(le=value):
-            return f"at most {value:g}" if isinstance(value, float) else f"at most {value}"
-        case annotated_types.Lt(lt=value):
-            return f"below {value:g}" if isinstance(value, float) else f"below {value}"
-    return ""
+    bounds = (
+        (words, getattr(each, name)) for each in metadata for name, words in BOUNDS.items() if hasattr(each, name)
+    )
+    return " and ".join(
+        f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}" for words, value in bounds
+    )
