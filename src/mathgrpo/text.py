@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -30,6 +31,18 @@ def escaped(text: str) -> str:
 def quoted(text: str, limit: int = 60) -> str:
     """Return a text in quotes on one line, cut when long, control characters escaped."""
     return f'"{escaped(text if len(text) <= limit else text[: limit - 1] + "…")}"'
+
+
+def wrapped(beginning: str, text: str, width: int) -> list[str]:
+    """Return a text in lines that keep to the width, all but the first indented below its beginning.
+
+    Example:
+        >>> wrapped("why  ", "it is not the gold", 15)
+        ['why  it is not', '     the gold']
+    """
+    indent = " " * len(beginning)
+    lines = textwrap.wrap(text, width, initial_indent=beginning, subsequent_indent=indent, break_on_hyphens=False)
+    return lines or [beginning.rstrip()]
 
 
 def signed(value: float, decimals: int = 2) -> str:

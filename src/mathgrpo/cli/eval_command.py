@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import Device, FormatName, Model, open_policy
+from mathgrpo.cli.options import EVERY, Device, FormatName, Model, chosen_problems, open_engine, run_recipe
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,24 +66,15 @@ def eval_command(
 
 
 def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int) -> Recipe:
-    """Return a recipe that says what to evaluate on and how: the run's own unless told otherwise.
-
-    Raises: UserError for values that are not allowed.
-    """
-    from mathgrpo.cli.options import run_recipe
-    from mathgrpo.config import Recipe
-    from mathgrpo.config.load_recipe import validated
-
+    """Return a recipe that says what to evaluate on and how: the run's own unless told otherwise."""
     own = run_recipe(model)
-    section: dict[str, Any] = (
-        own.problems.model_dump() if problems in ("", own.problems.source) else {"source": problems}
-    )
-    generated = section["source"].partition(":")[0] == "generated"
-    section |= {"splits": (own.problems.train_split, split)} if split else {}
+    section = chosen_problems(own.problems, problems, split)
     if limit or problems:
-        section["heldout_size"] = limit or (GENERATED_LIMIT if generated else 1_000_000_000)
-    rollout = own.rollout.model_dump() | ({"max_new_tokens": max_new_tokens} if max_new_tokens else {})
-    return validated(Recipe, {"problems": section, "format": {"name": fmt or own.format.name}, "rollout": rollout})
+        every = GENERATED_LIMIT if section.place == "generated" else EVERY
+        section = section.model_copy(update={"heldout_size": limit or every})
+    rollout = own.rollout.model_copy(update={"max_new_tokens": max_new_tokens} if max_new_tokens else {})
+    form = own.format.model_copy(update={"name": fmt} if fmt else {})
+    return own.model_copy(update={"problems": section, "format": form, "rollout": rollout})
 
 
 def read_against(path: Path) -> Evaluation:
@@ -148,23 +139,20 @@ def _percent(share: float) -> str:
 
 def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, Any]) -> list[tuple[str, Evaluation]]:
     """Return (name suffix, evaluation) of the held-out problems and, when generated, of the held-out templates."""
-    from mathgrpo.answers.gold_check import require_golds
     from mathgrpo.evaluation import evaluate
     from mathgrpo.formats import get_format
     from mathgrpo.models.locate import locate_model
     from mathgrpo.problems import load_heldout
-    from mathgrpo.rollout import build_engine
     from mathgrpo.runs.progress import make_progress
-    from mathgrpo.training.prepare import require_prompts_fit
 
     locate_model(model)  # a name with nothing behind it is told before problems are read
-    fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
+    fmt, sets, max_new_tokens = (
+        get_format(recipe.format.name),
+        load_heldout(recipe.problems),
+        recipe.rollout.max_new_tokens,
+    )
     every = (*sets.heldout, *sets.heldout_templates)
-    require_golds(every, fmt, recipe.problems.source)
-    policy = open_policy(model, device)
-    max_new_tokens = recipe.rollout.max_new_tokens
-    require_prompts_fit(every, policy, fmt, max_new_tokens)
-    engine = build_engine(policy)
+    policy, engine = open_engine(model, device, every, recipe.problems.source, fmt, max_new_tokens)
     found = []
     with make_progress() as progress:
         for suffix, problems in (("", sets.heldout), ("-templates", sets.heldout_templates)):

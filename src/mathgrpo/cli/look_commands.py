@@ -9,6 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from mathgrpo.cli.options import Overrides
+from mathgrpo.text import wrapped
+
+MEMORY = "main {main_gb} GB, {main_free_gb} GB of it free, disk {disk_here_free_gb} GB free here, " \
+         "{disk_cache_free_gb} GB free for the cache"  # fmt: skip
 
 
 def env_command(
@@ -35,36 +39,26 @@ def env_command(
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report for a reader, as it can be pasted into an issue."""
-    installed = [f"{name} {version}" for name, version in report["versions"].items() if version]
-    absent = [name for name, version in report["versions"].items() if not version]
-    lines = [
-        *_field("versions", ", ".join(installed)),
-        *_field("not installed", ", ".join(absent) or "nothing"),
-        *_field("system", f"{report['system']['platform']}, {report['system']['cores']} cores"),
-        *_field("processor", report["system"]["processor"]),
-        *_field("device", _device(report["device"])),
-        *_field("memory", _memory(report["memory"])),
-        *_field("settings", ", ".join(f"{name}={value}" for name, value in report["settings"].items()) or "none"),
-        *_field("cache", report["cache"]),
-    ]
+    system, versions = report["system"], report["versions"]
+    lines = _fact_lines({
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        "not installed": ", ".join(name for name, version in versions.items() if not version) or "nothing",
+        "system": f"{system['platform']}, {system['cores']} cores",
+        "processor": system["processor"],
+        "device": _device(report["device"]),
+        "memory": MEMORY.format(**report["memory"]),
+        "settings": ", ".join(f"{name}={value}" for name, value in report["settings"].items()) or "none",
+        "cache": report["cache"],
+    })  # fmt: skip
     for title in ("engines", "adapters", "extras"):
         lines += ["", f"{title}:", *_verdicts(report[title])]
     if "recipe" in report:
-        lines += ["", *_recipe(report["recipe"])]
+        lines += ["", *_fact_lines(_recipe(report["recipe"]))]
     return lines
 
 
-def _field(name: str, value: str) -> list[str]:
-    """Return a name and its value, in lines of at most 100 columns, broken at commas."""
-    rows = [""]
-    for part in value.split(", "):
-        joined = f"{rows[-1]}, {part}" if rows[-1] else part
-        if rows[-1] and len(joined) > 84:
-            rows[-1] += ","
-            rows.append(part)
-        else:
-            rows[-1] = joined
-    return [f"{name if i == 0 else '':<15}{row}" for i, row in enumerate(rows)]
+def _fact_lines(facts: Mapping[str, str]) -> list[str]:
+    return [line for name, fact in facts.items() for line in wrapped(f"{name:<15}", fact, 100)]
 
 
 def _device(device: Mapping[str, Any]) -> str:
@@ -74,27 +68,19 @@ def _device(device: Mapping[str, Any]) -> str:
     return f"cuda {device['cuda']}, {each}, {device['threads']} CPU threads"
 
 
-def _memory(memory: Mapping[str, float]) -> str:
-    words = {
-        "main_gb": "main {} GB", "main_free_gb": "{} GB of it free", "disk_here_free_gb": "disk {} GB free here",
-        "disk_cache_free_gb": "{} GB free for the cache",
-    }  # fmt: skip
-    return ", ".join(text.format(memory[name]) for name, text in words.items() if name in memory)
-
-
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     width = max(len(verdict["name"]) for verdict in verdicts) + 2
     return [f"  {'yes' if v['works'] else 'no ':<5}{v['name']:<{width}}{v['why']}" for v in verdicts]
 
 
-def _recipe(recipe: Mapping[str, Any]) -> list[str]:
+def _recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
     share = 100 * recipe["trainable"] / max(recipe["total"], 1)
-    return [
-        *_field("model", f"{recipe['model']}, {recipe['architecture']}"),
-        *_field("parameters", f"{recipe['total']:,} in all, {recipe['trainable']:,} train ({share:.2g} %), "
-                              f"{recipe['quantized']:,} in 4 bits"),
-        *_field("served by", recipe["served"]),
-    ]  # fmt: skip
+    return {
+        "model": f"{recipe['model']}, {recipe['architecture']}",
+        "parameters": f"{recipe['total']:,} in all, {recipe['trainable']:,} train ({share:.2g} %), "
+        f"{recipe['quantized']:,} in 4 bits",
+        "served by": recipe["served"],
+    }
 
 
 SHOWN_FAILURES = 20

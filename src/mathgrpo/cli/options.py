@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,12 +12,12 @@ import typer
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
-    from mathgrpo.models import Policy
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
     from mathgrpo.config import Recipe
-
+    from mathgrpo.config.recipe import ProblemsSection
+    from mathgrpo.formats import Format
+    from mathgrpo.models import Policy
+    from mathgrpo.rollout import Engine
+    from mathgrpo.types import Problem
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; can be repeated.")
@@ -37,6 +37,10 @@ Dtype = Annotated[
 ]
 CheckDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")]
 """What the commands share that write or upload a model and then score it again."""
+
+
+EVERY = 1_000_000_000
+"""Problems of a source, where all of them are meant."""
 
 
 def refuse_idle(ctx: typer.Context, idle: Mapping[str, str], why: str) -> None:
@@ -84,8 +88,8 @@ def readable(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def stops_told(*, speaks: bool = True) -> Iterator[None]:
-    """Say how a run goes on that was stopped cleanly, and end the command with the signal's exit code.
+def stops_told(says: str = "", *, speaks: bool = True) -> Iterator[None]:
+    """Say how a run goes on that was stopped cleanly, `says` or its own words, and end with the signal's exit code.
 
     A process that does not speak ends without an error: a launcher would end the main one for it, which still saves.
     """
@@ -95,7 +99,7 @@ def stops_told(*, speaks: bool = True) -> Iterator[None]:
         yield
     except Interrupted as stop:
         if speaks:
-            print(stop)
+            print(says or stop)
         raise typer.Exit(stop.exit_code if speaks else 0) from None
 
 
@@ -106,6 +110,38 @@ def open_policy(model: str, device: str) -> Policy:
 
     quiet_libraries()
     return load_policy(ModelSection(path=model), device, train=False)
+
+
+def chosen_problems(own: ProblemsSection, source: str, split: str) -> ProblemsSection:
+    """Return where problems are read from: the run's own place, with its columns, unless another one is named."""
+    from mathgrpo.config.recipe import ProblemsSection
+
+    section = own if source in ("", own.source) else ProblemsSection(source=source)
+    return section.model_copy(update={"splits": (section.train_split, split)}) if split else section
+
+
+def open_engine(
+    model: str,
+    device: str,
+    problems: Sequence[Problem],
+    source: str,
+    fmt: Format,
+    max_new_tokens: int,
+    *,
+    plain: bool = False,
+) -> tuple[Policy, Engine]:
+    """Return a model and what draws its completions of problems, all of which can be asked and graded.
+
+    Raises: UserError when one cannot.
+    """
+    from mathgrpo.answers.gold_check import require_golds
+    from mathgrpo.rollout import build_engine
+    from mathgrpo.training.prepare import require_prompts_fit
+
+    require_golds(problems, fmt, source)
+    policy = open_policy(model, device)
+    require_prompts_fit(problems, policy, fmt, max_new_tokens)
+    return policy, build_engine(policy, "plain" if plain else "fast")
 
 
 def quiet_libraries() -> None:
@@ -134,26 +170,18 @@ def run_recipe(model: str) -> Recipe:
     an evaluation is to measure reasoning.
     """
     from mathgrpo.config import Recipe
-    from mathgrpo.config.load_recipe import kept_toml, validated
+    from mathgrpo.config.load_recipe import validated
     from mathgrpo.files import read_json_object
     from mathgrpo.models.locate import run_of
+    from mathgrpo.publishing.source import recipe_of_run
 
     folder = Path(model).expanduser()
-    exported = folder / "export.json"
-    if exported.is_file():
+    if (exported := folder / "export.json").is_file():
         record = read_json_object(exported)
         rollout = {"max_new_tokens": record.get("max_new_tokens")}
-        return _asking(validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout}))
-    run = run_of(folder)
-    if run is None:
-        return Recipe()
-    data, _ = kept_toml(Recipe, run / "config.toml")
-    # A supervised run has other sections; what both kinds have in common is all that is wanted here.
-    wanted: dict[str, Any] = {name: data[name] for name in ("problems", "format", "rollout") if name in data}
-    return _asking(validated(Recipe, wanted))
-
-
-def _asking(recipe: Recipe) -> Recipe:
-    """Return the recipe with a format whose prompt is the question alone."""
+        recipe = validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout})
+    else:
+        run = run_of(folder)
+        recipe = recipe_of_run(run) if run is not None else Recipe()
     sound = WITHOUT_SOLUTION.get(recipe.format.name, recipe.format.name)
     return recipe.model_copy(update={"format": recipe.format.model_copy(update={"name": sound})})

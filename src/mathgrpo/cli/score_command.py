@@ -63,15 +63,18 @@ def score_command(
 
         print("\n".join(catalogue_lines(score_text.columns())))
         return
-    _require_sense(recipe, file, text, answer, question, number)
+    many = file is not None and file.suffix.lower() == ".jsonl"
+    _require_sense(recipe, file, text, question, number, has_gold=answer is not None, many=many)
     from mathgrpo.config import load_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.rewards import build_suite
 
     loaded = load_recipe(recipe, overrides or [])
-    suite = _suite(loaded)
+    fmt, limit = get_format(loaded.format.name), loaded.rollout.max_new_tokens
+    suite = build_suite(loaded.rewards, fmt, loaded.reward_settings, limit)
     problem = _problem(loaded, number, question, answer, _columns(column or []))
     if answer is not None:
         score_text.require_gold("--answer", answer)
-    many = file is not None and _holds_many(file)
     if file is not None and many:
         given = score_text.read_completions(file, problem)
     else:
@@ -85,30 +88,17 @@ def score_command(
 
 
 def _require_sense(
-    recipe: str, file: Path | None, text: str | None, answer: str | None, question: str, number: int | None
+    recipe: str, file: Path | None, text: str | None, question: str, number: int | None, *, has_gold: bool, many: bool
 ) -> None:
     """Raise UserError for what is missing, or given twice."""
     if not recipe:
         raise UserError("RECIPE: nothing given; name a recipe, such as demo, or list the rewards with --list")
     if text is not None and file is not None:
         raise UserError("--text: a file is given too; give one or the other")
-    if number is not None and (answer is not None or question):
+    if number is not None and (has_gold or question):
         raise UserError("--problem: --answer or --question is given too; give one or the other")
-    if number is None and answer is None and not _holds_many(file):
+    if number is None and not has_gold and not many:
         raise UserError("--answer: nothing given; give the gold answer, or --problem N for one of the recipe's")
-
-
-def _holds_many(file: Path | None) -> bool:
-    return file is not None and file.suffix.lower() == ".jsonl"
-
-
-def _suite(recipe: Recipe) -> RewardSuite:
-    from mathgrpo.formats import get_format
-    from mathgrpo.rewards import build_suite
-
-    return build_suite(
-        recipe.rewards, get_format(recipe.format.name), recipe.reward_settings, recipe.rollout.max_new_tokens
-    )
 
 
 def _completion(file: Path | None, text: str | None) -> str:
@@ -170,7 +160,10 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
     for problem, completion in given:
         shows = suite.fmt.leaky and problem.solution
         prompt = problem_messages(problem, suite.fmt) if shows else prompt_messages(problem.question, suite.fmt)
-        ids = None if tokenizer is None else _token_ids(tokenizer, completion)
+        ids = None
+        if tokenizer is not None:
+            ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+            ids = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *ends]
         explanation = explain(suite, problem, completion, prompt, ids)
         scored.append(Scored(problem, completion, explanation, None if ids is None else len(ids)))
     return scored
@@ -186,9 +179,3 @@ def _tokenizer(recipe: Recipe) -> Any:
     with suppress(OSError, ValueError, UserError):
         return AutoTokenizer.from_pretrained(locate_model(recipe.model.path), local_files_only=True)
     return None
-
-
-def _token_ids(tokenizer: Any, completion: str) -> list[int]:
-    """Return a completion's token ids with the end token."""
-    ids = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
-    return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]

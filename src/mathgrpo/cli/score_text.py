@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from mathgrpo.answers import gold_problem
 from mathgrpo.cli.options import readable
 from mathgrpo.errors import UserError
-from mathgrpo.rewards.explained_score import Explanation, Paid
-from mathgrpo.text import escaped, quoted
+from mathgrpo.rewards.explained_score import Explanation
+from mathgrpo.text import escaped, quoted, wrapped
 from mathgrpo.types import Problem
 
 MIN_COLUMNS, MAX_COLUMNS = 60, 120
 MAX_NAME = 26
-"""Columns that a reward's name has; a longer one, such as a file's, has a line of its own."""
-MIN_WHY = 30
-"""Columns beside the numbers from which on a reason stands there, else below."""
+"""Columns that a reward's name has; a longer one, such as a file's, is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,7 @@ def columns() -> int:
 
 def lines(scored: Scored) -> list[str]:
     """Return one completion's score part by part, with the reasons."""
-    explanation, width = scored.explanation, columns()
-    graded = explanation.graded
+    explanation, graded = scored.explanation, scored.explanation.graded
     shown = "none in the format" if graded.answer is None else quoted(graded.answer)
     facts = {
         "question": _one_line(scored.problem.question),
@@ -53,34 +52,30 @@ def lines(scored: Scored) -> list[str]:
         "tokens": "" if scored.tokens is None else f"{scored.tokens}, the end token included",
         "note": "" if scored.text.strip() else "the completion is empty",
     }
-    found = [line for name, fact in facts.items() if fact for line in _wrapped(f"{name:<10}", fact, width)]
-    longest = min(max(len("total"), *(len(part.name) for part in explanation.parts)), MAX_NAME)
-    found += ["", f"{'reward':<{longest}}     value   weight     pays  why"]
-    found += [line for part in explanation.parts for line in _part_lines(part, longest, width)]
-    total = "none: no reward applies" if math.isnan(explanation.total) else f"{explanation.total:7.3f}"
-    return [*found, f"{'total':<{longest}}   {'':19}{total}"]
+    table = _table("reward", "value × weight = pays", "why")
+    digits = max(len(f"{part.weight:g}") for part in explanation.parts)
+    for part in explanation.parts:
+        numbers = f"{_number(part.value)} × {part.weight:{digits}g} = {part.amount:6.3f}"
+        table.add_row(escaped(part.name), numbers, escaped(part.why))
+    table.add_row("total", _number(_finite(explanation.total), "none applies"))
+    found = [line for name, fact in facts.items() if fact for line in wrapped(f"{name:<10}", fact, columns())]
+    return [*found, "", *_drawn(table)]
 
 
 def overview_lines(scored: Sequence[Scored]) -> list[str]:
     """Return many completions in a table, one a line, and each reward's mean."""
-    width = columns()
-    names = [part.name for part in scored[0].explanation.parts]
-    found = ["    #    total  verdict     answer"]
+    each, means = _table("#", "total", "verdict", "answer"), _table("reward", "mean", "applies to")
     for number, one in enumerate(scored, start=1):
-        graded, total = one.explanation.graded, one.explanation.total
+        graded, total = one.explanation.graded, _finite(one.explanation.total)
         answer = quoted(graded.answer) if graded.answer is not None else "none in the format"
-        paid = "   none" if math.isnan(total) else f"{total:7.3f}"
-        found.append(_cut(f"{number:>5}  {paid}  {graded.verdict:<10}  {answer}", width))
-    longest = min(max(map(len, names)), MAX_NAME)
-    found += ["", f"{'reward':<{longest}}     mean  applies to"]
-    for place, name in enumerate(names):
-        values = [one.explanation.parts[place].value for one in scored]
-        applies = [value for value in values if value is not None]
-        mean = f"{fmean(applies):7.3f}" if applies else "      –"
-        found += _row(escaped(name), longest, f"{mean}  {len(applies)} of {len(values)}")
-    totals = [one.explanation.total for one in scored if not math.isnan(one.explanation.total)]
-    mean = f"{fmean(totals):7.3f}" if totals else "      –"
-    return [*found, f"{'total':<{longest}}  {mean}  {len(totals)} of {len(scored)}"]
+        each.add_row(str(number), _number(total, "none"), graded.verdict, answer)
+    each.columns[-1].no_wrap, each.columns[-1].overflow = True, "ellipsis"
+    values = {part.name: [one.explanation.parts[i].value for one in scored]
+              for i, part in enumerate(scored[0].explanation.parts)}  # fmt: skip
+    for name, paid in {**values, "total": [_finite(one.explanation.total) for one in scored]}.items():
+        applies = [value for value in paid if value is not None]
+        means.add_row(escaped(name), _number(fmean(applies) if applies else None), f"{len(applies)} of {len(paid)}")
+    return [*_drawn(each), "", *_drawn(means)]
 
 
 def as_json(scored: Scored) -> str:
@@ -99,36 +94,29 @@ def as_json(scored: Scored) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def _part_lines(part: Paid, longest: int, width: int) -> list[str]:
-    value = "      –" if part.value is None else f"{part.value:7.3f}"
-    numbers = f"{value} × {part.weight:6g} = {part.amount:7.3f}  "
-    *above, beginning = _row(escaped(part.name), longest, f" {numbers}")
-    if width - len(beginning) >= MIN_WHY:
-        return [*above, *_wrapped(beginning, escaped(part.why), width)]
-    return [*above, beginning.rstrip(), *_wrapped("      ", escaped(part.why), width)]
+def _table(*names: str) -> Table:
+    """Return a table of a name, numbers and a text, without lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="none")
+    table.add_column(names[0], max_width=MAX_NAME, overflow="fold")
+    for name in names[1:-1]:
+        table.add_column(name, no_wrap=True, justify="left" if name == "verdict" else "right")
+    table.add_column(names[-1], overflow="fold")
+    return table
 
 
-def _row(name: str, longest: int, rest: str) -> list[str]:
-    """Return a name and what stands beside it; a long name on a line of its own."""
-    if len(name) <= longest:
-        return [f"{name:<{longest}}  {rest}"]
-    return [name, f"{'':<{longest}}  {rest}"]
+def _drawn(table: Table) -> list[str]:
+    console = Console(width=columns(), color_system=None, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def _wrapped(beginning: str, text: str, width: int) -> list[str]:
-    """Return a text in lines that keep to the width, all but the first indented below its beginning."""
-    wrapped = textwrap.wrap(
-        text, width, initial_indent=beginning, subsequent_indent=" " * len(beginning), break_on_hyphens=False
-    )
-    return wrapped or [beginning.rstrip()]
+def _number(value: float | None, none: str = "–") -> str:
+    return none if value is None else f"{value:.3f}"
 
 
 def _one_line(text: str) -> str:
     return escaped(" ".join(text.split()))
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _finite(value: float | None) -> float | None:

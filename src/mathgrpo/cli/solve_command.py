@@ -18,8 +18,9 @@ from mathgrpo.cli.options import (
     readable,
     refuse_idle,
     require_appendable,
+    run_recipe,
 )
-from mathgrpo.cli.solve_problems import TraceRequest, solve_problems
+from mathgrpo.cli.solve_problems import solve_problems
 from mathgrpo.errors import UserError
 from mathgrpo.types import Sampling
 
@@ -70,40 +71,30 @@ def solve_command(
     """
     if question and (file is not None or problems):
         raise UserError(f"{'--problems' if problems else '--file'}: a question is given too; give one or the other")
+    if problems and file is not None:
+        raise UserError("--file: --problems is given too; give one or the other")
+    warmth = temperature if temperature is not None else 1.0 if problems else 0.0
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=warmth, top_p=top_p, seed=seed)
     if problems:
-        if file is not None:
-            raise UserError("--file: --problems is given too; give one or the other")
-        request = TraceRequest(
-            model, problems, split=split, samples=samples, keep=keep, limit=limit, fmt=fmt, top_p=top_p,
-            temperature=1.0 if temperature is None else temperature, seed=seed, max_new_tokens=max_new_tokens,
-            device=device, plain=plain,
-        )  # fmt: skip
-        solve_problems(request, jsonl)
+        solve_problems(
+            model, problems, split, limit, fmt, sampling, jsonl, samples=samples, keep=keep, device=device, plain=plain
+        )
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
     if jsonl is not None:
         require_appendable("--jsonl", jsonl)
     with readable("question"):
         question.encode()
-    questions = [question] if question else _questions(file)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature or 0.0, top_p=top_p, seed=seed)
-    for record in _answers(model, questions, fmt, sampling, device, plain=plain, show=not question):
-        if jsonl is not None:
-            _append(jsonl, record)
-
-
-def _answers(
-    model: str, questions: Iterable[str], fmt: str, sampling: Sampling, device: str, *, plain: bool, show: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield the record of each question when it is answered."""
-    from mathgrpo.cli.options import run_recipe
+    questions: Iterable[str] = [question] if question else _questions(file)
     from mathgrpo.formats import get_format
     from mathgrpo.serving.stream import Streamer
 
     chosen = get_format(fmt or run_recipe(model).format.name)
     streamer = Streamer(open_policy(model, device), native=not plain)
     for text in questions:
-        yield answer_question(streamer, text, chosen, sampling, show_question=show)
+        record = answer_question(streamer, text, chosen, sampling, show_question=not question)
+        if jsonl is not None:
+            _append(jsonl, record)
 
 
 def answer_question(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +12,6 @@ import typer
 
 from mathgrpo.cli.options import Overrides, quiet_libraries, stops_told
 from mathgrpo.errors import UserError
-
-if TYPE_CHECKING:
-    from mathgrpo.config import Recipe
-import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
