@@ -32,8 +32,7 @@ def offline_if_unreachable(wanted: bool) -> Iterator[None]:
 
 def is_reachable(timeout_s: float = 5.0) -> bool:
     """Return whether the hub answers at all, whatever the status."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=timeout_s)  # refused in offline mode, before it is asked

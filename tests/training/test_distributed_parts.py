@@ -11,7 +11,7 @@ import torch
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import validated
 from mathgrpo.distributed import SINGLE, World, job_of_environment
-from mathgrpo.distributed.exchange import buckets
+from mathgrpo.distributed.exchange import buckets, weights_checksum
 from mathgrpo.distributed.world import interleaved
 from mathgrpo.errors import UserError
 from mathgrpo.runs.hook import Run
@@ -22,7 +22,6 @@ from mathgrpo.training.together import (
     require_same_weights,
     require_shareable,
     speed_of_all,
-    weights_checksum,
 )
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update.gradient import divided

@@ -47,12 +47,8 @@ class Record(Hook):
         return f"the batch is in {path}"
 
     def close(self, run: Run, status: str) -> None:
-        """Note how the run ended."""
-        self.end_with(status, run.step)
-
-    def end_with(self, status: str, step: int) -> None:
         """Write run.json with how and when the run ended."""
-        write_info(self.folder, finished_info(self.info, status, step))
+        write_info(self.folder, finished_info(self.info, status, run.step))
 
     def set(self, name: str, value: Any) -> None:
         """Write a value into run.json."""

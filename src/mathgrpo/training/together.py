@@ -6,14 +6,14 @@ every process then has all groups, so that advantages, normalisers and metrics a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from mathgrpo.config import Recipe
 from mathgrpo.distributed import World
+from mathgrpo.distributed.exchange import weights_checksum
 from mathgrpo.errors import UserError
 from mathgrpo.hardware.device_memory import device_bytes
 from mathgrpo.runs.hook import Run, TakenStep
@@ -50,16 +50,6 @@ def require_same_weights(world: World, optimizer: torch.optim.Optimizer, step: i
             f"after step {step}: the weights of process {others[0]} are no longer those of process 0, which a fault of "
             "the machine or of this program must have done; continue from the last checkpoint with --resume RUN"
         )
-
-
-def weights_checksum(parameters: Iterable[Tensor]) -> int:
-    """Return a checksum of all bits of the weights, the same for the same weights in whatever order they are added.
-
-    Integers add up exactly, so that processes can compare it; one read of the weights.
-    """
-    views = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    sums = [p.detach().contiguous().view(views[p.element_size()]).sum(dtype=torch.int64) for p in parameters]
-    return sum((i + 1) * int(value) for i, value in enumerate(torch.stack(sums).tolist())) if sums else 0
 
 
 def with_speed(run: Run, taken: TakenStep) -> TakenStep:

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from mathgrpo.runs.run_folder import (
 )
 from mathgrpo.runs.speedometer import build_speedometer
 from mathgrpo.runs.tracker_kinds import TrackedRun
-from mathgrpo.runs.trackers import open_trackers, require_trackers
+from mathgrpo.runs.trackers import Trackers, require_trackers
 from mathgrpo.training.evaluations import Evaluations
 from mathgrpo.training.loop import run_to_the_end
 from mathgrpo.training.plan import plan_lines
@@ -142,11 +141,7 @@ def _run_with_hooks(
         keep_log(ready.engine, folder)
         record = Record(folder, info, logged_groups())
         tracked = TrackedRun(tracker_project(), folder, info["start_time"], recipe.model_dump(mode="json"), run.step)
-        try:
-            trackers = open_trackers(training.trackers, tracked, partial(run.tell, "told"), logged_groups())
-        except UserError:
-            record.end_with("failed", run.step)
-            raise
+        trackers = Trackers(training.trackers, tracked, logged_groups())
         saving = Checkpoints(
             record, every=training.checkpoint_every, keep=kept_checkpoints(), best=training.evaluate_every > 0
         )

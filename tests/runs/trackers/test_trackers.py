@@ -17,7 +17,7 @@ import pytest
 from mathgrpo.errors import UserError
 from mathgrpo.runs import trackers as all_trackers
 from mathgrpo.runs.tracker_kinds import COLUMNS, TrackedRun, Tracker, table_rows, wandb_mode
-from mathgrpo.runs.trackers import Trackers, open_trackers, require_trackers
+from mathgrpo.runs.trackers import Trackers, require_trackers
 
 TEXT = "<script>alert(1)</script>\n# not a heading\x1b[31m"
 LINE = {
@@ -27,7 +27,19 @@ LINE = {
 }  # fmt: skip
 
 
-BEFORE: Any = SimpleNamespace(step=0)
+class Told:
+    """A run before its first step, and the lines it was asked to show."""
+
+    step = 0
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tell(self, moment: str, line: str) -> None:
+        assert moment == "told"
+        self.lines.append(line)
+
+
 EVALUATION: Any = SimpleNamespace(summary=lambda: {"name": "before-templates", "accuracy": 0.25, "problems": 4})
 BOTH_SESSIONS = [(1, 1.0), (2, 2.0), (2, 2.5), (3, 3.5)]
 """Step and reward as `write_two_sessions` logs them."""
@@ -44,15 +56,16 @@ def tracked(folder: Path, step: int = 0) -> TrackedRun:
 def write_two_sessions(name: str, folder: Path) -> None:
     """Two steps, a stop, and a resume after step 1 that takes step 2 again and step 3."""
     folder.mkdir(parents=True, exist_ok=True)
-    warnings: list[str] = []
+    run: Any = Told()
     for begin, steps in ((0, (1, 2)), (1, (2, 3))):
-        trackers = open_trackers([name], tracked(folder, begin), warnings.append)
+        trackers = Trackers([name], tracked(folder, begin), 4)
+        trackers.begin(run)
         if not begin:
-            trackers.evaluated(BEFORE, "before-templates", EVALUATION, 1.0)
+            trackers.evaluated(run, "before-templates", EVALUATION, 1.0)
         for step in steps:
-            trackers.step(step_metrics(step, reward=step + begin / 2), [LINE])
-        trackers.close_all("interrupted")
-    assert not warnings
+            trackers.step(run, step_metrics(step, reward=step + begin / 2), [LINE])
+        trackers.close(run, "interrupted")
+    assert not run.lines
 
 
 def in_a_process_of_its_own(name: str, folder: Path, **environment: str) -> str:
@@ -179,7 +192,7 @@ def test_a_misspelt_mode_is_told_and_an_empty_one_is_none(tmp_path: Path, monkey
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(UserError, match=r"cannot be opened \(WANDB_MODE=ofline; allowed: online, offline, disabled\)"):
-        open_trackers(["wandb"], tracked(tmp_path), print)
+        Trackers(["wandb"], tracked(tmp_path), 4).begin(Told())  # type: ignore[arg-type]
     out = in_a_process_of_its_own("wandb", tmp_path / "run", WANDB_MODE="")
     assert "wandb" not in out.lower() and list((tmp_path / "run" / "wandb").glob("offline-run-*"))
 
@@ -214,14 +227,16 @@ class Steady(Breaking):
         self.seen.append(f"log {step} {sorted(metrics)[0]}")
 
 
-def test_a_tracker_that_fails_is_named_once_and_the_others_go_on() -> None:
-    said: list[str] = []
+def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    run: Any = Told()
     broken, steady = Breaking(), Steady()
-    trackers = Trackers({"broken": broken, "steady": steady}, said.append)
+    monkeypatch.setattr(all_trackers, "KINDS", {"broken": lambda run: broken, "steady": lambda run: steady})
+    trackers = Trackers(["broken", "steady", "broken"], tracked(Path("run")), 4)
+    trackers.begin(run)
     for step in (1, 2, 3):
-        trackers.step(step_metrics(step, 0.5), [LINE] if step < 3 else [])
-    trackers.close_all("finished")
-    assert said == ["note: broken failed (the server); the run goes on without it"]
+        trackers.step(run, step_metrics(step, 0.5), [LINE] if step < 3 else [])
+    trackers.close(run, "finished")
+    assert run.lines == ["note: broken failed (the server); the run goes on without it"]
     assert broken.seen == ["log 1", "rows 1", "log 2"]
     assert steady.seen == ["log 1 mfu/update", "rows 1", "log 2 mfu/update", "rows 2", "log 3 mfu/update", "finished"]
 
@@ -229,14 +244,17 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on() -> None:
 def test_one_that_cannot_be_opened_stops_the_run_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run: Any = Told()
     steady = Steady()
 
     def unreachable(run: TrackedRun) -> Steady:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(all_trackers, "KINDS", {"trackio": lambda run: steady, "wandb": unreachable})
+    trackers = Trackers(["trackio", "wandb"], tracked(tmp_path), 4)
     with pytest.raises(UserError, match=r"^training\.trackers=wandb: .*no route to host.*WANDB_MODE=offline"):
-        open_trackers(["trackio", "wandb"], tracked(tmp_path), print)
+        trackers.begin(run)
+    trackers.close(run, "failed")
     assert steady.seen == ["failed"]  # what was open is closed
 
 

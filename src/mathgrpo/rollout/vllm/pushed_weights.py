@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from mathgrpo.distributed.world import weights_checksum
+from mathgrpo.distributed.exchange import weights_checksum
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import is_linear4bit
@@ -96,7 +96,7 @@ def fingerprint(policy: Policy) -> tuple[int, ...]:
     whatever kernel, cannot be overlooked.
     """
     layers = [module for module in policy.model.modules() if hasattr(module, "lora_A")]
-    return weights_checksum(list(policy.model.parameters())), *(int(layer.disable_adapters) for layer in layers)
+    return weights_checksum(policy.model.parameters()), *(int(layer.disable_adapters) for layer in layers)
 
 
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
