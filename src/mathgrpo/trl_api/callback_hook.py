@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_utils import TrainOutput, speed_metrics
 
 from mathgrpo.errors import UserError
+from mathgrpo.files import to_json, write_atomically
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.rollout.engine import keep_log
 from mathgrpo.runs.checkpoint import remove_older
@@ -21,7 +23,7 @@ from mathgrpo.trl_api.completions import log_completions
 from mathgrpo.trl_api.reporting import push
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import checkpoints, load_weights, random_states, save_checkpoint
-from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names, write_reward_verdicts
+from mathgrpo.trl_api.trl_metrics import mean_metrics, trl_names
 from mathgrpo.types import RolloutGroup
 
 
@@ -126,7 +128,8 @@ class CallbackHook(Hook):
         lines = (run.speedometer.line, speed_line(taken), *(verdict.line for verdict in verdicts))
         print("\n".join(filter(None, lines)))
         if verdicts:
-            write_reward_verdicts(Path(self._args.output_dir), verdicts)
+            content = {verdict.name: {"line": verdict.line, **asdict(verdict)} for verdict in verdicts}
+            write_atomically(Path(self._args.output_dir) / "verdict.json", to_json(content, indent=1) + "\n")
 
     def close(self, run: Run, status: str) -> None:
         """Take the hooks off the optimizer, which may train on."""
@@ -191,17 +194,13 @@ class CallbackHook(Hook):
                 best = Path(state.best_model_checkpoint or folder)
                 remove_older(checkpoints(args.output_dir), args.save_total_limit, [best])
             if args.push_to_hub and args.hub_strategy == "every_save":
-                self._push(folder)
+                try:
+                    push(folder, args, f"Training in progress, step {state.global_step}")
+                except UserError as error:  # a hub that has gone away does not end the run: the last upload tells
+                    warnings.warn(str(error), stacklevel=2)
 
         run.world.from_main(write)
         return folder
-
-    def _push(self, folder: Path) -> None:
-        """Upload a checkpoint. A hub that has gone away does not end the run: the last upload tells."""
-        try:
-            push(folder, self._args, f"Training in progress, step {self._trainer.state.global_step}")
-        except UserError as error:
-            warnings.warn(str(error), stacklevel=2)
 
     def _load_best(self, run: Run) -> None:
         state = self._trainer.state

@@ -46,15 +46,13 @@ def _joined(callback: Any) -> Any:
     return callback
 
 
-def end_trackers(args: GRPOConfig) -> None:
-    """End the trackers' runs that are still open."""
+def running_trackers(args: GRPOConfig) -> list[Any]:
+    """Return the modules trackio and wandb, where the run reports there and a run of theirs is open."""
     trackio, wandb = (
         sys.modules.get(name) if {name, "all"} & set(args.report_to or ()) else None for name in ("trackio", "wandb")
     )
-    if trackio is not None and trackio.context_vars.current_run.get() is not None:
-        trackio.finish()
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()
+    found = [trackio] if trackio is not None and trackio.context_vars.current_run.get() is not None else []
+    return found + ([wandb] if wandb is not None and wandb.run is not None else [])
 
 
 class FlowCallback(DefaultFlowCallback):

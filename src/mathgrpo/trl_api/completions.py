@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mathgrpo.files import write_atomically
 from mathgrpo.text import printable
+from mathgrpo.trl_api.callbacks import running_trackers
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.reward_functions import RewardNotes
 from mathgrpo.trl_api.script_task import as_given
@@ -39,7 +39,10 @@ def log_completions(groups: Sequence[RolloutGroup], notes: RewardNotes, step: in
         firsts = {json.dumps(row["prompt"], sort_keys=True, default=str): row for row in reversed(rows)}
         rows = list(reversed(firsts.values()))
     _print(rows if args.num_completions_to_print is None else rows[: args.num_completions_to_print])
-    _send(rows, args)
+    for tracker in running_trackers(args):
+        import pandas
+
+        tracker.log({"completions": tracker.Table(dataframe=pandas.DataFrame(rows))})
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -62,15 +65,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict) and "content" in value[0]:
         value = "\n".join(str(message["content"]) for message in value)
     return printable(str(value))
-
-
-def _send(rows: list[dict[str, Any]], args: GRPOConfig) -> None:
-    trackers = {name: sys.modules.get(name) for name in ("trackio", "wandb") if name in (args.report_to or [])}
-    if not any(trackers.values()):
-        return
-    import pandas
-
-    frame = pandas.DataFrame(rows)
-    for name, module in trackers.items():
-        if module is not None and (name != "wandb" or module.run is not None):
-            module.log({"completions": module.Table(dataframe=frame)})

@@ -73,14 +73,10 @@ class Schedule:
         """Return the row numbers of a rollout; rollouts count from 0 and on through the epochs."""
         epoch, place = divmod(rollout, self.rollouts_per_epoch)
         while len(self._epochs) <= epoch:
-            self._epochs.append(self._next_epoch())
-        first = place * self._num_prompts
-        return self._epochs[epoch][first : min(first + self._num_prompts, self._used_rows)]
-
-    def _next_epoch(self) -> list[int]:
-        if self._generator is None:
-            return list(range(self._num_rows))
-        return torch.randperm(self._num_rows, generator=self._generator).tolist()  # type: ignore[no-any-return]
+            count, shuffled = self._num_rows, self._generator
+            order = torch.arange(count) if shuffled is None else torch.randperm(count, generator=shuffled)
+            self._epochs.append(order[: self._used_rows].tolist())
+        return self._epochs[epoch][place * self._num_prompts : (place + 1) * self._num_prompts]
 
 
 def is_conversational(prompt: Any) -> bool:

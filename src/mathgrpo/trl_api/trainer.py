@@ -24,7 +24,7 @@ from mathgrpo.training.loop import run_to_the_end
 from mathgrpo.training.together import require_same_weights
 from mathgrpo.trl_api.argument_fields import TRL_NAMES
 from mathgrpo.trl_api.callback_hook import CallbackHook
-from mathgrpo.trl_api.callbacks import default_callbacks, end_trackers
+from mathgrpo.trl_api.callbacks import default_callbacks, running_trackers
 from mathgrpo.trl_api.dataset import Row, Schedule, check_dataset
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.model import make_policy, make_reference
@@ -263,7 +263,8 @@ class GRPOTrainer(Reporting):
 
     def end(self) -> None:
         """End what the run has started outside this process: trackers, and a vLLM server of its own."""
-        end_trackers(self.args)
+        for tracker in running_trackers(self.args):
+            tracker.finish()
         close_engine(self.engine)
 
 

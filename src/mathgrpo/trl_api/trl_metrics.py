@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 import torch
 
 from mathgrpo.evaluation.compare import SIGNIFICANT_P, p_text
 from mathgrpo.evaluation.records import mean_interval
-from mathgrpo.files import to_json, write_atomically
 from mathgrpo.runs.task import Metrics
 from mathgrpo.text import signed
 from mathgrpo.types import RolloutGroup
@@ -161,9 +159,3 @@ def sign_flip_share(differences: Sequence[float]) -> float:
         signs = torch.randint(0, 2, (1000, len(values)), generator=generator, dtype=torch.int8).double() * 2 - 1
         as_far += int(((signs @ values).abs() >= observed * (1 - 1e-12)).sum())
     return as_far / (FLIPS + 1)
-
-
-def write_reward_verdicts(folder: Path, verdicts: Sequence[RewardVerdict]) -> None:
-    """Write verdict.json: set -> its line and numbers."""
-    content = {verdict.name: {"line": verdict.line, **asdict(verdict)} for verdict in verdicts}
-    write_atomically(folder / "verdict.json", to_json(content, indent=1) + "\n")
