@@ -17,8 +17,8 @@ from mathgrpo.optim.master_adamw import master_of
 from mathgrpo.optim.optimizer import build_optimizer, trainable_parameters
 from mathgrpo.rollout.cuda.kernels import Kernels
 from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row
-from mathgrpo.rollout.decoder import plain_logits
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
+from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.types import Completion, Prompt, RolloutGroup, Sampling
 from mathgrpo.update import policy_update
 

@@ -41,7 +41,7 @@ def test_without_a_recipe_nothing_heavier_than_torch_is_loaded() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "generate" in done.stdout and done.stderr == ""
+    assert "fallback" in done.stdout and done.stderr == ""
 
 
 def test_the_json_has_all_and_names_nobody(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_json_has_all_and_names_nobody(tmp_path: Path) -> None:
     assert report["versions"]["torch"].startswith("2.") and report["memory"]["main_gb"] > 1
     assert not any(word in done.stdout for word in ("lovelace", *secrets.values()))
     engines = {each["name"]: each for each in report["engines"]}
-    assert engines["generate"]["works"] and not engines["native, compiled"]["works"]
+    assert engines["fallback"]["works"] and not engines["native, compiled"]["works"]
     assert engines["native, compiled"]["why"].startswith("no C compiler (")
 
 

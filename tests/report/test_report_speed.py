@@ -74,7 +74,7 @@ def test_the_sentence_names_the_limit_and_the_setting(
 
 def test_the_sentence_knows_the_engine_and_an_unmeasured_machine(tmp_path: Path) -> None:
     run = load_run(with_speed(tmp_path / "run", {"time/rollout": 9.0}))
-    assert "the slow fallback" in speed_summary(replace(run, info={"engine": "generate"}))
+    assert "the slow fallback" in speed_summary(replace(run, info={"engine": "fallback"}))
     bare = {name: series for name, series in run.metrics.items() if not name.startswith(("roofline/", "mfu/"))}
     assert "did not log its share of the machine" in speed_summary(replace(run, metrics=bare))
     assert speed_summary(replace(run, metrics={})) == ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -13,12 +15,13 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
-from mathgrpo.rollout.decoder import is_rounding, trial_difference
+from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.generate_engine import GenerateEngine
+from mathgrpo.rollout.hf.grouped_decoder import GroupedDecoder
 from mathgrpo.rollout.sampling import truncate
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.trial import is_rounding, rounding_difference, trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
 FUSED = ("qwen2", "qwen3", "llama")
@@ -29,16 +32,21 @@ PROMPTS = tuple(
 )
 
 
+DECODERS: dict[str, Callable[[Policy], Decoder]] = {
+    "fused": FusedDecoder,
+    "cached": CachedDecoder,
+    "grouped": GroupedDecoder,
+    "anew": partial(GroupedDecoder, remember=False),
+}
+
+
 def tiny_policy(architecture: str = "qwen2", **overrides: Any) -> Policy:
     model = tiny_model(architecture, **overrides)
     return policy_from(model, tiny_tokenizer(), device="cpu", dtype=torch.float32, name=architecture)
 
 
 def engine_of(policy: Policy, path: str, max_rows: int = 0) -> Any:
-    if path == "generate":
-        return GenerateEngine(policy, max_rows=max_rows)
-    decoder = FusedDecoder(policy) if path == "fused" else CachedDecoder(policy)
-    return NativeEngine(policy, decoder, max_rows=max_rows)
+    return NativeEngine(policy, DECODERS[path](policy), max_rows=max_rows)
 
 
 @torch.no_grad()
@@ -58,7 +66,7 @@ def plain_greedy(policy: Policy, prompt: Prompt, max_new_tokens: int) -> tuple[i
 
 
 def paths(architecture: str) -> tuple[str, ...]:
-    return ("cached", "generate") if architecture == "gpt2" else ("fused", "cached", "generate")
+    return tuple(DECODERS)[architecture == "gpt2" :]
 
 
 @pytest.mark.parametrize("architecture", ALL)
@@ -104,7 +112,7 @@ def ids_of(groups: list[list[Completion]]) -> list[list[tuple[int, ...]]]:
     return [[completion.ids for completion in group] for group in groups]
 
 
-@pytest.mark.parametrize("path", ["fused", "cached", "generate"])
+@pytest.mark.parametrize("path", ["fused", "cached", "grouped", "anew"])
 def test_draws_do_not_depend_on_the_batch(path: str) -> None:
     """Few slots force refills at different ages, and rows end at different lengths: the draws stay the same."""
     policy = tiny_policy(seed=2)
@@ -113,7 +121,7 @@ def test_draws_do_not_depend_on_the_batch(path: str) -> None:
     expected = ids_of(engine_of(policy, path).generate(PROMPTS, 4, sampling))
     lengths = {len(ids) for group in expected for ids in group}
     assert len(lengths) > 5, "the rows must end at different lengths for this test to mean anything"
-    for max_rows in (10,) if path == "generate" else (3, 10):
+    for max_rows in (3, 10):
         assert ids_of(engine_of(policy, path, max_rows).generate(PROMPTS, 4, sampling)) == expected
     backwards = ids_of(engine_of(policy, path).generate(PROMPTS[::-1], 4, sampling))
     assert backwards[::-1] == expected
@@ -135,7 +143,7 @@ def test_logprobs_stay_right_through_refills(path: str) -> None:
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("path", ["fused", "cached", "generate"])
+@pytest.mark.parametrize("path", ["fused", "cached", "grouped", "anew"])
 def test_any_of_several_end_ids_ends_a_completion(path: str) -> None:
     policy = tiny_policy()
     free = engine_of(policy, path).generate(PROMPTS, 2, Sampling(max_new_tokens=30, seed=1))
@@ -150,7 +158,7 @@ def test_any_of_several_end_ids_ends_a_completion(path: str) -> None:
     assert {completion.ids[-1] for completion in chain(*ended)} & (others - {1})
 
 
-@pytest.mark.parametrize("path", ["fused", "cached", "generate"])
+@pytest.mark.parametrize("path", ["fused", "cached", "grouped", "anew"])
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 65])
 def test_max_new_tokens_is_exact(path: str, max_new_tokens: int) -> None:
     policy = tiny_policy()
@@ -174,7 +182,7 @@ def test_weights_changed_in_place_are_seen(path: str) -> None:
     assert ids_of(after) != ids_of(before)
 
 
-@pytest.mark.parametrize("path", ["fused", "cached", "generate"])
+@pytest.mark.parametrize("path", ["fused", "cached", "grouped", "anew"])
 def test_the_model_is_left_as_it_was(path: str) -> None:
     policy = tiny_policy()
     policy.model.train()
@@ -198,7 +206,7 @@ def with_adapter(policy: Policy) -> Policy:
     return replace(policy, model=model)
 
 
-@pytest.mark.parametrize("path", ["fused", "cached", "generate"])
+@pytest.mark.parametrize("path", ["fused", "cached", "grouped", "anew"])
 def test_an_adapter_is_seen(path: str) -> None:
     plain = tiny_policy()
     greedy = Sampling(max_new_tokens=12, temperature=0.0)
@@ -227,7 +235,9 @@ def test_the_engine_is_chosen_by_architecture() -> None:
     policy = policy_from(mamba, tiny_tokenizer(), device="cpu", dtype=torch.float32, name="mamba")
     for kind in ("fast", "plain"):
         fallback = build_engine(policy, kind)
-        assert fallback.name == "generate" and "recurrent state" in fallback.reason
+        assert fallback.name == "fallback"
+        assert fallback.reason.startswith("model forward, prompt by prompt, slow; ")
+        assert "recurrent state" in fallback.reason
         got = fallback.generate(PROMPTS, 1, Sampling(max_new_tokens=6, temperature=0.0))
         assert [group[0].ids for group in got] == [plain_greedy(policy, prompt, 6) for prompt in PROMPTS]
 
@@ -255,8 +265,8 @@ def test_logits_large_beside_their_spread_are_rounded_coarsely_and_no_reason_to_
         model.model.embed_tokens.weight[:, 0] += 4
         model.lm_head.weight[:, 0] += 12
     policy = replace(tiny_policy(), model=model, compute_dtype=torch.bfloat16)
-    right = trial_difference(FusedDecoder(policy), policy)
-    assert right > 0.06 and is_rounding(right, policy)
+    own = rounding_difference(policy)
+    assert own > 0.06 and is_rounding(own, policy) and is_rounding(2 * own, policy) and not is_rounding(4 * own, policy)
     assert build_engine(policy, compiled=False).reason == "fused decoder"
     assert not is_rounding(float("nan"), policy)
     model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * 3)
@@ -265,16 +275,16 @@ def test_logits_large_beside_their_spread_are_rounded_coarsely_and_no_reason_to_
 
 def test_a_decoder_that_computes_something_else_is_not_chosen() -> None:
     policy = tiny_policy()
-    assert trial_difference(FusedDecoder(policy), policy) < 1e-4
+    assert trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy) < 1e-4
     policy.model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * 1.1)
-    assert trial_difference(FusedDecoder(policy), policy) > 1e-2
+    assert trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy) > 1e-2
     assert build_engine(policy, compiled=False).reason.startswith(
         "model forward with slot cache; fused decoder failed its trial"
     )
     assert build_engine(policy).reason.startswith("model forward with slot cache; ")
 
 
-@pytest.mark.parametrize("path", ["cached", "generate"])
+@pytest.mark.parametrize("path", ["cached", "grouped", "anew"])
 def test_more_than_the_context_is_refused(path: str) -> None:
     engine = engine_of(replace(tiny_policy("gpt2"), max_context=32), path)
     assert engine.generate(PROMPTS[1:2], 1, Sampling(max_new_tokens=15))

@@ -21,7 +21,7 @@ from mathgrpo.models import Policy, load_policy, policy_from
 from mathgrpo.rollout import build_decoder, build_engine
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.plain_decoder import PlainDecoder
+from mathgrpo.rollout.hf.grouped_decoder import GroupedDecoder
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
 from mathgrpo.serving import stream
 from mathgrpo.serving.stream import PLAIN, CompletionText, Streamer
@@ -97,12 +97,12 @@ def test_frozen_weights_are_laid_out_once_and_again_for_longer_texts(decoder: An
     assert [drawn(streamer, prompt, sampling)[0] for prompt in prompts] == alone
 
 
-@pytest.mark.parametrize("kind", ["compiled", "fused", "cache", "rows read anew"])
+@pytest.mark.parametrize("kind", ["compiled", "fused", "cache", "grouped"])
 def test_whatever_runs_beside_them_completions_are_the_engines(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of all kinds come and go, more of them than rows; some are cancelled on the way."""
     policy, rng = policy_of("qwen2" if kind in ("compiled", "fused") else "gpt2"), random.Random(4)
     decoders: dict[str, Any] = {"compiled": CompiledDecoder, "fused": FusedDecoder, "cache": CachedDecoder}
-    decoder = decoders.get(kind, PlainDecoder)(policy)
+    decoder = decoders.get(kind, GroupedDecoder)(policy)
     monkeypatch.setattr(stream, "build_decoder", lambda *_, **__: (decoder, "chosen"))
     rows, asked, found = Streamer(policy).rows(5), [], {}
     cancelled: set[int] = set()

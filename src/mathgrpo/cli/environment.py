@@ -105,7 +105,7 @@ def engines(has_cuda: bool) -> list[Verdict]:
         Verdict("native, compiled", bool(compiler) and not has_cuda, compiled if compiler else no_compiler()),
         Verdict("native, fused", True, f"{family}, in torch operations"),
         Verdict("native, cached", True, "any causal language model that keeps keys and values"),
-        Verdict("generate", True, "any causal language model, through transformers; slow"),
+        Verdict("fallback", True, "any causal language model, prompt by prompt; slow"),
         _vllm(),
     ]
 

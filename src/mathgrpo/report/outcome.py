@@ -151,8 +151,8 @@ def _limit(part: str, metrics: Metrics, run: RunData) -> str:
 
 def _overhead_remedy(part: str, metrics: Metrics, run: RunData) -> str:
     """Return what brings a part nearer to its bound; a rollout: the native engine, more rows, rows of like length."""
-    if part == "rollout" and run.info.get("engine") == "generate":
-        return "The generate engine is the slow fallback: the notes below say why."
+    if part == "rollout" and run.info.get("engine") in ("fallback", "generate"):  # generate: its earlier name
+        return "The rollout engine is the slow fallback: the notes below say why."
     rollout, together = run.section("rollout"), _mean(metrics, "rows_per_decode_step", part)
     completions = (rollout.get("prompts_per_step") or 0) * (rollout.get("group_size") or 0)
     if part == "rollout" and together is not None and completions and together < FEW_ROWS * completions:

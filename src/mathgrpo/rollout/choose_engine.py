@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias
 
 from mathgrpo.config.recipe import VllmSection
-from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
 from mathgrpo.rollout.cuda.graph_engine import build_graph_engine
-from mathgrpo.rollout.decoder import Decoder, is_rounding, trial_difference
+from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import Engine, NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.generate_engine import GenerateEngine
+from mathgrpo.rollout.hf.grouped_decoder import GroupedDecoder
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.trial import proven
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
+
+_Builder: TypeAlias = "Callable[[Policy, bool], Decoder | str]"
+"""(policy, frozen) -> a decoder that should serve it, or why it does not: "" where nobody would expect it to."""
 
 
 def build_engine(
@@ -34,9 +39,9 @@ def build_engine(
 ) -> Engine:
     """Return the engine that draws this policy's completions: "fast", "plain" or "vllm".
 
-    fast: the fastest that proves itself on two short prompts of different length, where its logits must equal the
-    plain forward pass. plain: the model's own forward pass with a cache. Where neither serves (recurrent models),
-    transformers' `generate` does. vllm: as its settings say.
+    fast: the fastest that proves itself on two short prompts of different length, where its log-probabilities must
+    equal the plain forward pass. plain: the model's own forward pass with a cache. Where neither serves (recurrent
+    models), the model goes prompt by prompt. vllm: as its settings say.
 
     max_rows bounds the rows decoded at once; 0 decodes all. The other switches are for tests and benchmarks:
     compiled=False leaves out the decoder compiled for this CPU, graphs=False CUDA graphs, triton=False Triton kernels,
@@ -50,24 +55,18 @@ def build_engine(
         return build_vllm_engine(policy, vllm or VllmSection(), max_rows)
     obstacles: list[str] = []
     quantized = bool(linear4bit_layers(policy.model))
-    builders = [_compiled, _fused, _cached] if compiled else [_fused, _cached]
-    if kind == "plain" or (quantized and not dequantize):
-        graphs, builders = False, [_cached]
-    if graphs and policy.device.startswith("cuda"):
+    fast = kind == "fast" and (dequantize or not quantized)
+    if fast and graphs and policy.device.startswith("cuda"):
         engine, obstacle = build_graph_engine(policy, max_rows=max_rows, triton=triton)
         if engine is not None:
             engine.reason += _WRITTEN_OUT if quantized else ""
             return engine
         obstacles.append(obstacle)
-    for build in builders:
-        decoder, obstacle = build(policy)
-        if decoder is not None:
-            how = _WRITTEN_OUT if quantized and build is not _cached else ""
-            reason = "; ".join(filter(None, [decoder.name + how, *obstacles]))
-            return NativeEngine(policy, decoder, max_rows=max_rows, reason=reason)
-        obstacles.append(obstacle)
-    reason = "; ".join(filter(None, ["transformers generate, slow", *obstacles]))
-    return GenerateEngine(policy, max_rows=max_rows, reason=reason)
+    decoder = _first_proven(policy, _FAST if compiled else _FAST[1:], obstacles) if fast else None
+    how = _WRITTEN_OUT if decoder is not None and quantized else ""
+    decoder = decoder or plain_decoder(policy, obstacles)
+    name = "fallback" if isinstance(decoder, GroupedDecoder) else "native"
+    return NativeEngine(policy, decoder, max_rows=max_rows, name=name, reason=_reason(decoder.name + how, obstacles))
 
 
 def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
@@ -81,48 +80,54 @@ def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | No
     if free is not None and needed > free:
         return None, f"a second copy of the weights needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     obstacles: list[str] = []
-    for build in (_compiled, _fused):
-        decoder, obstacle = build(policy, frozen=frozen)
-        if decoder is not None:
-            return decoder, "; ".join(filter(None, [decoder.name, *obstacles]))
-        obstacles.append(obstacle)
-    return None, "; ".join(filter(None, obstacles))
+    decoder = _first_proven(policy, _FAST, obstacles, frozen=frozen)
+    return decoder, _reason(decoder.name if decoder else "", obstacles)
 
 
-def _compiled(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
-    """Return the compiled decoder, or why a policy that it should serve goes without it."""
+def plain_decoder(policy: Policy, obstacles: list[str]) -> Decoder:
+    """Return what decodes any policy by the model's own forward pass; why it is not the faster one, into obstacles."""
+    return _first_proven(policy, (_cached, _grouped), obstacles) or GroupedDecoder(policy, remember=False)
+
+
+def _first_proven(
+    policy: Policy, builders: tuple[_Builder, ...], obstacles: list[str], *, frozen: bool = False
+) -> Decoder | None:
+    """Return the first decoder that serves the policy; append to obstacles why those before it do not."""
+    for build in builders:
+        decoder = build(policy, frozen)
+        if not isinstance(decoder, str):
+            engine, failure = proven(partial(NativeEngine, policy, decoder), policy)
+            if engine is not None:
+                return decoder
+            decoder = f"{decoder.name} failed its trial ({failure})"
+        obstacles.append(decoder)
+    return None
+
+
+def _reason(how: str, obstacles: list[str]) -> str:
+    return "; ".join(filter(None, [how, *obstacles]))
+
+
+def _compiled(policy: Policy, frozen: bool) -> Decoder | str:
     if policy.device != "cpu" or why_not_served(policy.causal_lm):
-        return None, ""
+        return ""
     obstacle = why_not_compiled(policy)
-    if obstacle:
-        return None, f"no compiled decoder: {obstacle}"
-    return _proven(CompiledDecoder(policy, frozen=frozen), policy)
+    return f"no compiled decoder: {obstacle}" if obstacle else CompiledDecoder(policy, frozen=frozen)
 
 
-def _fused(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
+def _fused(policy: Policy, frozen: bool) -> Decoder | str:
     obstacle = why_not_served(policy.causal_lm)
-    if obstacle:
-        return None, f"no fused decoder: {obstacle}"
-    return _proven(FusedDecoder(policy, frozen=frozen), policy)
+    return f"no fused decoder: {obstacle}" if obstacle else FusedDecoder(policy, frozen=frozen)
 
 
-def _cached(policy: Policy) -> tuple[Decoder | None, str]:
+def _cached(policy: Policy, frozen: bool) -> Decoder | str:
     if getattr(policy.causal_lm, "_is_stateful", False):
-        return None, "no slot cache: the model keeps a recurrent state"
-    return _proven(CachedDecoder(policy), policy)
+        return "no slot cache: the model keeps a recurrent state"
+    return CachedDecoder(policy)
 
 
-def _proven(decoder: Decoder, policy: Policy) -> tuple[Decoder | None, str]:
-    """Return the decoder if its logits equal the plain forward pass, else None and why.
+def _grouped(policy: Policy, frozen: bool) -> Decoder | str:
+    return GroupedDecoder(policy)
 
-    An architecture unknown to us can fail in any way of its own, so every exception of the trial counts as
-    "does not serve it"; memory errors are not about the architecture and pass through.
-    """
-    try:
-        difference = trial_difference(decoder, policy)
-    except Exception as error:
-        pass_on(error, "run.engine=fast", "run.engine=plain")
-        return None, f"{decoder.name} failed its trial ({type(error).__name__})"
-    if not is_rounding(difference, policy):
-        return None, f"{decoder.name} failed its trial (logits off by {difference:.1g} of their spread)"
-    return decoder, ""
+
+_FAST: tuple[_Builder, ...] = (_compiled, _fused)

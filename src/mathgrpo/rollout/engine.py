@@ -20,7 +20,7 @@ class Engine(Protocol):
     """Draws completions from the policy as it is at the moment of the call.
 
     Attributes:
-        name: "native", "generate" or "vllm".
+        name: "native", "fallback" (any model, slowly) or "vllm".
         reason: how it decodes, or why it is the fallback; one line for the run's log.
     """
 
@@ -35,11 +35,11 @@ class Engine(Protocol):
 class NativeEngine:
     """An `Engine` on a `Decoder`."""
 
-    name = "native"
-
-    def __init__(self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, reason: str = "") -> None:
+    def __init__(
+        self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, name: str = "native", reason: str = ""
+    ) -> None:
         self._policy, self._decoder, self._max_rows = policy, decoder, max_rows
-        self.reason = reason
+        self.name, self.reason = name, reason
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""

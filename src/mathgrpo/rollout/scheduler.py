@@ -17,7 +17,7 @@ from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context
 from mathgrpo.rollout.decoder import Decoder, SamplingSession, Session
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
-from mathgrpo.types import Completion, FinishReason, Prompt, Sampling
+from mathgrpo.types import FinishReason, Prompt, Sampling
 
 _CUDA_POLL_STEPS = 8
 """Steps between looks at what was sampled on CUDA, where each look waits for the device."""
@@ -288,10 +288,3 @@ def _close_gaps(alive: list[int]) -> list[int]:
     tail = [i for i in alive if i >= count]
     staying = set(alive)
     return [i if i in staying else tail.pop() for i in range(count)]
-
-
-def completion_until_end(ids: list[int], logprobs: list[float], ends: set[int]) -> Completion:
-    """Return the completion that a row of sampled ids is: everything up to its first end token."""
-    stop = next((i + 1 for i, token in enumerate(ids) if token in ends), None)
-    length = stop if stop is not None else len(ids)
-    return Completion(tuple(ids[:length]), tuple(logprobs[:length]), "length" if stop is None else "eos")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mathgrpo.models import Policy
-from mathgrpo.rollout import build_decoder
-from mathgrpo.rollout.decoder import Decoder, is_rounding, trial_difference
-from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.plain_decoder import PlainDecoder
+from mathgrpo.rollout.choose_engine import build_decoder, plain_decoder
 from mathgrpo.rollout.scheduler import Rows
 from mathgrpo.types import Prompt, Sampling
 
@@ -29,7 +26,7 @@ class Streamer:
     def __init__(self, policy: Policy, *, native: bool = True) -> None:
         policy.model.eval()
         decoder, why = build_decoder(policy, frozen=True) if native else (None, "asked for")
-        self.policy, self._decoder = policy, decoder or _plain_decoder(policy)
+        self.policy, self._decoder = policy, decoder or plain_decoder(policy, [])
         self.reason = why if decoder else "; ".join(filter(None, (PLAIN, why)))
 
     def rows(self, max_rows: int) -> Rows:
@@ -45,17 +42,6 @@ class Streamer:
                 tokens += drawn.ids
                 if piece := text.push(drawn.ids):
                     yield piece
-
-
-def _plain_decoder(policy: Policy) -> Decoder:
-    """Return what decodes any policy through the model's own forward pass: with its cache where that can be trusted."""
-    cached = CachedDecoder(policy)
-    try:
-        serves = not getattr(policy.causal_lm, "_is_stateful", False)
-        serves = serves and is_rounding(trial_difference(cached, policy), policy)
-    except Exception:  # an architecture unknown to us can fail in any way of its own
-        serves = False
-    return cached if serves else PlainDecoder(policy)
 
 
 class CompletionText:

@@ -15,10 +15,11 @@ from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.cuda import graphs
-from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine, trial_difference
+from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine
 from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
 PROMPTS = tuple(

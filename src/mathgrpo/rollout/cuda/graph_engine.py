@@ -6,13 +6,12 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mathgrpo.errors import first_line
-from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context, resting
 from mathgrpo.models.qwen_view import QwenView, why_not_served
@@ -21,9 +20,9 @@ from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
 from mathgrpo.rollout.cuda.graphs import StepGraphs
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import BUCKETS, PlaceTable, TokenPool, reach_of
-from mathgrpo.rollout.decoder import is_rounding, plain_logits, trial_prompts
+from mathgrpo.rollout.decoder import completion_until_end
 from mathgrpo.rollout.sampling import row_keys
-from mathgrpo.rollout.scheduler import completion_until_end
+from mathgrpo.rollout.trial import proven
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _FEWEST_POSITIONS = 1024
@@ -120,24 +119,34 @@ class GraphEngine:
         return [completion_until_end(*row, ends) for row in zip(ids.tolist(), logprobs.tolist(), strict=True)]
 
 
-_TRIAL_TOKENS = 12
-"""More than one round of steps: the trial warms up, captures, replays and polls."""
-
-
 def build_graph_engine(
     policy: Policy, *, max_rows: int = 0, triton: bool = True, graphs: bool = True
 ) -> tuple[GraphEngine | None, str]:
-    """Return the engine and "", or None and why not; with Triton kernels where they pass their trial, else torch's."""
+    """Return the engine and "", or None and why not; with Triton kernels where they pass their trial, else torch's.
+
+    Raises: UserError when a trial has lost the device.
+    """
     obstacle = why_not_served(policy.causal_lm)
     if obstacle:
         return None, f"no CUDA graphs: {obstacle}"
     obstacles: list[str] = []
+    if triton and importlib.util.find_spec("triton") is None:
+        triton = False
+        obstacles.append("no Triton kernels: triton is not installed")
+
+    def make(load: Callable[[], Kernels]) -> GraphEngine:
+        kernels = load()
+        reason = f"{'CUDA graphs' if graphs else 'eager steps'}, {kernels.name}"
+        return GraphEngine(policy, kernels, max_rows=max_rows, graphs=graphs, reason=reason)
+
     for load in (_triton_kernels, TorchKernels) if triton else (TorchKernels,):
-        engine, obstacle = _proven(load, policy, max_rows, graphs)
-        if engine is not None:
+        engine, failure = proven(partial(make, load), policy)
+        if engine is not None and not engine.capture_error:
             engine.reason = "; ".join([engine.reason, *obstacles])
             return engine, ""
-        obstacles.append(obstacle)
+        label = "torch operations" if load is TorchKernels else "Triton kernels"
+        failure = f"were not captured ({engine.capture_error})" if engine else f"failed their trial ({failure})"
+        obstacles.append(f"CUDA graphs with {label} {failure}")
     return None, "; ".join(obstacles)
 
 
@@ -145,45 +154,3 @@ def _triton_kernels() -> Kernels:
     from mathgrpo.rollout.cuda.triton_layers import TritonKernels
 
     return TritonKernels()
-
-
-def _proven(load: Callable[[], Kernels], policy: Policy, max_rows: int, graphs: bool) -> tuple[GraphEngine | None, str]:
-    """Return an engine that passed its trial, or None and why; whatever a kernel or a capture raises is a no.
-
-    Raises: UserError when the trial has lost the device: then no other engine can be tried in this process.
-    """
-    label = "torch operations" if load is TorchKernels else "Triton kernels"
-    if load is _triton_kernels and importlib.util.find_spec("triton") is None:
-        return None, "no Triton kernels: triton is not installed"
-    try:
-        kernels = load()
-        reason = f"{'CUDA graphs' if graphs else 'eager steps'}, {kernels.name}"
-        engine = GraphEngine(policy, kernels, max_rows=max_rows, graphs=graphs, reason=reason)
-        difference = trial_difference(engine, policy)
-    except Exception as error:
-        pass_on(error, "run.engine=fast", "run.engine=plain")
-        return None, f"CUDA graphs with {label} failed their trial ({type(error).__name__}: {first_line(error, 120)})"
-    if engine.capture_error:
-        return None, f"CUDA graphs with {label} were not captured ({engine.capture_error})"
-    if not is_rounding(difference, policy):
-        return None, f"CUDA graphs with {label} failed their trial (off by {difference:.1g} of the logits' spread)"
-    return engine, ""
-
-
-def trial_difference(engine: GraphEngine, policy: Policy) -> float:
-    """Return how far the engine's log-probabilities are from the plain forward pass, in units of the logits' spread.
-
-    Two prompts of 3 and 6 tokens, two sampled rows each.
-    """
-    prompts = [Prompt(tuple(ids), key=number) for number, ids in enumerate(trial_prompts(policy), start=1)]
-    groups = engine.generate(prompts, 2, Sampling(max_new_tokens=min(_TRIAL_TOKENS, policy.max_context - 6)))
-    worst = 0.0
-    for prompt, group in zip(prompts, groups, strict=True):
-        for completion in group:
-            logits = plain_logits(policy, [*prompt.ids, *completion.ids])[len(prompt.ids) - 1 : -1]
-            ids = torch.tensor(completion.ids, device=logits.device)
-            expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
-            got = torch.tensor(completion.logprobs, device=logits.device)
-            off = float((got - expected).abs().max() / logits.std().clamp_min(1e-6))
-            worst = off if not off <= worst else worst
-    return worst

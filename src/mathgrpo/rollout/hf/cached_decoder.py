@@ -32,12 +32,8 @@ class CachedDecoder:
         self._policy = policy
 
     def context(self) -> AbstractContextManager[Any]:
-        """Return a context without gradients, in the policy's compute precision.
-
-        Not inference mode: a model may keep tensors it computes here (rotary buffers), and training must be able
-        to use them.
-        """
-        return _no_grad(self._policy)
+        """Return a context without gradients, in the policy's compute precision."""
+        return without_gradients(self._policy)
 
     def open(self, *, max_rows: int, positions: int) -> CachedSession:
         """Return an empty session on the model."""
@@ -45,7 +41,12 @@ class CachedDecoder:
 
 
 @contextmanager
-def _no_grad(policy: Policy) -> Iterator[None]:
+def without_gradients(policy: Policy) -> Iterator[None]:
+    """Enter the context in which the model itself decodes.
+
+    Not inference mode: a model may keep tensors it computes here (rotary buffers), and training must be able to use
+    them.
+    """
     with torch.no_grad(), policy.autocast():
         yield
 

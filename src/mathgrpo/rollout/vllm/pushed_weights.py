@@ -18,7 +18,7 @@ from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import is_linear4bit
 from mathgrpo.models.qwen_view import effective_weight
-from mathgrpo.rollout.decoder import plain_logits
+from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
 
 

@@ -16,7 +16,7 @@ from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context
-from mathgrpo.rollout.scheduler import completion_until_end
+from mathgrpo.rollout.decoder import completion_until_end
 from mathgrpo.rollout.vllm import pushed_weights as probe
 from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost
 from mathgrpo.rollout.vllm.pushed_weights import Difference, fingerprint, served_weights, write_weights
