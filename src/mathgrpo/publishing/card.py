@@ -55,7 +55,7 @@ def run_card(
         adapter=adapter, has_curves=has_curves, data=data_name(recipe), started_from=started_from(source),
         verdicts=verdicts, gain_line=gain_line, set_names=SET_NAMES, tables=before_after_tables(run),
         after=[(name, found.summary()) for name, found in known if found],
-        loading=_loading_code(repo, adapter), example=EXAMPLE, asking="" if fmt.leaky else asking_code(tokenizer, fmt),
+        example=EXAMPLE, asking="" if fmt.leaky else asking_code(tokenizer, fmt),
         recipe_text=public_recipe(source.supervised or recipe).strip(), without_folders=without_folders,
         versions=", ".join(f"{package} {version}" for package, version in run.info.get("versions", {}).items()),
     )  # fmt: skip
@@ -72,9 +72,8 @@ def script_card(
     trained += (f" from {base}" if hub_id(base) else "") + (f" on {dataset}" if hub_id(dataset) else "")
     metadata = _metadata((base,), dataset, adapter, list(dict.fromkeys(["grpo", "mathgrpo", *tags])))
     return _written(
-        "script.md", name=name, metadata=metadata, trained=trained, settings=settings,
-        loading=_loading_code(repo, adapter),
-    )  # fmt: skip
+        "script.md", name=name, repo=repo, adapter=adapter, metadata=metadata, trained=trained, settings=settings
+    )
 
 
 def _written(template: str, **values: Any) -> str:
@@ -115,15 +114,6 @@ def _result(recipe: Recipe, verdict: SetVerdict) -> Any:
             "p": float(f"{compared.p:.3g}"),
         },
     )  # fmt: skip
-
-
-def _loading_code(repo: str, adapter: bool) -> str:
-    note = "  # with peft installed" if adapter else ""
-    return (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
-        f'model = AutoModelForCausalLM.from_pretrained("{repo}"){note}'
-    )
 
 
 def asking_code(tokenizer: Any, fmt: Format) -> str:
@@ -171,14 +161,16 @@ def started_from(source: Source) -> str:
 
     A run that began with another run's model is followed back to the first.
     """
-    path, seen = started_with(source.run) if source.run is not None else source.location, 0
-    while path and Path(path).expanduser().is_dir() and seen < 20:
-        folder, seen = Path(path).expanduser().resolve(), seen + 1
+    path = started_with(source.run) if source.run is not None else source.location
+    for _ in range(20):  # an adapter may name itself
+        folder = Path(path).expanduser()
+        if not path or not folder.is_dir():
+            break
         run = run_of(folder)
-        base = adapter_base(locate_model(path)) if run is None else None
-        if run is None and base is None:
-            return folder.name
-        path = base or started_with(run)  # type: ignore[arg-type]
+        base = adapter_base(locate_model(path)) if run is None else started_with(run)
+        if base is None:
+            return folder.resolve().name
+        path = base
     return path
 
 

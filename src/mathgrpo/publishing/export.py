@@ -36,12 +36,33 @@ class Export:
     Attributes:
         folder: where it is.
         record: the content of export.json.
-        lines: the same for a reader.
     """
 
     folder: Path
     record: dict[str, Any]
-    lines: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """The record for a reader, one line a subject."""
+        record, checks = self.record, self.record["checks"]
+        size, files = sum(file["bytes"] for file in record["files"].values()), len(record["files"])
+        scores, accuracy = checks["logprobs"], checks["accuracy"]
+        solved = f"held-out problems: {accuracy}" if isinstance(accuracy, str) else (
+            f"{accuracy['problems']} held-out problems: {100 * accuracy['after']:.1f} % solved, by the run's own "
+            f"evaluation {100 * accuracy['before']:.1f} %"
+        )  # fmt: skip
+        tensors = checks.get("gguf_tensors")
+        packed = [f"            GGUF file with {tensors} tensors; its numbers were not scored again"] if tensors else []
+        return [
+            f"exported    {self.folder}: {record['kind']}, {record['dtype']}, {files} file{'s' if files > 1 else ''}, "
+            f"{size / 1e6:,.1f} MB",
+            f"checked     {checks['tensors_equal']} tensors on disk bit for bit as in memory; log-probabilities of "
+            f"{scores['tokens']} tokens differ by {scores['mean']:.2g} nats on average, "
+            f"{scores['largest']:.2g} at most",
+            f"            {solved}",
+            *packed,
+            *(f"note        {note}" for note in record["notes"]),
+        ]
 
 
 def export_run(
@@ -64,46 +85,19 @@ def export_run(
     llama_cpp = export_files.require_converter(converter, model) if kind == "gguf" else None
     wanted = torch.float32 if kind == "adapter" else _dtype(dtype, source)
     target = folder or (source.run / "export" if source.run else Path("exports") / source.name) / kind
-    export_files.require_free(target)
-    record: dict[str, Any] = {}
-
-    def write(temporary: Path) -> None:
+    with export_files.export_folder(target) as temporary:
         if kind in ("merged", "adapter"):
-            record.update(_write_model(source, temporary, kind, wanted, check, device, say))
-            return
+            return Export(target, _write_model(source, temporary, kind, wanted, check, device, say))
         with tempfile.TemporaryDirectory(dir=temporary.parent, prefix=".merged-") as scratch:
-            record.update(_write_model(source, Path(scratch), "merged", wanted, check, device, say))
+            record = _write_model(source, Path(scratch), "merged", wanted, check, device, say) | {"kind": kind}
+            packed = temporary / f"{source.name}.{kind}"
             if llama_cpp is not None:
                 say("converting to GGUF")
-                packed = temporary / f"{source.name}.gguf"
                 record["checks"]["gguf_tensors"] = export_files.convert(llama_cpp, Path(scratch), packed, wanted)
             else:
-                export_files.write_zip(Path(scratch), temporary / f"{source.name}.zip", source.name)
-        record.update(kind=kind)
+                export_files.write_zip(Path(scratch), packed, source.name)
         _write_record(temporary, record)
-
-    export_files.write_export(target, write)
-    return Export(target, record, tuple(export_lines(target, record)))
-
-
-def export_lines(folder: Path, record: dict[str, Any]) -> list[str]:
-    """Return an export for a reader, one line a subject."""
-    size = sum(file["bytes"] for file in record["files"].values())
-    checks, scores = record["checks"], record["checks"]["logprobs"]
-    accuracy, files = checks["accuracy"], f"{len(record['files'])} file{'s' if len(record['files']) > 1 else ''}"
-    solved = accuracy if isinstance(accuracy, str) else (
-        f"{100 * accuracy['after']:.1f} % solved, by the run's own evaluation {100 * accuracy['before']:.1f} %"
-    )  # fmt: skip
-    count = "" if isinstance(accuracy, str) else f"{accuracy['problems']} "
-    lines = [
-        f"exported    {folder}: {record['kind']}, {record['dtype']}, {files}, {size / 1e6:,.1f} MB",
-        f"checked     {checks['tensors_equal']} tensors on disk bit for bit as in memory; log-probabilities of "
-        f"{scores['tokens']} tokens differ by {scores['mean']:.2g} nats on average, {scores['largest']:.2g} at most",
-        f"            {count}held-out problems: {solved}",
-    ]
-    if "gguf_tensors" in checks:
-        lines.append(f"            GGUF file with {checks['gguf_tensors']} tensors; its numbers were not scored again")
-    return lines + [f"note        {note}" for note in record["notes"]]
+        return Export(target, record)
 
 
 def _write_model(
@@ -130,7 +124,6 @@ def _write_model(
         tensors = export_files.fingerprints(load_file(Path(source.location) / export_files.ADAPTER_FILES[0]))
     else:
         tensors = save_merged(merge(policy.model), policy.tokenizer, folder, dtype)
-    export_files.forget_places(folder)
     del policy
     say("scoring it again")
     intact = export_files.require_intact(folder, tensors)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import shutil
 import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def require_allowed(folder: Path) -> list[Path]:
 
     Raises: UserError when there is one that an export never has: it is not left out in silence.
     """
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    strange = [path for path in files if path.is_symlink() or path not in exported_files(folder)]
+    files, meant = sorted(path for path in folder.rglob("*") if not path.is_dir()), exported_files(folder)
+    strange = [path for path in files if path.is_symlink() or path not in meant]
     if strange:
         raise UserError(
             f"{strange[0]}: is no file of an exported model, so nothing is packed or uploaded; remove it and try again"
@@ -78,14 +78,13 @@ def require_intact(folder: Path, expected: Mapping[str, str]) -> int:
     expected: `fingerprints` of the model in memory; tied tensors are written once, under one of their names.
     Raises: UserError when one differs or is missing.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     written: dict[str, str] = {}
     try:
         for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (the file is no mapping)
-                    written[name] = _fingerprint(file.get_tensor(name))
+            written |= fingerprints(load_file(path))
     except (SafetensorError, OSError) as error:
         raise UserError(f"export: {path.name} cannot be read back ({error}); nothing was exported") from error
     meant = set(expected.values())  # some architectures write their tensors under other names than they hold them
@@ -98,19 +97,6 @@ def require_intact(folder: Path, expected: Mapping[str, str]) -> int:
             "nothing was exported; check the disk and try again"
         )
     return len(written)
-
-
-def forget_places(folder: Path) -> None:
-    """Take out of the configuration files where on this machine the model lay, which is of no use elsewhere."""
-    for name in ("config.json", "adapter_config.json", "tokenizer_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        values = json.loads(path.read_text(encoding="utf-8"))
-        places = {name for name in ("_name_or_path", "name_or_path") if Path(str(values.get(name))).is_absolute()}
-        kept = {name: value for name, value in values.items() if name not in places}
-        if places:
-            path.write_text(json.dumps(kept, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def write_zip(folder: Path, target: Path, root: str) -> None:
@@ -131,29 +117,22 @@ def write_zip(folder: Path, target: Path, root: str) -> None:
         raise UserError(f"export: {bad} in {target.name} cannot be read back; check the disk and try again")
 
 
-def write_export(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder that appears under its name only when it is complete.
+@contextmanager
+def export_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which appears under the target's name only when it is complete.
 
     Raises: UserError when the target holds something already, or the disk is full.
     """
     from safetensors import SafetensorError
 
-    require_free(target)
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise UserError(f"--to {target}: exists already; remove it or choose another folder")
     try:
         with written_whole(target) as temporary:
-            write(temporary)
+            yield temporary
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--to {target}: cannot be written ({reason}); free the disk or choose another") from error
-
-
-def require_free(target: Path) -> None:
-    """Return when nothing is in the way of an export.
-
-    Raises: UserError otherwise.
-    """
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise UserError(f"--to {target}: exists already; remove it or choose another folder")
 
 
 OUT_TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -201,11 +180,7 @@ def read_tensor_count(path: Path) -> int:
 
     Source: the GGUF specification of ggml, docs/gguf.md.
     """
-    if not path.is_file():
-        return 0
-    with path.open("rb") as file:
-        head = file.read(24)
-    if len(head) < 24 or head[:4] != b"GGUF":
-        return 0
-    version, tensors, _ = struct.unpack("<IQQ", head[4:])
-    return int(tensors) if version >= 2 else 0
+    with suppress(OSError, struct.error), path.open("rb") as file:
+        magic, version, tensors = struct.unpack("<4sIQ", file.read(16))
+        return int(tensors) if magic == b"GGUF" and version >= 2 else 0
+    return 0

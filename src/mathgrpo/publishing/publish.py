@@ -25,16 +25,14 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What would go up: files by name, and the card.
+    """What would go up.
 
     Attributes:
-        export: the model that was exported to be published, with its checks.
+        export: the model that was exported to be published, with its checks; the card and the curves lie beside it.
         notes: what whoever publishes should know first.
     """
 
     repo: str
-    folder: Path
-    files: tuple[Path, ...]
     card: str
     export: Export
     notes: tuple[str, ...]
@@ -65,19 +63,21 @@ def stage(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     card = run_card(source, data, repo, license_id, tokenizer=tokenizer, has_curves=has_curves, kind=kind)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    files = tuple(require_allowed(folder))
-    require_no_secret(files)
-    return Staged(repo, folder, files, card, export, tuple(_notes(source, license_id)))
+    require_no_secret(require_allowed(folder))
+    return Staged(repo, card, export, tuple(_notes(source, license_id)))
 
 
 def staged_lines(staged: Staged, *, private: bool) -> list[str]:
     """Return what would go up, for a reader: every file with its size, then the card."""
-    total = sum(path.stat().st_size for path in staged.files)
-    lines = [f"repository  {staged.repo} ({'private' if private else 'public'})"]
-    lines += [f"  {path.stat().st_size:>14,} bytes  {path.name}" for path in staged.files]
-    lines += [f"  {total:>14,} bytes  in {len(staged.files)} files"]
-    lines += [f"note        {note}" for note in staged.notes]
-    return [*lines, "", staged.card]
+    sizes = {path.name: path.stat().st_size for path in require_allowed(staged.export.folder)}
+    return [
+        f"repository  {staged.repo} ({'private' if private else 'public'})",
+        *(f"  {size:>14,} bytes  {name}" for name, size in sizes.items()),
+        f"  {sum(sizes.values()):>14,} bytes  in {len(sizes)} files",
+        *(f"note        {note}" for note in staged.notes),
+        "",
+        staged.card,
+    ]
 
 
 def require_login() -> None:
@@ -102,7 +102,7 @@ def upload(staged: Staged, *, private: bool) -> str:
     Raises: UserError when the hub refuses, a file is no export's, or the repository is public against the wish.
     """
     message = f"{staged.export.record['name']}, step {staged.export.record['step']}"
-    files = require_allowed(staged.folder)
+    files = require_allowed(staged.export.folder)
     return upload_files(files, staged.repo, message, caller="publish", private=private, public="--public")
 
 
