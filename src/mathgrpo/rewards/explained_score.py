@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mathgrpo.answers import Graded, grade_completion
+from mathgrpo.answers import Graded
 from mathgrpo.rewards.checked_calls import RewardFunction
 from mathgrpo.rewards.reasons import reason
 from mathgrpo.rewards.reward import Reward, Row
@@ -68,13 +68,12 @@ def explain(
         UserError: a reward raises or returns no number.
     """
     columns = {**problem.columns, "answer": problem.answer, "question": problem.question}
-    graded = grade_completion(text, problem.answer, suite.fmt, question=problem.question)
     ids = None if token_ids is None else [list(token_ids)]
     each = {name: [value] for name, value in columns.items()}
-    scores = suite.score([prompt], [text], each, completion_ids=ids, grades=[graded])
-    row = Row(text, suite.fmt, columns, token_ids, suite.max_new_tokens, graded)
+    scores = suite.score([prompt], [text], each, completion_ids=ids)
+    row = Row(text, suite.fmt, columns, token_ids, suite.max_new_tokens)
     parts = [_paid(suite, name, values[0], row) for name, values in scores.parts.items()]
-    return Explanation(scores.totals[0], tuple(parts), graded)
+    return Explanation(scores.totals[0], tuple(parts), scores.grades[0])
 
 
 def _paid(suite: RewardSuite, name: str, value: float | None, row: Row) -> Paid:

@@ -45,7 +45,6 @@ class Row:
         columns: the problem's: answer (the gold), question, and whatever else it has.
         token_ids: the completion's, the end token included; None where they are not known.
         max_new_tokens: the run's limit, 0 where it is not known.
-        known_grade: None where the caller gave none.
     """
 
     text: str
@@ -53,7 +52,6 @@ class Row:
     columns: Mapping[str, Any] = field(default_factory=dict)
     token_ids: Sequence[int] | None = None
     max_new_tokens: int = 0
-    known_grade: Graded | None = None
 
     @property
     def gold(self) -> str:
@@ -70,8 +68,8 @@ class Row:
 
     @functools.cached_property
     def graded(self) -> Graded:
-        """What the grader says of it: what came with it, else graded here."""
-        return self.known_grade or grade_completion(self.text, self.gold, self.fmt, question=self.question)
+        """What the grader says of it, asked once."""
+        return grade_completion(self.text, self.gold, self.fmt, question=self.question)
 
     @property
     def right(self) -> bool:
@@ -85,15 +83,11 @@ def rows_of(
     columns: Mapping[str, Sequence[Any]],
     completion_ids: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int = 0,
-    grades: Sequence[Graded] | None = None,
 ) -> list[Row]:
-    """Return completions as rewards see them; columns, ids and grades have one value a completion."""
-    absent: list[None] = [None] * len(texts)
-    given = zip(texts, completion_ids or absent, grades or absent, strict=True)
-    return [
-        Row(text, fmt, {name: values[place] for name, values in columns.items()}, ids, max_new_tokens, grade)
-        for place, (text, ids, grade) in enumerate(given)
-    ]
+    """Return completions as rewards see them; columns and ids have one value a completion."""
+    ids = [None] * len(texts) if completion_ids is None else completion_ids
+    each = ({name: values[place] for name, values in columns.items()} for place in range(len(texts)))
+    return [Row(text, fmt, own, id_, max_new_tokens) for text, own, id_ in zip(texts, each, ids, strict=True)]
 
 
 @dataclass(frozen=True)

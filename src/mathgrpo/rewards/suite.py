@@ -20,10 +20,12 @@ class Scores:
     Attributes:
         totals: weighted sum of the parts, one a completion; a part that is None adds nothing; NaN where all are None.
         parts: reward name -> unweighted value per completion, None where that reward does not apply.
+        grades: what the grader says of each completion; none where the gold answers are not known.
     """
 
     totals: tuple[float, ...]
     parts: Mapping[str, tuple[float | None, ...]]
+    grades: tuple[Graded, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,6 @@ class RewardSuite:
         columns: Mapping[str, Sequence[Any]],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        grades: Sequence[Graded] | None = None,
         trainer_state: Any = None,
     ) -> Scores:
         """Return what each completion earns.
@@ -57,7 +58,6 @@ class RewardSuite:
             prompts: one a completion, as messages or text.
             completions: texts.
             columns: "answer" (gold), "question" and whatever else the problems have; one value a completion.
-            grades: the completions', where they are known; else each is graded here, once for all built-in rewards.
 
         Raises:
             UserError: a user's function raises, or returns anything but one finite number or None per completion.
@@ -70,7 +70,7 @@ class RewardSuite:
             (1.0,)
         """
         _check_lengths(prompts, completions, columns)
-        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens, grades)
+        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens)
         built_in = {name: reward for name, reward in self.rewards.items() if isinstance(reward, Reward)}
         paid = {name: [reward.value(row) for row in rows] for name, reward in built_in.items()}
         if users := {name: function for name, function in self.rewards.items() if name not in built_in}:
@@ -81,14 +81,17 @@ class RewardSuite:
             }  # fmt: skip
             known = {name: value for name, value in call.items() if value is not None}
             paid |= call_rewards(users, completions, known)
-        return scores_of({name: paid[name] for name in self.rewards}, self.weights)
+        grades = tuple(row.graded for row in rows) if "answer" in columns else ()
+        return scores_of({name: paid[name] for name in self.rewards}, self.weights, grades)
 
 
-def scores_of(paid: Mapping[str, Sequence[float | None]], weights: Mapping[str, float]) -> Scores:
+def scores_of(
+    paid: Mapping[str, Sequence[float | None]], weights: Mapping[str, float], grades: tuple[Graded, ...] = ()
+) -> Scores:
     """Return what rewards pay, with the totals."""
     of_parts = [weights[name] for name in paid]
     totals = tuple(weighted_total(row, of_parts) for row in zip(*paid.values(), strict=True))
-    return Scores(totals, {name: tuple(values) for name, values in paid.items()})
+    return Scores(totals, {name: tuple(values) for name, values in paid.items()}, grades)
 
 
 def _check_lengths(prompts: Sequence[Any], completions: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> None:

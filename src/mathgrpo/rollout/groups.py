@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mathgrpo.answers import grade_completion
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt, problem_messages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import RewardSuite
 from mathgrpo.rewards.suite import Scores
 from mathgrpo.rollout.engine import Engine
-from mathgrpo.types import Completion, Graded, Problem, RolloutGroup, Sampling
+from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
 
 
 def collect_groups(
@@ -50,20 +49,19 @@ def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuit
     """Return the groups with rewards, their parts and grades: each completion graded once, the suite called once."""
     asked = [(group.problem, text) for group in groups for text in group.texts]
     prompts = [problem_messages(problem, fmt) for problem, _ in asked]
-    grades = [grade_completion(text, problem.answer, fmt, question=problem.question) for problem, text in asked]
     ids = [list(completion.ids) for group in groups for completion in group.completions]
     texts = [text for _, text in asked]
-    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids, grades=grades)
-    return with_scores(groups, scores, grades)
+    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids)
+    return with_scores(groups, scores)
 
 
-def with_scores(groups: Sequence[RolloutGroup], scores: Scores, grades: Sequence[Graded] = ()) -> list[RolloutGroup]:
-    """Return the groups with what their completions earned, scored in the groups' order; `grades` likewise."""
+def with_scores(groups: Sequence[RolloutGroup], scores: Scores) -> list[RolloutGroup]:
+    """Return the groups with what their completions earned, scored in the groups' order."""
     rewarded, start = [], 0
     for group in groups:
         rows = slice(start, start + len(group.texts))
         parts = {name: values[rows] for name, values in scores.parts.items()}
-        own = replace(group, rewards=scores.totals[rows], reward_parts=parts, grades=tuple(grades[rows]))
+        own = replace(group, rewards=scores.totals[rows], reward_parts=parts, grades=scores.grades[rows])
         rewarded.append(own)
         start = rows.stop
     return rewarded
