@@ -7,16 +7,8 @@ import torch
 
 from mathgrpo.errors import UserError
 from mathgrpo.grpo.importance import Importance
-from mathgrpo.grpo.normalisers import completion_weights
-from mathgrpo.grpo.objectives import (
-    OBJECTIVES,
-    SETTINGS,
-    Objective,
-    Tokens,
-    choose_objective,
-    k3_kl,
-    objective_errors,
-)
+from mathgrpo.grpo.loss import Objective, Tokens, completion_weights, k3_kl
+from mathgrpo.grpo.objectives import OBJECTIVES, SETTINGS, choose_objective, objective_errors
 
 LENGTHS = torch.tensor([2, 4, 2])
 ALL = torch.tensor([True, True, True])

@@ -24,8 +24,8 @@ from mathgrpo.training.together import (
     speed_of_all,
 )
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
-from mathgrpo.update.gradient import divided
 from mathgrpo.update.pack import Piece, micro_batch_cost
+from mathgrpo.update.shares import divided
 
 T = TypeVar("T")
 

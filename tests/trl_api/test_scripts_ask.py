@@ -192,7 +192,7 @@ def test_compute_copies_are_in_the_model_only_while_it_works(tmp_path: Path, mon
             rates.append(given["optimizer"].param_groups[0]["lr"])
             working.add(given["model"].model.layers[0].mlp.up_proj.weight.dtype)
 
-    monkeypatch.setattr("mathgrpo.update.forward._elsewhere", lambda policy, section: True)  # as on CUDA
+    monkeypatch.setattr("mathgrpo.update.choose_passes._elsewhere", lambda policy, section: True)  # as on CUDA
     ends, working = [], set[torch.dtype]()
     for copies in (False, True):
         monkeypatch.setattr("mathgrpo.optim.optimizer._wants_copies", lambda *_, copies=copies: copies)
@@ -220,15 +220,15 @@ def test_memory_that_is_not_there_is_told_before_the_first_step(
 
 def test_micro_batches_follow_from_the_memory_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets: list[int | None] = []
-    from mathgrpo.training import loop as step
+    from mathgrpo.update import Updater
 
-    real = step.policy_update
+    real = Updater.update
 
     def noting(*arguments: Any, **options: Any) -> Any:
         budgets.append(options["token_budget"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(step, "policy_update", noting)
+    monkeypatch.setattr(Updater, "update", noting)
     monkeypatch.setattr("mathgrpo.training.prepare.own_bytes", lambda world, device: 1_120_000_000)
     trainer(tmp_path, max_steps=1).train()
     assert budgets[0] is not None and 0 < budgets[0] < 8192

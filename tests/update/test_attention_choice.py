@@ -25,7 +25,7 @@ NUM_ROWS = RAGGED[2] - 5
 
 
 def layout_of(kernel: AttentionKernel) -> tuple[PackedLayout, int]:
-    return packed_layout(*RAGGED, bucket, "cpu", kernel), NUM_ROWS
+    return packed_layout(*RAGGED, bucket, kernel), NUM_ROWS
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mathgrpo.hardware.cuda_care import uploaded
 from mathgrpo.update.attention import varlen as attention_varlen
 from mathgrpo.update.attention.packed import AttentionKernel, packed_layout
 from mathgrpo.update.pack import bucket
@@ -79,9 +80,9 @@ def documented_varlen(
 
 
 def attend(case: Spans, kernel: AttentionKernel, inputs: list[Tensor], scaling: float) -> Tensor:
-    layout = packed_layout(*case, bucket, inputs[0].device, kernel)
+    layout = packed_layout(*case, bucket, kernel)
     assert layout.longest == max(case[0][p][1] + n for _, n, p in case[1])
-    return layout.form.attend(*inputs, scaling)
+    return uploaded(layout, inputs[0].device).form.attend(*inputs, scaling)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_shared_keys_sum_their_gradients_in_float32() -> None:
 
 
 def test_the_segments_are_those_of_the_example() -> None:
-    made = packed_layout([(0, 3)], [(3, 2, 0), (5, 1, 0)], 6, bucket, "cpu", "varlen").form
+    made = packed_layout([(0, 3)], [(3, 2, 0), (5, 1, 0)], 6, bucket, "varlen").form
     assert isinstance(made, attention_varlen.VarlenSegments)
     assert made.query_ends.tolist() == [0, 3, 5, 6] and made.key_ends.tolist() == [0, 3, 8, 12]
     assert made.key_rows.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5]

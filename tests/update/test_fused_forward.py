@@ -15,9 +15,10 @@ from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import build_reference, policy_update
-from mathgrpo.update.forward import ModuleForward, choose_forward
+from mathgrpo.update.choose_passes import choose_forward, why_not_fused_forward
+from mathgrpo.update.forward import ModuleForward
 from mathgrpo.update.fused import fused_attention, fused_tiles
-from mathgrpo.update.fused.fused_forward import FusedForward, why_not_fused_forward
+from mathgrpo.update.fused.fused_forward import FusedForward
 from mathgrpo.update.logprobs import MIN_CHUNK, chunk_rows
 from mathgrpo.update.pack import Piece
 from update.grpo_cases import (

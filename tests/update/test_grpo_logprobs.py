@@ -9,10 +9,10 @@ from fakes import tiny_model
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.update import logprobs as logprobs_module
 from mathgrpo.update.attention.packed import packed_attention
-from mathgrpo.update.forward import ModuleForward
-from mathgrpo.update.logprobs import chunked_logprobs, split_model
-from mathgrpo.update.pack import Piece, build_micro_batch
-from mathgrpo.update.step_tokens import step_tokens
+from mathgrpo.update.first_pass import chunked_logprobs
+from mathgrpo.update.forward import ModuleForward, split_model
+from mathgrpo.update.pack import Piece, build_micro_batch, objective_of
+from mathgrpo.update.step import step_tokens
 from update.grpo_cases import MAX_NEW_TOKENS, lora_model, make_groups
 
 ARCHITECTURES = ["qwen2", "qwen3", "llama", "gpt2"]
@@ -60,9 +60,9 @@ def test_packed_logprobs_equal_one_sequence_at_a_time(architecture: str, shared_
     else:
         model = tiny_model(architecture)
     groups = make_groups()
-    tokens = step_tokens(groups, GrpoSection(), MAX_NEW_TOKENS, "cpu")
+    tokens = step_tokens(groups, objective_of(GrpoSection()), False, MAX_NEW_TOKENS)
     pieces = [Piece(b, (0, 1, 2, 3)) for b in range(3)]
-    batch = build_micro_batch(groups, tokens, pieces, shared_prompt=shared_prompt, device="cpu")
+    batch = build_micro_batch(groups, tokens.offsets, pieces, shared_prompt=shared_prompt)
     config = split_model(model)[0].config
     before, forward = config._attn_implementation, ModuleForward(model, nullcontext)
     with torch.no_grad():
@@ -85,4 +85,4 @@ def test_packed_logprobs_equal_one_sequence_at_a_time(architecture: str, shared_
             expected_entropy.append(-(plain.exp() * plain).sum(-1))
     torch.testing.assert_close(ours, torch.cat(expected), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(entropy, torch.cat(expected_entropy), atol=2e-5, rtol=1e-5)
-    assert len(ours) == tokens.num_tokens
+    assert len(ours) == len(tokens.weights_M)

@@ -11,10 +11,11 @@ from mathgrpo.update.pack import (
     Piece,
     bucket,
     build_micro_batch,
+    objective_of,
     pieces_with_loss,
     plan_micro_batches,
 )
-from mathgrpo.update.step_tokens import step_tokens
+from mathgrpo.update.step import step_tokens
 from update.grpo_cases import EOS, MAX_NEW_TOKENS, make_groups
 
 
@@ -26,8 +27,8 @@ def two_completions() -> list[RolloutGroup]:
 
 def test_shared_layout_by_hand() -> None:
     groups = two_completions()
-    tokens = step_tokens(groups, GrpoSection(loss="dr_grpo"), 5, "cpu")
-    batch = build_micro_batch(groups, tokens, [Piece(0, (0, 1))], shared_prompt=True, device="cpu")
+    tokens = step_tokens(groups, objective_of(GrpoSection(loss="dr_grpo")), False, 5)
+    batch = build_micro_batch(groups, tokens.offsets, [Piece(0, (0, 1))], shared_prompt=True)
     # [7 8][10 11][20]: last tokens are not inputs. Positions restart after the prompt.
     assert batch.input_ids[0, :5].tolist() == [7, 8, 10, 11, 20]
     assert batch.position_ids[0, :5].tolist() == [0, 1, 2, 3, 2]
@@ -37,15 +38,15 @@ def test_shared_layout_by_hand() -> None:
     assert batch.targets[:5].tolist() == [10, 11, EOS, 20, 21]
     assert batch.token_index.tolist() == [0, 1, 2, 3, 4]
     assert tokens.advantages_M.tolist() == [1.0, 1.0, 1.0, -2.0, -2.0]
-    assert tokens.sampling_logprobs_M.tolist() == [-1.0, -2.0, -3.0, -4.0, -5.0]
+    assert tokens.sampling_M.tolist() == [-1.0, -2.0, -3.0, -4.0, -5.0]
     # 2 completions of at most 5 tokens.
     torch.testing.assert_close(tokens.weights_M, torch.full((5,), 0.1))
 
 
 def test_plain_layout_by_hand() -> None:
     groups = two_completions()
-    tokens = step_tokens(groups, GrpoSection(), 5, "cpu")
-    batch = build_micro_batch(groups, tokens, [Piece(0, (0, 1))], shared_prompt=False, device="cpu")
+    tokens = step_tokens(groups, objective_of(GrpoSection()), False, 5)
+    batch = build_micro_batch(groups, tokens.offsets, [Piece(0, (0, 1))], shared_prompt=False)
     assert batch.attention_mask is not None
     assert batch.input_ids[:, :4].tolist() == [[7, 8, 10, 11], [7, 8, 20, 0]]
     assert batch.attention_mask.sum(dim=1).tolist() == [4, 3]
@@ -57,7 +58,7 @@ def test_plain_layout_by_hand() -> None:
 def test_end_token_has_loss_and_a_masked_truncated_completion_has_none() -> None:
     groups = two_completions()
     section = GrpoSection(mask_truncated=True, loss="dapo", beta=0.1)
-    tokens = step_tokens(groups, section, 5, "cpu")
+    tokens = step_tokens(groups, objective_of(section), section.mask_truncated, 5)
     # The three tokens of the first completion, its end token included.
     torch.testing.assert_close(tokens.weights_M, torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.0, 0.0]))
     assert tokens.num_kept == 3
@@ -72,9 +73,9 @@ def test_plan_holds_every_completion_once_within_budget(shared_prompt: bool, tok
     plan = plan_micro_batches(groups, pieces, token_budget, shared_prompt=shared_prompt)
     seen = sorted((piece.group, g) for batch in plan for piece in batch for g in piece.completions)
     assert seen == [(b, g) for b in range(5) for g in range(4)]
-    tokens = step_tokens(groups, GrpoSection(), MAX_NEW_TOKENS, "cpu")
+    tokens = step_tokens(groups, objective_of(GrpoSection()), False, MAX_NEW_TOKENS)
     for batch in plan:
-        built = build_micro_batch(groups, tokens, batch, shared_prompt=shared_prompt, device="cpu")
+        built = build_micro_batch(groups, tokens.offsets, batch, shared_prompt=shared_prompt)
         single = len(batch) == 1 and len(batch[0].completions) == 1
         assert built.num_unique <= token_budget or single
     assert plan == plan_micro_batches(groups, pieces, token_budget, shared_prompt=shared_prompt)
@@ -103,7 +104,7 @@ def test_building_batches_leaves_groups_and_random_state_alone() -> None:
     groups = make_groups()
     kept = make_groups()
     state, torch_state = random.getstate(), torch.random.get_rng_state()
-    tokens = step_tokens(groups, GrpoSection(), MAX_NEW_TOKENS, "cpu")
-    build_micro_batch(groups, tokens, [Piece(0, (0, 1))], shared_prompt=True, device="cpu")
+    tokens = step_tokens(groups, objective_of(GrpoSection()), False, MAX_NEW_TOKENS)
+    build_micro_batch(groups, tokens.offsets, [Piece(0, (0, 1))], shared_prompt=True)
     assert groups == kept and random.getstate() == state
     assert torch.equal(torch.random.get_rng_state(), torch_state)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fakes import CHARS, SPECIAL, tiny_model
-from mathgrpo.update.step_setup import unshared_reason
+from mathgrpo.update.layout_trial import unshared_reason
 from update.grpo_cases import largest_difference, make_groups, update
 
 

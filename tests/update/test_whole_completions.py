@@ -16,6 +16,7 @@ from mathgrpo.update import build_reference
 from mathgrpo.update import logprobs as logprobs_module
 from mathgrpo.update.forward import ModuleForward
 from mathgrpo.update.fused.fused_forward import FusedForward
+from mathgrpo.update.layout_trial import unshared_reason
 from mathgrpo.update.logprobs import token_logprobs
 from update.grpo_cases import MAX_NEW_TOKENS, TinyPolicy, largest_difference, make_groups, update
 
@@ -60,9 +61,11 @@ def test_whole_completions_take_no_pass_of_the_transformer_more(
         passes.append(batch.num_unique)
         return hidden(self, batch)
 
+    model = tiny_model()
+    assert unshared_reason(model) == "", "which looks at two small groups"
     monkeypatch.setattr(kind, "hidden", counted)
     stats, steps = update(
-        tiny_model(), make_groups(), loss="gspo", updates_per_rollout=2, token_budget=24, fused_forward=fused_forward,
+        model, make_groups(), loss="gspo", updates_per_rollout=2, token_budget=24, fused_forward=fused_forward,
         importance_weights=importance,
     )  # fmt: skip
     assert len(steps) == 2 and stats.micro_batches > 1 and len(passes) == 2 * stats.micro_batches

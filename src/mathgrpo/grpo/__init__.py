@@ -1,4 +1,4 @@
-"""The paper: advantages, objectives and normalisers as pure functions that know no model and no recipe."""
+"""The paper: advantages, loss and objectives as pure functions that know no model and no recipe."""
 
 from mathgrpo.grpo.advantages import group_advantages, with_advantages
 

@@ -6,6 +6,7 @@ Torch is imported where it is used: a process that only tells failures apart may
 from __future__ import annotations
 
 import gc
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mathgrpo.errors import UserError, first_line
@@ -87,3 +88,17 @@ def upload(values: Any, device: torch.device | str) -> Tensor:
     if torch.device(device).type != "cuda":
         return table.to(device)
     return table.pin_memory().to(device, non_blocking=True)
+
+
+def uploaded(value: Any, device: torch.device | str) -> Any:
+    """Return a record with every tensor in it, and in the records and tuples in it, on a device."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return upload(value, device)
+    if isinstance(value, tuple):
+        return tuple(uploaded(each, device) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {field.name: uploaded(getattr(value, field.name), device) for field in fields(value)}
+        return replace(value, **changed)
+    return value

@@ -11,7 +11,7 @@ from torch import nn
 from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import OptimizerSection
 from mathgrpo.optim.master_adamw import MasterAdamW, make_compute_copies, master_of
-from mathgrpo.update.step_setup import unshared_reason
+from mathgrpo.update.layout_trial import unshared_reason
 
 
 def build_optimizer(

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from mathgrpo.config.machinery import FAST, Machinery
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.evaluation.records import Evaluation
@@ -19,7 +18,7 @@ from mathgrpo.runs.interrupt import Interrupted, StopRequests
 from mathgrpo.runs.speedometer import Speedometer, StepTimes
 from mathgrpo.runs.task import Metrics, Task
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update import Reference
+from mathgrpo.update import Updater
 
 
 @dataclass(slots=True)
@@ -31,7 +30,6 @@ class Run:
         step: steps taken: rollouts, each with its update.
         token_budget: unique tokens of a micro-batch; less after memory has run out. None: the update's own default.
         recompute, compiled: how the update runs the layers, see `recomputed_layers` and `compiled_parts`.
-        machinery: what else computes the update.
         computing: what the model is put into while it samples and learns.
         notes: what a reader should know about how the run is computed.
     """
@@ -39,7 +37,7 @@ class Run:
     task: Task
     policy: Policy
     engine: Engine
-    reference: Reference | None
+    updater: Updater
     optimizer: torch.optim.Optimizer
     speedometer: Speedometer
     stop: StopRequests
@@ -50,7 +48,6 @@ class Run:
     token_budget: int | None = None
     recompute: bool = False
     compiled: bool = False
-    machinery: Machinery = FAST
     computing: Callable[[], AbstractContextManager[None]] = nullcontext
     notes: list[str] = field(default_factory=list)
 

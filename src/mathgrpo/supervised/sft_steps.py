@@ -18,7 +18,7 @@ from mathgrpo.formats import Format
 from mathgrpo.formats.chat import problem_text
 from mathgrpo.models import Policy
 from mathgrpo.types import Problem
-from mathgrpo.update.logprobs import split_model
+from mathgrpo.update.forward import split_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from mathgrpo.runs.task import Lesson
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.training.together import require_same_weights, with_speed
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update import NonFiniteError, UpdateStats, policy_update
+from mathgrpo.update import NonFiniteError, UpdateStats
 from mathgrpo.update.layer_modes import compiled_parts, recomputed_layers
 
 
@@ -110,11 +110,10 @@ def _learn(run: Run, groups: Sequence[RolloutGroup], lesson: Lesson, rate: float
             if run.compiled:
                 modes.enter_context(compiled_parts(model))
             torch.manual_seed(seed)  # for adapter dropout
-            return policy_update(
-                run.policy, run.optimizer, groups, lesson.section, temperature=lesson.temperature,
-                max_new_tokens=lesson.max_new_tokens, max_grad_norm=lesson.max_grad_norm, reference=run.reference,
-                token_budget=run.token_budget, world=run.world, parts=lesson.parts, importance=lesson.importance,
-                machinery=run.machinery,
+            return run.updater.update(
+                groups, lesson.section, temperature=lesson.temperature, max_new_tokens=lesson.max_new_tokens,
+                max_grad_norm=lesson.max_grad_norm, token_budget=run.token_budget, parts=lesson.parts,
+                importance=lesson.importance,
             )  # fmt: skip
     except NonFiniteError as error:
         if not run.world.is_main:

@@ -47,6 +47,7 @@ from mathgrpo.training.plan import plan_lines
 from mathgrpo.training.prepare import Prepared, prepare
 from mathgrpo.training.recipe_task import RecipeTask
 from mathgrpo.training.together import require_same_weights, world_lines
+from mathgrpo.update import Updater
 from mathgrpo.update.layer_modes import compile_pays
 
 
@@ -110,13 +111,14 @@ def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests
     rollout = recipe.rollout
     tokens = recipe.training.steps * rollout.prompts_per_step * rollout.group_size * rollout.max_new_tokens
     meter = world.from_main(lambda: build_speedometer(ready.policy))
+    updater = Updater(ready.policy, ready.optimizer, reference=ready.reference, world=world, machinery=ready.machinery)
     return Run(
-        RecipeTask(ready), ready.policy, ready.engine, ready.reference, ready.optimizer, meter, stop, world,
+        RecipeTask(ready), ready.policy, ready.engine, updater, ready.optimizer, meter, stop, world,
         resume_with=f"mathgrpo train --resume {folder}", step=state.step,
         token_budget=state.token_budget or (memory.token_budget if memory is not None else None),
         recompute=memory is not None and memory.recompute,
         compiled=compile_pays(ready.machinery, ready.policy.device, tokens),
-        machinery=ready.machinery, notes=list(ready.notes),
+        notes=list(ready.notes),
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
 from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, mean_reward, reward_verdict
 from mathgrpo.types import RolloutGroup
+from mathgrpo.update import Updater
 
 
 class GRPOTrainer(Reporting):
@@ -153,9 +154,10 @@ class GRPOTrainer(Reporting):
                 require_same_weights(self._world, self.optimizer, self.state.global_step)
             meter = self._world.from_main(lambda: build_speedometer(self._policy))
             hook = CallbackHook(self, self._task)
+            updater = Updater(self._policy, self.optimizer, reference=self._reference, world=self._world)
             run_to_the_end(
                 Run(
-                    self._task, self._policy, self.engine, self._reference, self.optimizer, meter,
+                    self._task, self._policy, self.engine, updater, self.optimizer, meter,
                     StopRequests(self._world), self._world, [hook], "train(resume_from_checkpoint=True)",
                     step=at.step, token_budget=at.token_budget or None,
                     recompute=memory is not None and memory.recompute,

@@ -1,6 +1,7 @@
 """Rollouts to an optimizer step: packed micro-batches, log-probabilities, gradient, update."""
 
-from mathgrpo.update.policy_update import NonFiniteError, UpdateStats, policy_update
+from mathgrpo.update.policy_update import policy_update
 from mathgrpo.update.reference_policy import Reference, build_reference
+from mathgrpo.update.updater import NonFiniteError, Updater, UpdateStats
 
-__all__ = ["NonFiniteError", "Reference", "UpdateStats", "build_reference", "policy_update"]
+__all__ = ["NonFiniteError", "Reference", "UpdateStats", "Updater", "build_reference", "policy_update"]

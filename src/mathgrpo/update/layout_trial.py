@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.errors import UserError, first_line
+from mathgrpo.hardware.cuda_care import uploaded
+from mathgrpo.models.policy import resting
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update.attention.packed import packed_attention
-from mathgrpo.update.logprobs import decoder_states, split_model
+from mathgrpo.update.forward import ModuleForward, split_model
 from mathgrpo.update.pack import MicroBatch, Piece, build_micro_batch
-from mathgrpo.update.step_tokens import step_tokens
 
 TOLERANCE = 1e-3
 """Relative difference below which two fp32 computations of logits count as the same; 16-bit ones get 100 times it."""
 
+_reasons: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def unshared_reason(model: Any) -> str:
+    """Return why the model's prompts cannot be shared in the update, or "" if they can; remembered by model.
+
+    Two small groups go through the packed layout, the plain layout and the model's own forward. Whatever an
+    architecture does beside ordinary attention (biases by position, sinks, recurrence) shows as different logits.
+
+    Raises: UserError when not even the plain layout reproduces the model's own logits.
+    """
+    decoder, _ = split_model(model)
+    if decoder not in _reasons:
+        with resting(model):
+            _reasons[decoder] = _try_layouts(model, decoder)
+    return _reasons[decoder]
+
 
 @torch.no_grad()
-def try_layouts(model: Any) -> str:
-    decoder, _ = split_model(model)
+def _try_layouts(model: Any, decoder: Any) -> str:
     plain_batch = _probe_batch(model, shared_prompt=False)
     plain = _logits(model, plain_batch)
     own = model(input_ids=plain_batch.input_ids, attention_mask=plain_batch.attention_mask, use_cache=False).logits
@@ -43,9 +61,8 @@ def try_layouts(model: Any) -> str:
 
 
 def _logits(model: Any, batch: MicroBatch) -> Tensor:
-    decoder, head = split_model(model)
-    logits: Tensor = head(decoder_states(decoder, batch).flatten(0, 1).index_select(0, batch.logit_rows))
-    return logits
+    forward = ModuleForward(model, nullcontext)
+    return forward.head(forward.hidden(batch))
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -67,7 +84,7 @@ def _probe_batch(model: Any, *, shared_prompt: bool) -> MicroBatch:
         problem = Problem(question=f"probe {start}", answer="0")
         prompt = Prompt(tuple(ids[:prompt_length]), 0)
         groups.append(RolloutGroup(problem, prompt, tuple(completions), ("", ""), advantages=(1.0, -1.0)))
-    device = model.get_input_embeddings().weight.device
-    tokens = step_tokens(groups, GrpoSection.model_validate({}), 8, device)
-    pieces = [Piece(0, (0, 1)), Piece(1, (0, 1))]
-    return build_micro_batch(groups, tokens, pieces, shared_prompt=shared_prompt, device=device)
+    pieces, offsets = [Piece(0, (0, 1)), Piece(1, (0, 1))], ((0, 4), (6, 7))
+    batch = build_micro_batch(groups, offsets, pieces, shared_prompt=shared_prompt)
+    on_device: MicroBatch = uploaded(batch, model.get_input_embeddings().weight.device)
+    return on_device

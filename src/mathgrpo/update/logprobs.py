@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from mathgrpo.models.policy import base_model
-from mathgrpo.update.pack import MicroBatch
 
 # Shape legend: N completion tokens (padded to a bucket), V vocabulary, F hidden size.
 
@@ -17,43 +13,6 @@ CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Logits in one chunk. On a CPU 4 MiB in fp32, which stay in the cache: 512 tokens of a vocabulary of 2,048."""
 MIN_CHUNK = 256
 """Tokens in a chunk at least, so that with a large vocabulary the head is still an efficient matrix product."""
-
-
-def decoder_states(decoder: Any, batch: MicroBatch) -> Tensor:
-    """Return the last hidden states of the micro-batch, before the LM head.
-
-    Shared layout: call inside `packed_attention(decoder.config)`.
-    """
-    extra: dict[str, Any] = {} if batch.layout is None else {"packed_layout": batch.layout}
-    output = decoder(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        **extra,
-    )
-    states: Tensor = output.last_hidden_state
-    return states
-
-
-def chunked_logprobs(
-    hidden_NF: Tensor, targets_N: Tensor, head: Callable[[Tensor], Tensor], temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Return (token_logprobs_N, entropy_N), computing the logits chunk by chunk.
-
-    Without gradients no more than a chunk of logits is held. With them, take `chunk_rows` and run a chunk's backward
-    pass before the next chunk's forward pass, as the update does.
-
-    head: hidden states -> logits; called as it is, so tied weights, adapters and quantised layers all work.
-    """
-    with torch.no_grad():
-        vocab_size = head(hidden_NF[:1]).shape[-1]
-    logprobs, entropies = [], []
-    for rows in chunk_rows(len(hidden_NF), vocab_size, hidden_NF.device):
-        result = token_logprobs(head(hidden_NF[rows]), targets_N[rows], temperature)
-        logprobs.append(result[0])
-        entropies.append(result[1])
-    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def chunk_rows(num_rows: int, vocab_size: int, device: torch.device | str) -> list[slice]:
@@ -79,22 +38,6 @@ def token_logprobs(
     """
     logprobs, entropy = _TokenLogprobs.apply(logits_NV, targets_N, temperature, entropy_gradient)  # type: ignore[no-untyped-call]
     return logprobs, entropy
-
-
-def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
-    """Return (decoder, head) of a causal LM, adapters included: head turns its hidden states into logits."""
-    base = base_model(model)
-    output_layer = base.get_output_embeddings()
-    config = base.config
-    softcap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-
-    def head(hidden: Tensor) -> Tensor:
-        logits: Tensor = output_layer(hidden)
-        logits = logits if scale == 1.0 else logits * scale
-        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
-
-    return base.get_decoder(), head
 
 
 class _TokenLogprobs(torch.autograd.Function):

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.hardware.cuda_care import upload
+from mathgrpo.grpo.importance import Importance
+from mathgrpo.grpo.loss import Objective
+from mathgrpo.grpo.objectives import known_objective
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, packed_layout
-from mathgrpo.update.step_tokens import StepTokens, objective_of
 
 # Shape legend: M completion tokens of the step, N of the micro-batch, T input tokens of a row.
 
@@ -71,6 +72,15 @@ class MicroBatch:
     num_unique: int
 
 
+def objective_of(section: GrpoSection, importance: Importance | None = None) -> Objective:
+    """Return the objective of a recipe's settings.
+
+    importance: weights for a sampler with other numerics.
+    Raises: UserError for a loss or settings of it that do not exist.
+    """
+    return known_objective(section.loss, tuple(section.loss_settings.items()), section.beta, importance)
+
+
 def pieces_with_loss(
     groups: Sequence[RolloutGroup], section: GrpoSection, *, skip_zero_advantage: bool = True
 ) -> list[Piece]:
@@ -110,7 +120,7 @@ def plan_micro_batches(
     plan: list[list[Piece]] = []
     used = 0
     for piece in split:
-        cost = _cost(groups, piece, shared_prompt)
+        cost = micro_batch_cost(groups, [piece], shared_prompt=shared_prompt)
         # The first piece of a plain micro-batch is its longest, so every later row is padded to it.
         if plan and not shared_prompt:
             cost = _row_length(groups, plan[-1][0]) * len(piece.completions)
@@ -119,29 +129,29 @@ def plan_micro_batches(
             used += cost
         else:
             plan.append([piece])
-            used = _cost(groups, piece, shared_prompt)
+            used = micro_batch_cost(groups, [piece], shared_prompt=shared_prompt)
     return plan
 
 
 def micro_batch_cost(groups: Sequence[RolloutGroup], pieces: Sequence[Piece], *, shared_prompt: bool) -> int:
     """Return the tokens a micro-batch takes of a budget: unique ones when shared, padded ones when plain."""
-    if shared_prompt:
-        return sum(_cost(groups, piece, True) for piece in pieces)
-    longest = max(_row_length(groups, piece) for piece in pieces)
-    return longest * sum(len(piece.completions) for piece in pieces)
+    if not shared_prompt:
+        return max(_row_length(groups, piece) for piece in pieces) * sum(len(piece.completions) for piece in pieces)
+    inputs = sum(len(groups[piece.group].completions[g].ids) - 1 for piece in pieces for g in piece.completions)
+    return inputs + sum(len(groups[piece.group].prompt.ids) for piece in pieces)
 
 
 def build_micro_batch(
     groups: Sequence[RolloutGroup],
-    tokens: StepTokens,
+    offsets: Sequence[Sequence[int]],
     pieces: Sequence[Piece],
     *,
     shared_prompt: bool,
-    device: torch.device | str,
     attention: AttentionKernel | None = "sdpa",
 ) -> MicroBatch:
-    """Return the tensors of one micro-batch, on `device`; with shared prompts, laid out for an attention kernel.
+    """Return the tensors of one micro-batch; with shared prompts, laid out for an attention kernel.
 
+    offsets: offsets[b][g] is where completion g of group b begins in the step's flat order.
     attention: None leaves the layout out; the fused forward pass makes its own.
     """
     rows = _shared_rows(groups, pieces) if shared_prompt else _plain_rows(groups, pieces)
@@ -149,18 +159,17 @@ def build_micro_batch(
     lengths = tuple(len(groups[b].completions[g].ids) for b, g in places)
     layout = None
     if rows.spans is not None and attention is not None:
-        layout = packed_layout(*rows.spans, len(rows.positions[0]), bucket, device, attention)
+        layout = packed_layout(*rows.spans, len(rows.positions[0]), bucket, attention)
     return MicroBatch(
-        input_ids=upload(rows.ids, device),
-        position_ids=upload(rows.positions, device),
-        attention_mask=None if shared_prompt else upload(rows.mask, device),
+        input_ids=torch.tensor(rows.ids),
+        position_ids=torch.tensor(rows.positions),
+        attention_mask=None if shared_prompt else torch.tensor(rows.mask),
         layout=layout,
         spans=rows.spans,
-        logit_rows=_padded(rows.logit_rows, device),
-        targets=_padded([token for b, g in places for token in groups[b].completions[g].ids], device),
-        token_index=upload(
-            [tokens.offsets[b][g] + i for (b, g), length in zip(places, lengths, strict=True) for i in range(length)],
-            device,
+        logit_rows=_padded(rows.logit_rows),
+        targets=_padded([token for b, g in places for token in groups[b].completions[g].ids]),
+        token_index=torch.tensor(
+            [offsets[b][g] + i for (b, g), length in zip(places, lengths, strict=True) for i in range(length)]
         ),
         lengths=lengths,
         num_unique=sum(map(sum, rows.mask)),
@@ -226,8 +235,8 @@ def _plain_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> _Row
     return rows
 
 
-def _padded(values: list[int], device: torch.device | str) -> Tensor:
-    return upload(values + [0] * (bucket(len(values)) - len(values)), device)
+def _padded(values: list[int]) -> Tensor:
+    return torch.tensor(values + [0] * (bucket(len(values)) - len(values)))
 
 
 def _row_length(groups: Sequence[RolloutGroup], piece: Piece) -> int:
@@ -236,20 +245,12 @@ def _row_length(groups: Sequence[RolloutGroup], piece: Piece) -> int:
     return len(group.prompt.ids) + max(len(group.completions[g].ids) - 1 for g in piece.completions)
 
 
-def _cost(groups: Sequence[RolloutGroup], piece: Piece, shared_prompt: bool) -> int:
-    """Return the tokens the piece takes of a budget."""
-    group = groups[piece.group]
-    if not shared_prompt:
-        return _row_length(groups, piece) * len(piece.completions)
-    return len(group.prompt.ids) + sum(len(group.completions[g].ids) - 1 for g in piece.completions)
-
-
 def _split(groups: Sequence[RolloutGroup], piece: Piece, token_budget: int, shared_prompt: bool) -> list[Piece]:
     """Return the piece in parts that each fit the budget, or hold a single completion."""
     parts: list[Piece] = []
     for g in piece.completions:
         longer = Piece(piece.group, (*parts[-1].completions, g)) if parts else None
-        if longer is not None and _cost(groups, longer, shared_prompt) <= token_budget:
+        if longer is not None and micro_batch_cost(groups, [longer], shared_prompt=shared_prompt) <= token_budget:
             parts[-1] = longer
         else:
             parts.append(Piece(piece.group, (g,)))

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mathgrpo.models import Policy
-from mathgrpo.update.forward import Forward
-from mathgrpo.update.logprobs import chunked_logprobs
-from mathgrpo.update.pack import MicroBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +21,6 @@ class Reference:
 
     model: Any
     adapter_off: bool
-
-    @torch.no_grad()
-    def ref_logprobs(self, forward: Forward, batch: MicroBatch, temperature: float) -> Tensor:
-        """Return the reference's log-probabilities of the micro-batch's completion tokens, at the policy's temperature.
-
-        forward: of this model. Call inside `packed_attention` of its configuration if the batch is shared.
-
-        Shapes: [N], float32.
-        """
-        off = self.model.disable_adapter() if self.adapter_off else contextlib.nullcontext()
-        with off, forward.context():
-            logprobs, _ = chunked_logprobs(forward.hidden(batch), batch.targets, forward.head, temperature)
-        return logprobs[: len(batch.token_index)]
 
 
 def build_reference(policy: Policy, beta: float) -> Reference | None:

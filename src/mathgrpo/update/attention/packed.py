@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.update.attention.varlen import VarlenSegments, varlen_segments
 
 ATTENTION_NAME = "mathgrpo_shared_prompt"
@@ -40,7 +39,7 @@ class PackedLayout:
     """Which packed rows belong together.
 
     Attributes:
-        form: the same as tensors on the device, for the kernel in use.
+        form: the same as tensors, for the kernel in use.
         longest: longest context, prompt and completion together.
     """
 
@@ -50,7 +49,7 @@ class PackedLayout:
 
 def packed_layout(
     prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
-    bucket: Callable[[int], int], device: torch.device | str, kernel: AttentionKernel = "sdpa",
+    bucket: Callable[[int], int], kernel: AttentionKernel = "sdpa",
 ) -> PackedLayout:  # fmt: skip
     """Return the layout of a packed row of `num_rows` tokens, its padding included.
 
@@ -59,8 +58,8 @@ def packed_layout(
     """
     longest = max(prompts[prompt][1] + length for _, length, prompt in completions)
     if kernel == "varlen":
-        return PackedLayout(varlen_segments(prompts, completions, num_rows, device), longest)
-    return PackedLayout(padded_rows(prompts, completions, num_rows, bucket, device), longest)
+        return PackedLayout(varlen_segments(prompts, completions, num_rows), longest)
+    return PackedLayout(padded_rows(prompts, completions, num_rows, bucket), longest)
 
 
 def shared_prompt_attention(
@@ -136,7 +135,7 @@ class PaddedRows:
 
 def padded_rows(
     prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
-    bucket: Callable[[int], int], device: torch.device | str,
+    bucket: Callable[[int], int],
 ) -> PaddedRows:  # fmt: skip
     """Return the padded batches of a packed row (see `packed_layout`). Padding is read from row 0 and masked."""
     width_P = bucket(max(length for _, length in prompts))
@@ -153,11 +152,11 @@ def padded_rows(
     visible = torch.cat([sees_prompt, causal.expand(len(completions), -1, -1)], dim=2)
     bias = torch.zeros(visible.shape).masked_fill(~visible, float("-inf")).unsqueeze(1)
     return PaddedRows(
-        prompt_rows=upload(prompt_rows, device),
-        completion_rows=upload(completion_rows, device),
-        prompt_of_completion=upload(owner, device),
-        slots=upload(slots, device),
-        completion_bias=upload(bias, device),
+        prompt_rows=prompt_rows,
+        completion_rows=completion_rows,
+        prompt_of_completion=owner,
+        slots=slots,
+        completion_bias=bias,
     )
 
 

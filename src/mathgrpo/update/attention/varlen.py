@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mathgrpo.hardware.cuda_care import upload
-
 
 @dataclass(frozen=True, slots=True)
 class VarlenSegments:
@@ -40,9 +38,8 @@ class VarlenSegments:
 
 
 def varlen_segments(
-    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
-    device: torch.device | str,
-) -> VarlenSegments:  # fmt: skip
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int
+) -> VarlenSegments:
     """Return the segments of a packed row (see `packed_layout`). Padding is a segment of its own.
 
     Example: a prompt of 3 rows and completions of 2 and 1 make segments of 3, 2, 1 queries with 3, 5, 4 keys.
@@ -56,11 +53,10 @@ def varlen_segments(
     query_lengths = [length for _, length, _ in segments]
     key_lengths = [length + shared for _, length, (_, shared) in segments]
     spans = [span for start, length, prefix in segments for span in (prefix, (start, length))]
-    rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
     return VarlenSegments(
-        key_rows=upload(rows, device),
-        query_ends=_ends(query_lengths, device),
-        key_ends=_ends(key_lengths, device),
+        key_rows=torch.cat([torch.arange(start, start + length) for start, length in spans]),
+        query_ends=_ends(query_lengths),
+        key_ends=_ends(key_lengths),
         longest_query=max(query_lengths),
         longest_key=max(key_lengths),
     )
@@ -119,5 +115,5 @@ class _SharedRows(torch.autograd.Function):
         return total.index_add_(0, rows, grad.to(precise)).to(grad.dtype), None
 
 
-def _ends(lengths: Sequence[int], device: torch.device | str) -> Tensor:
-    return upload(torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32), device)
+def _ends(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32)

@@ -7,42 +7,17 @@ float32 and handed back to the parameters once. run.engine="plain" computes with
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, QwenView, rotary_rows, why_not_served
+from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, QwenView, rotary_rows
 from mathgrpo.update.fused.fused_attention import build_blocks, probability_elements
 from mathgrpo.update.fused.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
 from mathgrpo.update.pack import MicroBatch
-
-_PARTS = {part.rpartition(".")[2] for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN, *HEAD)}
-
-
-def why_not_fused_forward(model: Any) -> str:
-    """Return why the update cannot use its own forward pass for a causal LM, or "" if it can."""
-    if hasattr(model, "peft_config"):
-        return "it trains an adapter"
-    reason = why_not_served(model)
-    if reason:
-        return reason
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in _PARTS and type(module) is not nn.Linear:
-            return f"{name} is a {type(module).__name__}"
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-            return f"{name or 'the model'} has hooks, which would not run"
-    if any("forward" in vars(layer) for layer in model.model.layers):
-        return "a layer's forward pass was replaced"
-    if model.config.attention_dropout:
-        return "it has attention dropout"
-    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
-        return "its matrices are copies in the compute precision"
-    return ""
 
 
 class FusedForward:
@@ -50,15 +25,11 @@ class FusedForward:
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         """model: a causal LM for which `why_not_fused_forward` is "". dtype: precision of matrix products."""
-        self._model, self._view, self._is_fresh = model, QwenView(model, dtype, folded=True), True
-        self.refresh()
+        self._model, self._dtype = model, dtype
 
     def refresh(self) -> None:
-        """Forget all gradients; take over the model's weights if `finish`, so a step, has come between."""
-        view = self._view
-        if not self._is_fresh:
-            view.refresh()
-            self._is_fresh = True
+        """Take over the model's weights as they are now, without gradients."""
+        self._view = view = QwenView(self._model, self._dtype, folded=True)
         self._head = Matrix(*view.head)
         self._layers = [
             Layer(
@@ -67,10 +38,6 @@ class FusedForward:
             )
             for layer in view.layers
         ]  # fmt: skip
-
-    def context(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context a pass runs in: precision is explicit here, so none."""
-        return contextlib.nullcontext()
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """Return the final hidden states of the micro-batch's logit rows, [N, F] in the compute precision."""
@@ -85,20 +52,19 @@ class FusedForward:
                 x = checkpoint(_layer_step, x, layer, rows, use_reentrant=True, preserve_rng_state=False)
             else:
                 x = _layer_step(x, layer, rows)
-        return final_norm(x, batch.logit_rows, body.norm.weight, self._view.eps).to(self._view.dtype)
+        return final_norm(x, batch.logit_rows, body.norm.weight, self._view.eps).to(self._dtype)
 
-    @property
-    def head(self) -> Callable[[Tensor], Tensor]:
-        """The LM head: hidden states -> logits."""
-        return self._apply_head
-
-    def _apply_head(self, hidden: Tensor) -> Tensor:
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the logits of hidden states."""
         logits: Tensor = _Head.apply(hidden, self._head)  # type: ignore[no-untyped-call]
         return logits
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Hand the gradients that the matrices added up to the model's parameters, in the order of the layers."""
+        """Hand the gradients that the matrices added up to the model's parameters, in the order of the layers.
+
+        The matrices go: between updates they would take as much memory as the model.
+        """
         for i, layer in enumerate(self._layers):
             prefix = f"model.layers.{i}."
             scale = 1.0 if layer.head_norm is not None else self._view.scaling
@@ -110,9 +76,8 @@ class FusedForward:
                 query, key = layer.head_norm_grad.split((self._view.num_heads, self._view.num_kv_heads))
                 self._give(f"{prefix}self_attn.q_norm.weight", (query * self._view.scaling).sum(0))
                 self._give(f"{prefix}self_attn.k_norm.weight", key.sum(0))
-                layer.head_norm_grad = None
         self._unfold("", HEAD, self._head)
-        self._is_fresh = False
+        del self._layers, self._head, self._view
 
     def _unfold(self, prefix: str, parts: tuple[str, ...], matrix: Matrix, norm: str = "", scale: float = 1.0) -> None:
         """Give a matrix's gradient on to its parts, and to the norm whose weight n is in it: M = (s W) n.
@@ -138,7 +103,6 @@ class FusedForward:
                 self._give(f"{name}.bias", matrix.bias_grad[rows] * factor)
         if for_norm is not None:
             self._give(f"{prefix}{norm}.weight", for_norm.sum(0))
-        matrix.grad = matrix.bias_grad = None
 
     def _give(self, name: str, grad: Tensor) -> None:
         """Add to a parameter's gradient, as autograd does, its hooks included."""

@@ -1,0 +1,235 @@
+"""One policy update: micro-batches, loss, gradient, clipping, optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mathgrpo.config.machinery import FAST, Machinery
+from mathgrpo.config.recipe import GrpoSection
+from mathgrpo.distributed import SINGLE, World
+from mathgrpo.grpo.importance import Importance
+from mathgrpo.hardware.cuda_care import uploaded
+from mathgrpo.models import Policy
+from mathgrpo.models.policy import resting
+from mathgrpo.types import RolloutGroup
+from mathgrpo.update.attention.packed import packed_attention
+from mathgrpo.update.choose_passes import choose_passes, decide_attention
+from mathgrpo.update.first_pass import drops_out, fill_old_logprobs
+from mathgrpo.update.forward import Passes
+from mathgrpo.update.gradient import step_gradient
+from mathgrpo.update.pack import Piece, objective_of, pieces_with_loss
+from mathgrpo.update.reference_policy import Reference
+from mathgrpo.update.shares import of_all_processes, of_part, share_of
+from mathgrpo.update.step import Step, Totals, step_tokens
+
+DEFAULT_TOKEN_BUDGET = 8192
+MOVEMENT_SAMPLE = 1 << 20
+"""Weights, about, at which an update looks to see how many it changed: small ones are lost in 16-bit masters."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is not a finite number, found before the optimizer step, so the weights are unharmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStats:
+    """What an update did.
+
+    Attributes:
+        metrics: loss, grad_norm, entropy, kl (with beta > 0), clip_ratio/low and /high (of losses that clip),
+            sampling/logprob_difference/mean and /max, weights_moved; with importance weights their mean, min and max,
+            and importance/capped, the share at a bound. Means over the update's optimizer steps; a metric of which no
+            token was computed is absent. entropy, kl, importance and the sampling difference are means over what was
+            computed, clip ratios over all that is not masked: tokens, or completions where these have one value.
+        tokens: input tokens computed in one optimizer step, padding not counted.
+        completion_tokens: completion tokens of the step, skipped ones included.
+        micro_batches: of one optimizer step.
+        skipped_groups: groups of which nothing had to be computed.
+        token_budget: what was used in the end; lower than asked for after running out of memory.
+        layout: "shared", or "plain" with one row a completion.
+        notes: what a user should know, such as why prompts were not shared.
+    """
+
+    metrics: dict[str, float]
+    tokens: int
+    completion_tokens: int
+    micro_batches: int
+    skipped_groups: int
+    token_budget: int
+    layout: str
+    notes: tuple[str, ...] = ()
+
+
+class Updater:
+    """Takes optimizer steps on rollouts. One serves a whole run: its first update chooses how all of them compute."""
+
+    def __init__(
+        self, policy: Policy, optimizer: torch.optim.Optimizer, *, reference: Reference | None = None,
+        world: World = SINGLE, machinery: Machinery = FAST,
+    ) -> None:  # fmt: skip
+        """policy: its model is in evaluation mode in an update, except adapter dropout. reference: for a KL term.
+
+        world: processes that take a step together, all with the same groups, each computing its part of them.
+        machinery: the layouts and kernels that compute it; its numbers are the same within rounding.
+        """
+        self._policy, self._optimizer, self._reference = policy, optimizer, reference
+        self._world, self._machinery = world, machinery
+        self._passes: Passes | None = None
+
+    def update(
+        self, groups: Sequence[RolloutGroup], section: GrpoSection, *, temperature: float, max_new_tokens: int,
+        max_grad_norm: float, token_budget: int | None = None, parts: Sequence[Sequence[Piece]] = (),
+        importance: Importance | None = None,
+    ) -> UpdateStats:  # fmt: skip
+        """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
+
+        The old log-probabilities of the ratio are those of the first of these steps, when the policy is still the one
+        that sampled, and no extra pass is made. Learning rates are the caller's to set before.
+
+        token_budget: overrides machinery.token_budget; hand on stats.token_budget to remember a halving.
+        parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as
+            the whole does. The old log-probabilities are then those of one forward pass before the first step.
+        importance: weights for the sampler's numerics.
+        Raises: NonFiniteError before the weights change.
+        """
+        policy, world, machinery = self._policy, self._world, self._machinery
+        passes = self._passes = self._passes or choose_passes(policy, self._reference, machinery)
+        objective = objective_of(section, importance)
+        pieces = pieces_with_loss(groups, section, skip_zero_advantage=machinery.skip_zero_advantage)
+        turns = [of_part(pieces, part) for part in parts] or [pieces]
+        shares = turns if world.size == 1 else [share_of(world, passes, groups, turn) for turn in turns]
+        tokens = step_tokens(groups, objective, section.mask_truncated, max_new_tokens, num_parts=len(turns))
+        step = Step(
+            passes, groups, objective, temperature,
+            tokens=tokens if passes.device == "cpu" else uploaded(tokens, passes.device),
+            pieces=[piece for share in shares for piece in share],
+            entropy_weight=objective.settings["entropy_coef"] * len(turns) / max(1, tokens.num_kept),
+            token_budget=token_budget or machinery.token_budget or DEFAULT_TOKEN_BUDGET,
+        )  # fmt: skip
+        if not passes.attention_is_chosen:
+            decide_attention(step, policy, machinery.attention)
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        before = _weight_sample(parameters)
+        history, counts = [], [0, 0]
+        with ExitStack() as modes:
+            for config in passes.packed:
+                modes.enter_context(packed_attention(config))
+            modes.enter_context(update_mode(policy.model))
+            if len(turns) > 1 or (importance is not None and drops_out(policy.model)):
+                fill_old_logprobs(step)
+            for index in range(section.updates_per_rollout):
+                step.pieces, pieces_of_all = shares[index % len(turns)], turns[index % len(turns)]
+                metrics, counts = self._optimizer_step(
+                    step, parameters, pieces_of_all, max_grad_norm, index=index, num_parts=len(turns)
+                )
+                history.append(metrics)
+        return UpdateStats(
+            metrics=_mean_metrics(history) | {"weights_moved": _moved_fraction(before, _weight_sample(parameters))},
+            tokens=counts[1],
+            completion_tokens=len(tokens.weights_M),
+            micro_batches=counts[0],
+            skipped_groups=len(groups) - len({piece.group for piece in pieces}),
+            token_budget=step.token_budget,
+            layout="shared" if passes.shared_prompt else "plain",
+            notes=passes.notes,
+        )
+
+    def _optimizer_step(
+        self, step: Step, parameters: Sequence[Tensor], pieces: Sequence[Piece], max_grad_norm: float, *,
+        index: int, num_parts: int,
+    ) -> tuple[dict[str, float], list[int]]:  # fmt: skip
+        """Take one optimizer step on step.pieces; return its metrics and [micro-batches, tokens].
+
+        pieces: those of all processes. index: of the step in the update, whose completions are in num_parts parts.
+        Raises: NonFiniteError before the weights change.
+        """
+        optimizer, first = self._optimizer, index < num_parts
+        totals, counts = step_gradient(step, optimizer, first=first)
+        if self._world.size > 1:
+            self._world.sum_gradients(parameters)
+            totals, counts = of_all_processes(self._world, step, totals, counts)
+        norm = _fill_and_norm(parameters)
+        metrics = _metrics(step, pieces, totals, norm, first=first, num_parts=num_parts)
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+            optimizer.zero_grad(set_to_none=True)
+            facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+            raise NonFiniteError(f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}")
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return metrics, counts
+
+
+@contextlib.contextmanager
+def update_mode(model: Any) -> Iterator[None]:
+    """Put the model in evaluation mode but for adapter dropout; restore the modes after.
+
+    Dropout in the base model would make the policy that is updated another one than the policy that sampled.
+    """
+    with resting(model):
+        for name, module in model.named_modules():
+            if "lora_dropout" in name:
+                module.training = True
+        yield
+
+
+def _metrics(
+    step: Step, pieces: Sequence[Piece], totals: Totals, norm: Tensor, *, first: bool, num_parts: int
+) -> dict[str, float]:
+    """Return the optimizer step's metrics. The one place where the host waits for the device.
+
+    pieces: those of all processes.
+    """
+    names = ["grad_norm", *totals]
+    numbers = dict(zip(names, torch.stack([norm.double(), *totals.values()]).tolist(), strict=True))
+    lengths = [len(step.groups[piece.group].completions[g].ids) for piece in pieces for g in piece.completions]
+    kept = max(1.0, step.tokens.num_kept / num_parts), max(1.0, step.tokens.num_kept_completions / num_parts)
+    computed = sum(lengths), len(lengths)
+    flags = step.objective.flags
+    metrics = {"loss": numbers.pop("loss", 0.0), "grad_norm": numbers.pop("grad_norm")} | dict.fromkeys(flags, 0.0)
+    for name, number in numbers.items():
+        if name.endswith(("/max", "/min")):
+            metrics[name] = number
+        else:
+            whole = step.objective.counts_completions(name)
+            metrics[name] = number / (kept if name in flags else computed)[whole]
+    if not first:
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("sampling/")}
+    return metrics
+
+
+def _fill_and_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """Return the gradient's L2 norm, after giving every parameter a gradient if none has one.
+
+    When every group was skipped the plain computation would hand the optimizer zeros, and its momentum would go on.
+    """
+    if all(parameter.grad is None for parameter in parameters):
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def _mean_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for metrics in history for name in metrics)
+    values = {name: [metrics[name] for metrics in history if name in metrics] for name in names}
+    return {name: sum(column) / len(column) for name, column in values.items()}
+
+
+def _weight_sample(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of about MOVEMENT_SAMPLE weights, or of all if there are fewer."""
+    stride = max(1, sum(parameter.numel() for parameter in parameters) // MOVEMENT_SAMPLE)
+    return [parameter.detach().flatten()[::stride].clone() for parameter in parameters]
+
+
+def _moved_fraction(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Return the share of the sampled weights whose value is another one, 0 to 1."""
+    moved = [(old != new).sum() for old, new in zip(before, after, strict=True)]
+    return float(torch.stack(moved).sum()) / max(1, sum(old.numel() for old in before))
