@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from mathgrpo.answers import grade_completion
+from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.formats import get_format
 from mathgrpo.runs.record import batch_lines, rollout_lines
-from mathgrpo.runs.speedometer import time_metrics
+from mathgrpo.runs.speedometer import Speedometer, StepTimes, speed_metrics
 from mathgrpo.training.recipe_task import rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Verdict
 
@@ -74,9 +75,11 @@ def test_completions_to_which_no_reward_applies_count_in_no_mean() -> None:
 
 def test_time_metrics_by_hand() -> None:
     # 2 groups of 1 + 2 tokens in 1 + 0.5 + 1.5 s
-    assert time_metrics(GROUPS, 1.0, 0.5, 1.5) == {
+    speed = speed_metrics(Speedometer("cpu", None, None, None, ""), GROUPS, GrpoSection(), StepTimes(1.0, 0.5, 1.5))
+    expected = {
         "time/rollout": 1.0, "time/reward": 0.5, "time/update": 1.5, "time/step": 3.0, "tokens_per_s": 2.0,
     }  # fmt: skip
+    assert {name: speed[name] for name in expected} == expected
 
 
 def test_rollout_lines_hold_what_the_report_shows() -> None:

@@ -96,11 +96,6 @@ class Evaluation:
         return summarise(self.records)
 
 
-def all_completions(records: Sequence[ProblemRecord], metric: Metric) -> list[GradedCompletion]:
-    """The completions a metric looks at over all problems, in order."""
-    return [completion for record in records for completion in record.completions(metric)]
-
-
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
@@ -180,13 +175,7 @@ def _ballot(completion: GradedCompletion) -> tuple[bool, object]:
 
 def mean_pass_at_k(records: Sequence[ProblemRecord], k: int) -> float:
     """Return pass@k averaged over problems; every problem needs at least k samples."""
-    estimates = [pass_at_k(len(r.samples), sum(c.correct for c in r.samples), k) for r in records]
-    return sum(estimates) / max(len(estimates), 1)
-
-
-def mean_majority(records: Sequence[ProblemRecord]) -> float:
-    """Return maj@k averaged over problems, k being all samples of a problem."""
-    return sum(majority_correct(r.samples) for r in records) / max(len(records), 1)
+    return sum(pass_at_k(len(r.samples), sum(c.correct for c in r.samples), k) for r in records) / len(records)
 
 
 def completion_rates(completions: Sequence[GradedCompletion]) -> dict[str, Any]:
@@ -214,7 +203,7 @@ def summarise(records: Sequence[ProblemRecord]) -> dict[str, Any]:
     samples, when there are any, begin with "sampled/" and add "sampled/pass@k" (k = 1, 2, 4, ... and all) and
     "sampled/maj@n".
     """
-    greedy = all_completions(records, "greedy")
+    greedy = [record.greedy for record in records]
     low, high = wilson_interval(sum(c.correct for c in greedy), len(greedy))
     summary = {"problems": len(records), **completion_rates(greedy), "accuracy_low": low, "accuracy_high": high}
     return summary | _sampled_summary(records)
@@ -224,10 +213,10 @@ def _sampled_summary(records: Sequence[ProblemRecord]) -> dict[str, Any]:
     num_samples = min((len(r.samples) for r in records), default=0)
     if num_samples == 0:
         return {}
-    metric: Metric = "sampled"
-    low, high = mean_interval([r.accuracy(metric) for r in records])
-    rates = completion_rates(all_completions(records, metric)) | {"accuracy_low": low, "accuracy_high": high}
+    low, high = mean_interval([r.accuracy("sampled") for r in records])
+    rates = completion_rates([completion for record in records for completion in record.samples])
+    rates |= {"accuracy_low": low, "accuracy_high": high}
     ks = sorted({2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples} | {num_samples})
     rates |= {f"pass@{k}": mean_pass_at_k(records, k) for k in ks}
-    rates[f"maj@{num_samples}"] = mean_majority(records)
+    rates[f"maj@{num_samples}"] = sum(majority_correct(r.samples) for r in records) / len(records)
     return {f"sampled/{name}": value for name, value in rates.items()}

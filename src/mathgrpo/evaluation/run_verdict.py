@@ -145,14 +145,6 @@ class SetVerdict:
         return {"line": self.line, "comparison": self.comparison.as_dict(), "gain_parts": self.parts.as_dict()}
 
 
-def set_verdict(problem_set: str, before: Evaluation, after: Evaluation, metric: Metric = "greedy") -> SetVerdict:
-    """Return the verdict on a problem set: paired comparison and parts of the gain.
-
-    Raises: UserError if the two evaluations are not on the same problems.
-    """
-    return SetVerdict(problem_set, compare(before, after, metric=metric), gain_parts(before, after, metric=metric))
-
-
 def write_verdict(run_folder: Path) -> dict[str, SetVerdict]:
     """Return the greedy verdict of each problem set evaluated before and after, and write verdict.json with them.
 
@@ -178,8 +170,13 @@ def verdicts_of(evaluations: Mapping[str, Evaluation]) -> dict[str, SetVerdict]:
     verdicts = {}
     for problem_set, suffix in SUFFIXES.items():
         before, after = (evaluations.get(f"{when}{suffix}") for when in ("before", "after"))
-        if before and after:
-            verdicts[problem_set] = set_verdict(problem_set, before, after)
-            if all(record.samples for record in (*before.records, *after.records)):
-                verdicts[f"{problem_set}/sampled"] = set_verdict(problem_set, before, after, "sampled")
+        if before is None or after is None:
+            continue
+        metrics: list[Metric] = ["greedy"]
+        if all(record.samples for record in (*before.records, *after.records)):
+            metrics.append("sampled")
+        for metric in metrics:
+            verdicts[problem_set if metric == "greedy" else f"{problem_set}/sampled"] = SetVerdict(
+                problem_set, compare(before, after, metric=metric), gain_parts(before, after, metric=metric)
+            )
     return verdicts

@@ -99,8 +99,13 @@ def speed_metrics(
     sampled = sum(len(completion.ids) for group in groups for completion in group.completions)
     rolled, updated = _rolled_lengths(groups), _updated_lengths(groups, section, skip_zero_advantage)
     tokens, attended, head_tokens = update_size(updated)
+    step_s = times.rollout + times.reward + times.update
     metrics = {
-        **time_metrics(groups, times.rollout, times.reward, times.update),
+        "time/rollout": times.rollout,
+        "time/reward": times.reward,
+        "time/update": times.update,
+        "time/step": step_s,
+        "tokens_per_s": _rate(sampled, step_s),
         "tokens_per_s/rollout": _rate(sampled, times.rollout),
         "tokens_per_s/update": _rate(section.updates_per_rollout * tokens, times.update),
     }
@@ -192,15 +197,3 @@ def _line(roofline: Roofline | None, obstacle: str) -> str:
 
 def _rate(amount: float, seconds: float) -> float:
     return amount / seconds if seconds > 0 else 0.0
-
-
-def time_metrics(
-    groups: Sequence[RolloutGroup], rollout_s: float, reward_s: float, update_s: float
-) -> dict[str, float]:
-    """Return where the step's time went, in seconds, and sampled tokens per second of the whole step."""
-    step_s = rollout_s + reward_s + update_s
-    tokens = sum(len(completion.ids) for group in groups for completion in group.completions)
-    return {
-        "time/rollout": rollout_s, "time/reward": reward_s, "time/update": update_s, "time/step": step_s,
-        "tokens_per_s": tokens / step_s if step_s > 0 else 0.0,
-    }  # fmt: skip

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-from mathgrpo.config.sft_recipe import NewModelSection
-from mathgrpo.formats import Format
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from mathgrpo.cache import cache_folder
+from mathgrpo.config.sft_recipe import NewModelSection
 from mathgrpo.errors import UserError
+from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models.locate import locate_model
 from mathgrpo.supervised.sft_steps import collate, completion_loss
 from mathgrpo.types import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
@@ -86,28 +83,39 @@ def train_tokenizer(texts: Iterable[str], whole: Iterable[str], vocab_size: int)
     return tokenizer
 
 
-def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed: int) -> Any:
-    """Return a randomly initialised fp32 Qwen2 model with tied embeddings for this tokenizer."""
-    import torch
+def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed: int, std: float = 0.02) -> Any:
+    """Return a randomly initialised fp32 Qwen2 model with tied embeddings for this tokenizer.
+
+    std: standard deviation of the random weights.
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    sizes = shape.model_dump() | {"vocab_size": len(tokenizer)}
     config = Qwen2Config(
-        **sizes, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, **ends
-    )
-    model = Qwen2ForCausalLM(config).float()
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
+        **shape.model_dump() | {"vocab_size": len(tokenizer)}, **_ends(tokenizer), initializer_range=std,
+        tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )  # fmt: skip
+    return _ending(Qwen2ForCausalLM(config), tokenizer)
+
+
+def _ends(tokenizer: Any) -> dict[str, int | None]:
+    return {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+
+
+def _ending(model: Any, tokenizer: Any) -> Any:
+    """Return the model in float32, generating as the tokenizer ends."""
+    for name, value in _ends(tokenizer).items():
+        setattr(model.generation_config, name, value)
+    return model.float()
 
 
 Architecture = Literal["qwen2", "gpt2"]
 
 ARCHITECTURES: dict[str, Architecture] = {"gpt2": "gpt2", "gpt-2": "gpt2"}
 """Part of a model's name, in lower case, or its config's model_type -> what stands in for it. All others: qwen2."""
-SHAPE = {"width": 128, "layers": 2, "heads": 4, "context": 1024}
+SHAPE = NewModelSection(
+    hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+)  # fmt: skip
 INITIAL_STD = 0.1
 """Of the random weights: so narrow a model learns several times as fast from these as from the usual 0.02."""
 STEPS, LEARNING_RATE = 14, 4e-3
@@ -175,29 +183,16 @@ def _tokenizer(architecture: Architecture, fmt: Format, folder: Path) -> Any:
 
 
 def _model(architecture: Architecture, tokenizer: Any) -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+    from transformers import GPT2Config, GPT2LMHeadModel
 
-    width, layers, heads, context = SHAPE["width"], SHAPE["layers"], SHAPE["heads"], SHAPE["context"]
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    model: Any
-    if architecture == "gpt2":
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=heads, n_positions=context,
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, initializer_range=INITIAL_STD, **ends,
-            )
-        )  # fmt: skip
-    else:
-        model = Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
-                num_attention_heads=heads, num_key_value_heads=heads // 2, max_position_embeddings=context,
-                tie_word_embeddings=True, initializer_range=INITIAL_STD, **ends,
-            )
-        )  # fmt: skip
-    for name, value in ends.items():
-        setattr(model.generation_config, name, value)
-    return model.float()
+    if architecture == "qwen2":
+        return build_model(SHAPE, tokenizer, 0, INITIAL_STD)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=SHAPE.hidden_size, n_layer=SHAPE.num_hidden_layers,
+        n_head=SHAPE.num_attention_heads, n_positions=SHAPE.max_position_embeddings, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, initializer_range=INITIAL_STD, **_ends(tokenizer),
+    )  # fmt: skip
+    return _ending(GPT2LMHeadModel(config), tokenizer)
 
 
 def _cold_start(model: Any, tokenizer: Any, fmt: Format, problems: Sequence[Problem]) -> None:

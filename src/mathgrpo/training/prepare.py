@@ -197,11 +197,10 @@ def require_prompts_fit(problems: Sequence[Problem], policy: Policy, fmt: Format
 
 def _models(recipe: Recipe, device: str, checkpoint: Path | None) -> tuple[Policy, Reference | None]:
     """Return the policy and its reference. The reference is always the recipe's model, never the checkpoint."""
-    if checkpoint is None:
-        policy = load_policy(recipe.model, device, train=True)
-        return policy, build_reference(policy, recipe.grpo.beta)
-    resumed = recipe.model.model_copy(update={"path": str(checkpoint)})
-    policy = load_policy(resumed, device, train=True)
-    if recipe.grpo.beta == 0.0 or recipe.model.lora is not None:
-        return policy, build_reference(policy, recipe.grpo.beta)
-    return policy, build_reference(load_policy(recipe.model, device, train=True), recipe.grpo.beta)
+    model, start = recipe.model, None
+    if checkpoint is not None:
+        model = model.model_copy(update={"path": str(checkpoint)})
+        if recipe.grpo.beta > 0.0 and model.lora is None:
+            start = load_policy(recipe.model, device, train=True)
+    policy = load_policy(model, device, train=True)
+    return policy, build_reference(start or policy, recipe.grpo.beta)

@@ -159,9 +159,7 @@ def _run_with_hooks(
         run_to_the_end(run)
 
 
-MAY_CHANGE = (
-    "training.", "run.device",
-)  # fmt: skip
+MAY_CHANGE = ("training.", "run.device")
 """What can be set on a resumed run: nothing that would make its first half another run than its second."""
 
 
