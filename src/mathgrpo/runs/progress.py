@@ -76,7 +76,6 @@ class TextProgress(Hook):
                 self.say(line)
 
     def counted(self, run: Run, what: str, done: int, total: int) -> None:
-        """Show how far it is."""
         self.doing(what, done, total)
 
     def after_step(self, run: Run, taken: TakenStep) -> None:
@@ -102,11 +101,9 @@ class TextProgress(Hook):
         )
 
     def noted(self, run: Run, note: str) -> None:
-        """Show the note."""
         self.told(run, f"note: {note}")
 
     def told(self, run: Run, text: str) -> None:
-        """Show the line."""
         if not self._brief:
             self.say(text)
 

@@ -31,7 +31,6 @@ class Record(Hook):
         append_lines(self.folder / ROLLOUTS, rollout_lines(taken.number, taken.groups[: self._log_groups]))
 
     def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
-        """Write the evaluation."""
         write_evaluation(evaluation, self.folder, name)
 
     def noted(self, run: Run, note: str) -> None:
@@ -67,7 +66,6 @@ class Checkpoints(Hook):
         self._record, self._every, self._keep, self._best = record, every, keep, best
 
     def after_step(self, run: Run, taken: TakenStep) -> None:
-        """Save when it is time."""
         if self._every and taken.number % self._every == 0:
             self.save(run)
 
@@ -81,12 +79,10 @@ class Checkpoints(Hook):
             self.save(run)
 
     def keep(self, run: Run, groups: Sequence[RolloutGroup]) -> str:
-        """Save the run as it is."""
         folder = self.save(run)
         return f"the last good weights are in {folder}" if folder is not None else ""
 
     def end(self, run: Run) -> None:
-        """Save the trained policy."""
         self.save(run)
 
     def save(self, run: Run) -> Path | None:

@@ -98,7 +98,7 @@ def build_model(shape: NewModelSection, tokenizer: PreTrainedTokenizerBase, seed
     return _ending(Qwen2ForCausalLM(config), tokenizer)
 
 
-def _ends(tokenizer: Any) -> dict[str, int | None]:
+def _ends(tokenizer: Any) -> dict[str, Any]:
     return {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
 
 
