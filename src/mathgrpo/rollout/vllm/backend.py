@@ -52,14 +52,10 @@ class Backend:
         """Return the plain log-probability of every token of a prompt but the first, given those before it."""
         raise NotImplementedError
 
-    def call(self, method: str, argument: str) -> list[Any]:
-        """Call a method of the worker extension in every worker and return what each returned."""
-        raise NotImplementedError
+    def load(self, path: str) -> list[Any]:
+        """Have every worker load a file of weights and forget what it keeps of old ones; return what each answered.
 
-    def forget_prefixes(self) -> None:
-        """Drop cached keys and values, which belong to old weights.
-
-        Raises: ServerLost when they are kept, as they are while requests hold blocks.
+        Raises: ServerLost when cached keys and values are kept, as they are while requests hold blocks.
         """
         raise NotImplementedError
 

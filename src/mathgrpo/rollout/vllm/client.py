@@ -61,13 +61,13 @@ class Client(Backend):
         entries = self._ask("POST", "/v1/completions", body)["choices"][0]["prompt_logprobs"]
         return [entry[str(token)]["logprob"] for token, entry in zip(ids[1:], entries[1:], strict=True)]
 
-    def call(self, method: str, argument: str) -> list[Any]:
-        results: list[Any] = self._ask("POST", "/collective_rpc", {"method": method, "args": [argument]})["results"]
-        return results
-
-    def forget_prefixes(self) -> None:
+    def load(self, path: str) -> list[Any]:
+        answers: list[Any] = self._ask("POST", "/collective_rpc", {"method": "mathgrpo_load", "args": [path]})[
+            "results"
+        ]
         if not self._ask("POST", "/reset_prefix_cache").get("success"):
             raise ServerLost("it did not drop its prefix cache")
+        return answers
 
     def sleep(self) -> None:
         self._ask("POST", "/sleep?level=1")

@@ -60,13 +60,11 @@ class Colocated(Backend):
         [output] = self._llm.generate([{"prompt_token_ids": list(ids)}], [settings], use_tqdm=False)
         return [entry[token].logprob for token, entry in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
 
-    def call(self, method: str, argument: str) -> list[Any]:
-        results: list[Any] = self._llm.collective_rpc(method, args=(argument,))
-        return results
-
-    def forget_prefixes(self) -> None:
+    def load(self, path: str) -> list[Any]:
+        answers: list[Any] = self._llm.collective_rpc("mathgrpo_load", args=(path,))
         if not self._llm.reset_prefix_cache():
             raise ServerLost("it did not drop its prefix cache")
+        return answers
 
     def sleep(self) -> None:
         self._llm.sleep(level=1)

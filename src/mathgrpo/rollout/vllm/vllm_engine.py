@@ -128,14 +128,13 @@ class VllmEngine:
         digest = write_weights(weights, fresh)
         path = folder / "model.safetensors"
         fresh.replace(path)  # a server that is started again loads these
-        for worker, answer in enumerate(self._backend.call("mathgrpo_load", str(path))):
+        for worker, answer in enumerate(self._backend.load(str(path))):
             if not isinstance(answer, dict) or answer.get("digest") != digest:
                 raise UserError(
                     f"{named('rollout.vllm')}: worker {worker} took other weights than were pushed "
                     f"({answer}; {len(weights)} tensors with digest {digest[:16]} "
                     f"were written to {path}); is the folder shared?"
                 )
-        self._backend.forget_prefixes()
 
     def _compare(self, ids: Sequence[int], policy: Policy, limit: float, what: str) -> Difference:
         """Return how far vLLM's log-probabilities of a prompt are from a policy's.
