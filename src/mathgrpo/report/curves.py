@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from mathgrpo.evaluation.records import wilson_interval
 from mathgrpo.report.charts import NUM_COLOURS, Series, draw_areas, draw_intervals, draw_lines, svg
 from mathgrpo.report.outcome import speed_summary
 from mathgrpo.report.read_run import Metrics, RunData
-from mathgrpo.report.safe_text import number, percent
 
 CHART_BYTES = 400_000
 """All charts together; what a run with very many metrics has beyond it is named, not drawn."""
@@ -34,13 +33,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawn chart with its legend (label, colour number, last value) and what to read aloud in its place."""
+    """A drawn chart, and its curves for the legend and for what is read aloud in its place."""
 
     title: str
     note: str
     svg: str
-    legend: tuple[tuple[str, int, str], ...]
-    spoken: str
+    series: Sequence[Series]
+    percent: bool
 
 
 @dataclass(slots=True)
@@ -90,7 +89,7 @@ def draw(curve: Curve, names: Mapping[str, str], metrics: Metrics) -> Chart | No
         return None
     how = draw_areas if curve.stacked else partial(draw_lines, percent=curve.percent, log=curve.log)
     picture = svg("chart-" + "-".join(chosen), lambda axes: how(axes, series))
-    return Chart(curve.title, curve.note, picture, *_legend(series, percent if curve.percent else number))
+    return Chart(curve.title, curve.note, picture, series, curve.percent)
 
 
 def accuracy_chart(run: RunData) -> Chart | None:
@@ -101,7 +100,7 @@ def accuracy_chart(run: RunData) -> Chart | None:
         return None
     picture = svg("chart-heldout", lambda axes: draw_intervals(axes, series))
     note = "Greedy, strict, never trained on; bars: 95 % intervals."
-    return Chart("Held-out accuracy", note, picture, *_legend(series, percent))
+    return Chart("Held-out accuracy", note, picture, series, percent=True)
 
 
 def accuracy_by_step(run: RunData, label: str, suffix: str = "") -> Series:
@@ -118,23 +117,12 @@ def accuracy_by_step(run: RunData, label: str, suffix: str = "") -> Series:
 
 def _step(name: str, suffix: str, last_step: int) -> int | None:
     """Return after how many steps an evaluation of this problem set was made; None if it is of another set."""
+    when, steps = name.removesuffix(suffix), name.removesuffix(suffix).removeprefix("step-")
     if not name.endswith(suffix):
         return None
-    when = name.removesuffix(suffix)
     if when in ("before", "after"):
         return 0 if when == "before" else last_step
-    steps = when.removeprefix("step-")
     return int(steps) if when.startswith("step-") and steps.isascii() and steps.isdecimal() else None
-
-
-def _legend(series: Sequence[Series], show: Callable[[float], str]) -> tuple[tuple[tuple[str, int, str], ...], str]:
-    """Return label, colour number and last value of each curve, and the sentence that stands for the picture."""
-    rows = [(one.label, list(one.points.items())) for one in series]
-    legend = tuple((label, i % NUM_COLOURS + 1, show(points[-1][1])) for i, (label, points) in enumerate(rows))
-    return legend, "; ".join(
-        f"{label}: {show(points[0][1])} at step {points[0][0]}, {show(points[-1][1])} at step {points[-1][0]}"
-        for label, points in rows
-    )
 
 
 def _expanded(curve: Curve, metrics: Metrics) -> dict[str, str]:

@@ -80,18 +80,15 @@ def _table_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dic
     sampled = dict.fromkeys(n.removeprefix("sampled/") for n in (*before, *after) if n.startswith(RATES_OF_SAMPLES))
     names = [("", "greedy", name, label) for name, label in ROWS.items()]
     names += [("sampled/", "sampled", name, label) for name, label in (ROWS | {n: n for n in sampled}).items()]
-    return [
-        {"kind": kind, "label": label} | _cells(before.get(prefix + name), after.get(prefix + name), name)
-        for prefix, kind, name, label in names
-        if before.get(prefix + name) is not None or after.get(prefix + name) is not None
-    ]
-
-
-def _cells(old: float | None, new: float | None, name: str) -> dict[str, str]:
-    in_tokens = name == "mean_length"
-    show, difference = (number, partial(signed, decimals=1)) if in_tokens else (percent, signed_points)
-    change = "" if old is None or new is None else difference(new - old)
-    return {"before": show(old), "after": show(new), "change": change}
+    rows = []
+    for prefix, kind, name, label in names:
+        old, new = before.get(prefix + name), after.get(prefix + name)
+        in_tokens = name == "mean_length"
+        show, difference = (number, partial(signed, decimals=1)) if in_tokens else (percent, signed_points)
+        change = "" if old is None or new is None else difference(new - old)
+        if old is not None or new is not None:
+            rows.append({"kind": kind, "label": label, "before": show(old), "after": show(new), "change": change})
+    return rows
 
 
 EXPLAINED = 0.5

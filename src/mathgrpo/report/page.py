@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mathgrpo.evaluation.run_verdict import SetVerdict
+from mathgrpo.report.charts import NUM_COLOURS
 from mathgrpo.report.curves import chart_sections
 from mathgrpo.report.items import OUTCOMES, Shown, group_html, shown_groups, shown_problems
 from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
@@ -48,6 +49,7 @@ def render_page(run: RunData) -> str:
             verdicts=[verdict_view(verdict, run) for verdict in verdicts],
             tables=before_after_tables(run),
             sections=sections,
+            num_colours=NUM_COLOURS,
             not_drawn=not_drawn,
             outcomes=OUTCOMES,
             sets=SET_TITLES,
@@ -78,13 +80,10 @@ def _environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, tone=_tone, direction=_direction
-    )
+        shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, direction=_direction,
+        tone=lambda verdict: {"correct": "good", "wrong": "bad"}.get(verdict, "none"),
+    )  # fmt: skip
     return environment
-
-
-def _tone(verdict: str) -> str:
-    return {"correct": "good", "wrong": "bad"}.get(verdict, "none")
 
 
 def _direction(advantage: float) -> str:
