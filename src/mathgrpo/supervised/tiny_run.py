@@ -8,71 +8,85 @@ What differs goes into the recipe's notes, a line each, so that it is shown and 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 from mathgrpo.config import Recipe
-from mathgrpo.config.tiny_recipe import MARK, differences, smaller
+from mathgrpo.config.load_recipe import require_possible, validated
+from mathgrpo.config.overrides import parse_override
+from mathgrpo.config.recipe import ProblemsSection
+from mathgrpo.config.tiny_recipe import MARK, smaller
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.problems import load_problem_sets
 from mathgrpo.rollout.vllm.versions import find_python
 from mathgrpo.supervised.new_model import architecture_of, tiny_model
 
+Changes = dict[str, tuple[Any, str]]
+"""Setting -> its value here, and why where that does not go without saying."""
 
-def tiny_run(recipe: Recipe) -> Recipe:
-    """Return the recipe to run instead, with what is different in its notes.
+
+def tiny_run(recipe: Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe to run instead, with what is different in its notes; what its overrides have set stands.
 
     No model gets better in four steps: such a run shows that everything works, not that it helps.
     """
-    small, reasons = smaller(recipe), dict[str, str]()
-    for change in (_own_model, _without_bitsandbytes, _without_vllm, _without_trackers):
-        small = change(small, reasons)
-    lines = [MARK + line + reasons.get(line.partition(" = ")[0], "") for line in differences(recipe, small)]
-    return small.with_notes(lines)
+    changes = {name: (value, "") for name, value in smaller(recipe).items()}
+    for missing in (_own_model, _without_bitsandbytes, _without_vllm, _without_trackers):
+        changes |= missing(recipe)
+    given = [parse_override(override)[0] for override in overrides]
+    data, notes = recipe.model_dump(exclude_none=True), []
+    for name, (value, reason) in changes.items():
+        *sections, key = name.split(".")
+        table = data
+        for section in sections:
+            table = table[section]
+        if table[key] != value and not any(f"{each}.".startswith(f"{name}.") for each in given):
+            notes.append(f"{MARK}{name} = {_shown(value)} (recipe: {_shown(table[key])}){reason}")
+            table[key] = value
+    return require_possible(validated(Recipe, data)).with_notes(notes)
 
 
-def _own_model(recipe: Recipe, reasons: dict[str, str]) -> Recipe:
+def _own_model(recipe: Recipe) -> Changes:
     """Put the starter where it is of the architecture and writes the format, else a model made for both."""
     path, fmt = recipe.model.path, get_format(recipe.format.name)
-    architecture = architecture_of(path)
+    architecture, no_code = architecture_of(path), ("", "")
     if path == "starter" or (architecture == "qwen2" and fmt.name == "xml"):
-        own = "starter"
-    else:
-        own = str(tiny_model(architecture, fmt, load_problem_sets(recipe.problems).train))
-        reasons["model.path"] = f"; a new {architecture} model that half knows the training problems by heart"
-    return _with(recipe, "model", path=own, trust_remote_code="")
+        return {"model.path": ("starter", ""), "model.trust_remote_code": no_code}
+    small = {name.removeprefix("problems."): value for name, value in smaller(recipe).items() if "problems." in name}
+    own = str(tiny_model(architecture, fmt, load_problem_sets(ProblemsSection(**small)).train))
+    reason = f"; a new {architecture} model that half knows the training problems by heart"
+    return {"model.path": (own, reason), "model.trust_remote_code": no_code}
 
 
-def _without_bitsandbytes(recipe: Recipe, reasons: dict[str, str]) -> Recipe:
+def _without_bitsandbytes(recipe: Recipe) -> Changes:
     if recipe.model.quantization == "none" or importlib.util.find_spec("bitsandbytes") is not None:
-        return recipe
-    reasons["model.quantization"] = "; 4 bits need bitsandbytes: pip install 'mathgrpo[qlora]'"
-    return _with(recipe, "model", quantization="none")
+        return {}
+    return {"model.quantization": ("none", "; 4 bits need bitsandbytes: pip install 'mathgrpo[qlora]'")}
 
 
-def _without_vllm(recipe: Recipe, reasons: dict[str, str]) -> Recipe:
+def _without_vllm(recipe: Recipe) -> Changes:
     """Keep vLLM where it can run on this CPU; the engines here sample otherwise."""
-    vllm = recipe.rollout.vllm
-    if vllm is None:
-        return recipe
-    vllm = vllm.model_copy(update={"sleep": False, "mode": "server"})  # what its CPU build can do
+    if recipe.rollout.vllm is None:
+        return {}
+    of_cpu_build: dict[str, Any] = {"sleep": False, "mode": "server"}
     try:
-        if not vllm.url:
-            find_python(vllm)
+        if not recipe.rollout.vllm.url:
+            find_python(recipe.rollout.vllm.model_copy(update=of_cpu_build))
     except UserError as error:
-        reasons["rollout.vllm"] = f"; {str(error).removeprefix('rollout.vllm: ')}"
-        return _with(recipe, "rollout", vllm=None)
-    return _with(recipe, "rollout", vllm=vllm)
+        return {"rollout.vllm": (None, f"; {str(error).removeprefix('rollout.vllm: ')}")}
+    return {f"rollout.vllm.{name}": (value, "") for name, value in of_cpu_build.items()}
 
 
-def _without_trackers(recipe: Recipe, reasons: dict[str, str]) -> Recipe:
-    named = recipe.training.trackers
-    missing = [name for name in named if importlib.util.find_spec(name) is None]
-    if not missing:
-        return recipe
-    reasons["training.trackers"] = f"; not installed: pip install 'mathgrpo[{','.join(missing)}]'"
-    return _with(recipe, "training", trackers=tuple(name for name in named if name not in missing))
+def _without_trackers(recipe: Recipe) -> Changes:
+    there = tuple(name for name in recipe.training.trackers if importlib.util.find_spec(name) is not None)
+    missing = ",".join(name for name in recipe.training.trackers if name not in there)
+    return {"training.trackers": (there, f"; not installed: pip install 'mathgrpo[{missing}]'")}
 
 
-def _with(recipe: Recipe, section: str, **values: Any) -> Recipe:
-    return recipe.model_copy(update={section: getattr(recipe, section).model_copy(update=values)})
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value) or "none"
