@@ -13,9 +13,9 @@ from mathgrpo.cli.options import Overrides, quiet_libraries, readable
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
-    from mathgrpo.cli.score_text import Scored
     from mathgrpo.config import Recipe
     from mathgrpo.rewards import RewardSuite
+    from mathgrpo.rewards.explained_score import Explanation
     from mathgrpo.types import Problem
 
 GIVEN_OTHERWISE = {"answer": "--answer", "question": "--question"}
@@ -147,9 +147,8 @@ def _problem(
     return replace(problem, columns={**problem.columns, **columns})
 
 
-def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]) -> list[Scored]:
+def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]) -> list[Explanation]:
     """Return what the rewards say of each completion; its length in tokens where one needs it."""
-    from mathgrpo.cli.score_text import Scored
     from mathgrpo.formats.chat import problem_messages, prompt_messages
     from mathgrpo.rewards import CATALOGUE
     from mathgrpo.rewards.explained_score import explain
@@ -164,8 +163,7 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
         if tokenizer is not None:
             ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
             ids = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *ends]
-        explanation = explain(suite, problem, completion, prompt, ids)
-        scored.append(Scored(problem, completion, explanation, None if ids is None else len(ids)))
+        scored.append(explain(suite, problem, completion, prompt, ids))
     return scored
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,24 +25,14 @@ MAX_NAME = 26
 """Columns that a reward's name has; a longer one, such as a file's, is broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A completion with what the rewards say of it; tokens: its length where a reward needed it."""
-
-    problem: Problem
-    text: str
-    explanation: Explanation
-    tokens: int | None
-
-
 def columns() -> int:
     """Return how wide a line may be: the terminal's width, 80 where there is none."""
     return min(max(shutil.get_terminal_size((80, 24)).columns, MIN_COLUMNS), MAX_COLUMNS)
 
 
-def lines(scored: Scored) -> list[str]:
+def lines(scored: Explanation) -> list[str]:
     """Return one completion's score part by part, with the reasons."""
-    explanation, graded = scored.explanation, scored.explanation.graded
+    graded = scored.graded
     shown = "none in the format" if graded.answer is None else quoted(graded.answer)
     facts = {
         "question": _one_line(scored.problem.question),
@@ -53,43 +42,43 @@ def lines(scored: Scored) -> list[str]:
         "note": "" if scored.text.strip() else "the completion is empty",
     }
     table = _table("reward", "value × weight = pays", "why")
-    digits = max(len(f"{part.weight:g}") for part in explanation.parts)
-    for part in explanation.parts:
+    digits = max(len(f"{part.weight:g}") for part in scored.parts)
+    for part in scored.parts:
         numbers = f"{_number(part.value)} × {part.weight:{digits}g} = {part.amount:6.3f}"
         table.add_row(escaped(part.name), numbers, escaped(part.why))
-    table.add_row("total", _number(_finite(explanation.total), "none applies"))
+    table.add_row("total", _number(_finite(scored.total), "none applies"))
     found = [line for name, fact in facts.items() if fact for line in wrapped(f"{name:<10}", fact, columns())]
     return [*found, "", *_drawn(table)]
 
 
-def overview_lines(scored: Sequence[Scored]) -> list[str]:
+def overview_lines(scored: Sequence[Explanation]) -> list[str]:
     """Return many completions in a table, one a line, and each reward's mean."""
     each, means = _table("#", "total", "verdict", "answer"), _table("reward", "mean", "applies to")
     for number, one in enumerate(scored, start=1):
-        graded, total = one.explanation.graded, _finite(one.explanation.total)
+        graded, total = one.graded, _finite(one.total)
         answer = quoted(graded.answer) if graded.answer is not None else "none in the format"
         each.add_row(str(number), _number(total, "none"), graded.verdict, answer)
     each.columns[-1].no_wrap, each.columns[-1].overflow = True, "ellipsis"
-    values = {part.name: [one.explanation.parts[i].value for one in scored]
-              for i, part in enumerate(scored[0].explanation.parts)}  # fmt: skip
-    for name, paid in {**values, "total": [_finite(one.explanation.total) for one in scored]}.items():
+    values = {part.name: [one.parts[i].value for one in scored]
+              for i, part in enumerate(scored[0].parts)}  # fmt: skip
+    for name, paid in {**values, "total": [_finite(one.total) for one in scored]}.items():
         applies = [value for value in paid if value is not None]
         means.add_row(escaped(name), _number(fmean(applies) if applies else None), f"{len(applies)} of {len(paid)}")
     return [*_drawn(each), "", *_drawn(means)]
 
 
-def as_json(scored: Scored) -> str:
+def as_json(scored: Explanation) -> str:
     """Return one completion's score as a JSON object on one line."""
-    graded, explanation = scored.explanation.graded, scored.explanation
+    graded = scored.graded
     rewards = [
         {"name": part.name, "value": part.value, "weight": part.weight, "pays": part.amount,
-         "low": _finite(part.low), "high": _finite(part.high), "why": part.why} for part in explanation.parts
+         "low": _finite(part.low), "high": _finite(part.high), "why": part.why} for part in scored.parts
     ]  # fmt: skip
     record: dict[str, Any] = {
         "question": scored.problem.question, "gold": scored.problem.answer, "answer": graded.answer,
         "verdict": graded.verdict, "flexible_verdict": graded.flexible_verdict,
         "format_strict": graded.format_strict, "format_soft": graded.format_soft, "tokens": scored.tokens,
-        "total": _finite(explanation.total), "rewards": rewards,
+        "total": _finite(scored.total), "rewards": rewards,
     }  # fmt: skip
     return json.dumps(record, ensure_ascii=False)
 

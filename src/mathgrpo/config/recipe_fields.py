@@ -37,18 +37,21 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
 
 
+def fields_of(model: type[BaseModel], path: str = "") -> dict[str, FieldInfo]:
+    """Return every field of a recipe by its full name, that of any table in a list with a "*" for its number."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        found[path + name] = field
+        inner = section_of(field.annotation)
+        if inner is not None:
+            found |= fields_of(inner, f"{path}{name}.{'*.' if get_origin(field.annotation) is tuple else ''}")
+    return found
+
+
 def field_at(model: type[BaseModel], path: Sequence[object]) -> FieldInfo | None:
-    """Return the field a path leads to, None when there is none or it lies inside a free-form table."""
-    field: FieldInfo | None = None
-    section: type[BaseModel] | None = model
-    for part in path:
-        if field is not None and str(part).isdigit() and (section is not None or get_origin(field.annotation) is tuple):
-            continue  # an entry of a list
-        field = section.model_fields.get(str(part)) if section is not None else None
-        if field is None:
-            return None
-        section = section_of(field.annotation)
-    return field
+    """Return the field a path leads to, or that has the entry it leads to; None for what lies in a free-form table."""
+    name = plain_name(["*" if str(part).isdigit() else part for part in path])
+    return fields_of(model).get(name.removesuffix(".*"))
 
 
 def section_at(model: type[BaseModel], path: Sequence[object]) -> type[BaseModel] | None:
@@ -73,14 +76,11 @@ def paths_of(model: type[BaseModel], name: str) -> list[str]:
         >>> paths_of(Recipe, "learning_rate"), paths_of(Recipe, "num_generations")
         (['optimizer.learning_rate'], ['rollout.group_size'])
     """
-    found = []
-    for key, field in model.model_fields.items():
-        inner = section_of(field.annotation)
-        if key == name or f"(TRL: {name})" in (field.description or ""):
-            found.append(key)
-        elif inner is not None and get_origin(field.annotation) is not tuple:
-            found += [f"{key}.{path}" for path in paths_of(inner, name)]
-    return found
+    return [
+        path
+        for path, field in fields_of(model).items()
+        if "*" not in path and (path.split(".")[-1] == name or f"(TRL: {name})" in (field.description or ""))
+    ]
 
 
 def mapping_default(model: type[BaseModel], name: str) -> dict[str, Any] | None:

@@ -45,11 +45,16 @@ class Explanation:
     """A completion's score.
 
     Attributes:
+        problem, text: what was completed, and the completion.
+        tokens: its length with the end token, None where it is not known.
         total: weighted sum of the parts; NaN if none of them applies.
         parts: one for each reward of the recipe, in its order.
         graded: what the grader says of the completion.
     """
 
+    problem: Problem
+    text: str
+    tokens: int | None
     total: float
     parts: tuple[Paid, ...]
     graded: Graded
@@ -73,7 +78,8 @@ def explain(
     scores = suite.score([prompt], [text], each, completion_ids=ids)
     row = Row(text, suite.fmt, columns, token_ids, suite.max_new_tokens)
     parts = [_paid(suite, name, values[0], row) for name, values in scores.parts.items()]
-    return Explanation(scores.totals[0], tuple(parts), scores.grades[0])
+    tokens = None if token_ids is None else len(token_ids)
+    return Explanation(problem, text, tokens, scores.totals[0], tuple(parts), scores.grades[0])
 
 
 def _paid(suite: RewardSuite, name: str, value: float | None, row: Row) -> Paid:
