@@ -59,7 +59,10 @@ class VllmEngine:
             try:
                 return self._generate(prompts, group_size, sampling)
             except ServerLost as lost:
-                self._restart(lost)
+                words, self._pushed, self._asleep = self._words(), None, False
+                if not self._backend.restart():
+                    where = self._backend.where
+                    raise UserError(f"{named('rollout.vllm')}: {where} was lost ({lost}): {words}") from lost
 
     def trial(self) -> Difference:
         """Push weights that nobody trained, and return how far vLLM's log-probabilities are from theirs.
@@ -151,15 +154,6 @@ class VllmEngine:
                 f"policy does; use {named('rollout.vllm', 'none')} for this model"
             )
         return found
-
-    def _restart(self, lost: ServerLost) -> None:
-        """Bring vLLM back, once.
-
-        Raises: UserError with the end of its log when it is not ours to start, or died before.
-        """
-        words, self._pushed, self._asleep = self._words(), None, False
-        if not self._backend.restart():
-            raise UserError(f"{named('rollout.vllm')}: {self._backend.where} was lost ({lost}): {words}") from lost
 
     def _words(self) -> str:
         return self._backend.last_words() or "it keeps no log here"
