@@ -13,6 +13,7 @@ from mathgrpo.evaluation import evaluate, read_evaluation, write_evaluation
 from mathgrpo.evaluation.evaluate import ROWS_AT_ONCE
 from mathgrpo.formats import get_format
 from mathgrpo.models import Policy
+from mathgrpo.rollout.engine import Engine
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 XML = get_format("xml")
@@ -22,7 +23,7 @@ RIGHT, WRONG = XML.write("3 + 4 = 7", "7"), XML.write("3 + 4 = 8", "8")
 
 
 @dataclass
-class PromptReader:
+class PromptReader(Engine):
     """An engine that answers from a table: word of the question -> texts, one a sample; it keeps what it was asked."""
 
     texts: dict[str, Sequence[str]]

@@ -16,13 +16,14 @@ from mathgrpo.evaluation import solved_traces as traces
 from mathgrpo.evaluation.solved_traces import TraceFile, write_traces
 from mathgrpo.formats import get_format
 from mathgrpo.problems.traced import load_worked_sets
+from mathgrpo.rollout.engine import Engine
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 PROBLEMS = [Problem(f"What is {i} + {i}?", str(2 * i)) for i in range(12)]
 SETTINGS = {"seed": 3, "samples": 4}
 
 
-class Sums:
+class Sums(Engine):
     """An engine of written-down completions: sample g answers 2 i + (g mod 2), the even ones right; three texts."""
 
     name, reason = "sums", ""

@@ -13,7 +13,8 @@ import torch
 from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout.c import KernelError, load_kernels
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder, CompiledSession, why_not_compiled
+from mathgrpo.rollout.c.c_decoder import CompiledDecoder, CompiledSession
+from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder

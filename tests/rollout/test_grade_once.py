@@ -19,7 +19,8 @@ from mathgrpo.grpo.advantages import with_advantages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import REWARDS, bound, build_suite
 from mathgrpo.rewards.catalogue import answer_and_form as answer_rewards
-from mathgrpo.rollout.groups import collect_groups
+from mathgrpo.rollout.engine import Engine
+from mathgrpo.rollout.groups import reward_groups, sample_groups
 from mathgrpo.runs.record import rollout_lines
 from mathgrpo.training.recipe_task import rollout_metrics
 from mathgrpo.types import Completion, Problem, Prompt, Sampling
@@ -33,7 +34,7 @@ POLICY = Policy(
 
 
 @dataclass
-class TextsEngine:
+class TextsEngine(Engine):
     """An engine whose completions are TEXTS, over and over."""
 
     name: str = "texts"
@@ -66,7 +67,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def test_a_step_parses_and_grades_each_completion_once(calls: Counter[str]) -> None:
     suite = build_suite({"correct": 1.0, "format": 0.1, "verified_steps": 0.1, "integer": 0.0}, XML)
-    drawn = collect_groups(TextsEngine(), POLICY, PROBLEMS, XML, suite, 4, Sampling(max_new_tokens=8))
+    drawn = reward_groups(
+        sample_groups(TextsEngine(), POLICY, PROBLEMS, XML, 4, Sampling(max_new_tokens=8)), XML, suite
+    )
     groups = with_advantages(drawn, "group")
     metrics = rollout_metrics(groups)
     lines = rollout_lines(1, groups)

@@ -10,7 +10,7 @@ from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rewards import build_suite
-from mathgrpo.rollout import build_engine, collect_groups, completion_text, reward_groups
+from mathgrpo.rollout import build_engine, completion_text, reward_groups, sample_groups
 from mathgrpo.rollout.groups import reward_columns
 from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
 
@@ -24,12 +24,12 @@ def policy() -> Policy:
     return policy_from(tiny_model(), tiny_tokenizer(), device="cpu", dtype=torch.float32, name="tiny")
 
 
-def test_collect_groups_draws_decodes_and_rewards() -> None:
+def test_groups_are_drawn_decoded_and_rewarded() -> None:
     tiny, fmt = policy(), get_format("xml")
     engine = build_engine(tiny)
     suite = build_suite({"correct": 1.0, "format": 0.1}, fmt)
     sampling = Sampling(max_new_tokens=12, seed=4)
-    groups = collect_groups(engine, tiny, PROBLEMS, fmt, suite, 3, sampling)
+    groups = reward_groups(sample_groups(engine, tiny, PROBLEMS, fmt, 3, sampling), fmt, suite)
     assert [group.problem for group in groups] == PROBLEMS
     for group in groups:
         assert group.prompt == encode_prompt(tiny.tokenizer, group.problem, fmt)

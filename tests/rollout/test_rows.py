@@ -11,7 +11,8 @@ import torch
 from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
+from mathgrpo.rollout.c.c_decoder import CompiledDecoder
+from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import CachedDecoder

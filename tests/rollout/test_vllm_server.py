@@ -200,7 +200,7 @@ def kill_server(engine: VllmEngine) -> None:
 
 def test_our_own_server_serves_restarts_once_and_then_stops_the_run(own_server: VllmEngine, tmp_path: Path) -> None:
     policy, prompt = own_server._policy, prompts_of(own_server)[0]
-    own_server.keep_log(tmp_path / "vllm.log")
+    own_server.keep_log(tmp_path)
     log = tmp_path / "vllm.log"
     wait_until(lambda: log.is_file() and served_pids(log))
     [first] = served_pids(log)

@@ -18,6 +18,7 @@ import torch
 import mathgrpo
 from fakes import tiny_model, tiny_tokenizer
 from mathgrpo import GRPOConfig, GRPOTrainer
+from mathgrpo.rollout.engine import Engine
 from mathgrpo.types import Completion, Prompt, Sampling
 
 GROUP_SIZE, LENGTH, STEPS = 4, 9, 3
@@ -48,7 +49,7 @@ def second_reward(completions: list[str], **_: Any) -> list[float | None]:
     return [None if len(text) % 3 == 0 else 0.25 * (len(text) % 2) for text in completions]
 
 
-class MadeUp:
+class MadeUp(Engine):
     """An engine that gives made_up completions."""
 
     name, reason = "made up", "for this test"

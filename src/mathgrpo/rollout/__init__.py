@@ -2,13 +2,12 @@
 
 from mathgrpo.rollout.choose_engine import build_decoder, build_engine
 from mathgrpo.rollout.engine import Engine
-from mathgrpo.rollout.groups import collect_groups, completion_text, reward_groups, sample_groups
+from mathgrpo.rollout.groups import completion_text, reward_groups, sample_groups
 
 __all__ = [
     "Engine",
     "build_decoder",
     "build_engine",
-    "collect_groups",
     "completion_text",
     "reward_groups",
     "sample_groups",

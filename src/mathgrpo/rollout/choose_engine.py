@@ -11,7 +11,8 @@ from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.qwen_view import why_not_served
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder, why_not_compiled
+from mathgrpo.rollout.c.c_decoder import CompiledDecoder
+from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.cuda.graph_engine import build_graph_engine
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import Engine, NativeEngine

@@ -1,10 +1,10 @@
-"""The one interface of all rollout engines, and the engine on a decoder."""
+"""What every rollout engine can, and the engine on a decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
 
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context, resting
@@ -16,23 +16,34 @@ _MOST_STEPS = 64
 """Steps that one call of the scheduler makes, at most: an interrupt waits no longer than that."""
 
 
-class Engine(Protocol):
+class Engine:
     """Draws completions from the policy as it is at the moment of the call.
 
     Attributes:
         name: "native", "fallback" (any model, slowly) or "vllm".
         reason: how it decodes, or why it is the fallback; one line for the run's log.
+        metrics: what it measured in its last rollout, by name.
     """
 
     name: str
     reason: str
+    metrics: Mapping[str, float] = MappingProxyType({})
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt; result[i][g] is sample g of prompts[i]."""
-        ...
+        raise NotImplementedError
+
+    def make_room(self) -> None:
+        """Give memory outside this process back until the next rollout, where that is asked for."""
+
+    def keep_log(self, folder: Path) -> None:
+        """Let what runs outside this process log into a run folder, as NAME.log."""
+
+    def close(self) -> None:
+        """End what it started outside this process."""
 
 
-class NativeEngine:
+class NativeEngine(Engine):
     """An `Engine` on a `Decoder`."""
 
     def __init__(
@@ -66,49 +77,3 @@ def _run_to_end(rows: Rows, count: int) -> list[Completion]:
             logprobs[drawn.ticket] += drawn.logprobs
             reasons[drawn.ticket] = drawn.finish_reason or "length"
     return [Completion(tuple(ids[i]), tuple(logprobs[i]), reasons[i]) for i in range(count)]
-
-
-@runtime_checkable
-class OutsideEngine(Protocol):
-    """What an engine outside the policy's own memory has more than an `Engine`.
-
-    Attributes:
-        metrics: of its last generate call, by name.
-    """
-
-    metrics: dict[str, float]
-
-    def make_room(self) -> None:
-        """Give the device's memory back until the next rollout, where that is asked for."""
-        ...
-
-    def keep_log(self, path: Path) -> None:
-        """Write its log to this file from now on."""
-        ...
-
-    def close(self) -> None:
-        """End what it started."""
-        ...
-
-
-def make_room(engine: Engine) -> None:
-    """Let an engine outside give the device's memory back until the next rollout."""
-    if isinstance(engine, OutsideEngine):
-        engine.make_room()
-
-
-def keep_log(engine: Engine, folder: Path) -> None:
-    """Let an engine outside log into a run folder, as NAME.log."""
-    if isinstance(engine, OutsideEngine):
-        engine.keep_log(folder / f"{engine.name}.log")
-
-
-def close_engine(engine: Engine) -> None:
-    """End an engine outside; the others have nothing to end."""
-    if isinstance(engine, OutsideEngine):
-        engine.close()
-
-
-def engine_metrics(engine: Engine) -> dict[str, float]:
-    """Return what an engine outside measured in its last rollout, {} for the others."""
-    return dict(engine.metrics) if isinstance(engine, OutsideEngine) else {}

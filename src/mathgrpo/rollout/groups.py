@@ -15,19 +15,6 @@ from mathgrpo.rollout.engine import Engine
 from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
 
 
-def collect_groups(
-    engine: Engine,
-    policy: Policy,
-    problems: Sequence[Problem],
-    fmt: Format,
-    suite: RewardSuite,
-    group_size: int,
-    sampling: Sampling,
-) -> list[RolloutGroup]:
-    """Return one rewarded group for each problem, in order; advantages are left empty."""
-    return reward_groups(sample_groups(engine, policy, problems, fmt, group_size, sampling), fmt, suite)
-
-
 def sample_groups(
     engine: Engine, policy: Policy, problems: Sequence[Problem], fmt: Format, group_size: int, sampling: Sampling
 ) -> list[RolloutGroup]:

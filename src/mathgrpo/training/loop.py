@@ -13,7 +13,6 @@ import torch
 
 from mathgrpo.distributed import FollowMain
 from mathgrpo.errors import UserError, named
-from mathgrpo.rollout.engine import engine_metrics, make_room
 from mathgrpo.runs.hook import Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.speedometer import StepTimes
@@ -57,8 +56,8 @@ def take_step(run: Run) -> TakenStep:
     run.tell("stage", "rollout")
     with run.computing():
         drawn = world.gather_shares(task.draw(run.engine, world.share(items), run.step))
-    outside = engine_metrics(run.engine)
-    make_room(run.engine)
+    outside = dict(run.engine.metrics)
+    run.engine.make_room()
     rolled_out = perf_counter()
     run.tell("stage", "reward")
     groups = _rewarded(run, drawn)

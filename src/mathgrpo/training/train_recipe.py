@@ -20,7 +20,6 @@ from mathgrpo.evaluation import evaluation_names
 from mathgrpo.evaluation.evaluate import EVALUATION_FOLDER
 from mathgrpo.files import write_atomically
 from mathgrpo.models import resolve_device
-from mathgrpo.rollout.engine import close_engine, keep_log
 from mathgrpo.runs.checkpoint import TrainingState, checkpoints, load_optimizer, load_state
 from mathgrpo.runs.hook import Hook, Run
 from mathgrpo.runs.interrupt import StopRequests
@@ -87,7 +86,7 @@ def train(
                 run = _run(ready, state, folder, stop)
                 _run_with_hooks(run, ready, folder, info, progress or make_progress(), resume is not None, hooks)
         finally:
-            close_engine(ready.engine)
+            ready.engine.close()
     return folder
 
 
@@ -140,7 +139,7 @@ def _run_with_hooks(
             run.tell("told", f"resuming after step {run.step} of {training.steps}")
         else:
             create_run_folder(folder, recipe, info)
-        keep_log(ready.engine, folder)
+        ready.engine.keep_log(folder)
         record = Record(folder, info, logged_groups())
         tracked = TrackedRun(tracker_project(), folder, info["start_time"], recipe.model_dump(mode="json"), run.step)
         trackers = Trackers(training.trackers, tracked, logged_groups())
@@ -152,7 +151,7 @@ def _run_with_hooks(
 
     def leave_in_order() -> None:
         run.tell("close", "failed")
-        close_engine(ready.engine)
+        ready.engine.close()
 
     world.leave_in_order = leave_in_order
     with shown if world.is_main else nullcontext():

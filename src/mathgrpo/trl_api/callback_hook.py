@@ -14,7 +14,6 @@ from transformers.trainer_utils import TrainOutput, speed_metrics
 from mathgrpo.errors import UserError
 from mathgrpo.files import to_json, write_atomically
 from mathgrpo.models.lora import learning_failure
-from mathgrpo.rollout.engine import keep_log
 from mathgrpo.runs.checkpoint import remove_older
 from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.speedometer import speed_line
@@ -58,7 +57,7 @@ class CallbackHook(Hook):
         state.compute_steps(args, self._plan.max_steps)
         state.epoch = run.step / self._plan.rollouts_per_epoch
         if args.use_vllm:
-            keep_log(run.engine, Path(args.output_dir))
+            run.engine.keep_log(Path(args.output_dir))
         self._call("train_begin")
         if args.eval_on_start and self._first_step == 0:
             trainer.evaluate()

@@ -15,7 +15,6 @@ from mathgrpo.errors import UserError, naming
 from mathgrpo.hardware.device_memory import bound_kernel_caches
 from mathgrpo.optim.master_adamw import compute_copies
 from mathgrpo.rollout import Engine
-from mathgrpo.rollout.engine import close_engine, make_room
 from mathgrpo.runs.checkpoint import TrainingState
 from mathgrpo.runs.hook import Run
 from mathgrpo.runs.interrupt import StopRequests
@@ -212,7 +211,7 @@ class GRPOTrainer(Reporting):
             share = world.share(keys)
             with compute_copies(self.optimizer):
                 drawn = task.draw_rows(self.engine, [rows[key] for key in share], share, group_size, "evaluation")
-            make_room(self.engine)
+            self.engine.make_room()
             found = world.gather_shares(task.score(drawn))
             for name, values in task.gathered_notes(found).metrics.items():
                 noted.setdefault(name, []).extend(values)
@@ -267,7 +266,7 @@ class GRPOTrainer(Reporting):
         """End what the run has started outside this process: trackers, and a vLLM server of its own."""
         for tracker in running_trackers(self.args):
             tracker.finish()
-        close_engine(self.engine)
+        self.engine.close()
 
 
 def _default_folder(model: Any) -> str:

@@ -17,6 +17,8 @@ import torch
 
 from mathgrpo.cache import cache_folder
 from mathgrpo.hardware.processor import c_compiler, cpu_facts, no_compiler
+from mathgrpo.models import Policy
+from mathgrpo.models.qwen_view import why_not_served
 
 
 class Matrix(ctypes.Structure):
@@ -79,6 +81,28 @@ class Kernels:
     lanes: int
     element: torch.dtype
     pair: int
+
+
+def why_not_compiled(policy: Policy) -> str:
+    """Return why the compiled decoder does not serve a policy here, or "" when it does; compiles it when it must."""
+    obstacle = why_not_served(policy.causal_lm)
+    if obstacle:
+        return obstacle
+    if policy.device != "cpu":
+        return f"the policy is on {policy.device}"
+    if policy.compute_dtype not in (torch.float32, torch.bfloat16):
+        return f"it does not compute in {policy.compute_dtype}"
+    body = policy.causal_lm.model
+    if body.embed_tokens.weight.dtype != torch.float32:
+        return f"the weights are {body.embed_tokens.weight.dtype}"
+    config = policy.causal_lm.config
+    if config.hidden_size % 2 or config.intermediate_size % 2 or body.layers[0].self_attn.head_dim % 2:
+        return "a width is odd"
+    try:
+        load_kernels(policy.compute_dtype)
+    except KernelError as error:
+        return str(error)
+    return ""
 
 
 @cache

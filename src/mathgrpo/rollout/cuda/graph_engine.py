@@ -21,6 +21,7 @@ from mathgrpo.rollout.cuda.graphs import StepGraphs
 from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import BUCKETS, PlaceTable, TokenPool, reach_of
 from mathgrpo.rollout.decoder import completion_until_end
+from mathgrpo.rollout.engine import Engine
 from mathgrpo.rollout.sampling import row_keys
 from mathgrpo.rollout.trial import proven
 from mathgrpo.types import Completion, Prompt, Sampling
@@ -28,7 +29,7 @@ from mathgrpo.types import Completion, Prompt, Sampling
 _FEWEST_POSITIONS = 1024
 
 
-class GraphEngine:
+class GraphEngine(Engine):
     """An `Engine` for the models `why_not_served` lets pass; memory and graphs live as long as the engine.
 
     graphs=False runs the same steps eagerly, on any device.

@@ -8,20 +8,19 @@ import triton.language as tl
 from torch import Tensor
 
 from mathgrpo.models.qwen_view import QwenView
-from mathgrpo.rollout.cuda import triton_attention, triton_layers, triton_sampling
+from mathgrpo.rollout.cuda import triton_attention, triton_sampling
 from mathgrpo.rollout.cuda.kernels import Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import Places
 from mathgrpo.types import Sampling
 
+_GATE_BLOCK = 1024
+
 
 class TritonKernels:
-    """`Kernels` in Triton; top-k, top-p and min-p go through torch, whose sorting they need."""
+    """`Kernels` in Triton; top-k, top-p and min-p stay in torch, whose sorting they need."""
 
     name = "Triton kernels"
     fixed_reach = False
-
-    def __init__(self) -> None:
-        self._torch = TorchKernels()
 
     def tile_rows(self, share: int) -> int:
         """Return how many rows of one prompt a tile of the attention kernel holds."""
@@ -29,19 +28,42 @@ class TritonKernels:
 
     def norm(self, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         """Return the RMS norm of x times weight, in dtype."""
-        return triton_layers.norm(x, None, weight, eps, dtype)
+        return _norm(x, None, weight, eps, dtype)
 
     def add_norm(
         self, x: Tensor, delta: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """Return x + delta, written into x, and its norm."""
-        return x, triton_layers.norm(x, delta, weight, eps, dtype)
+        return x, _norm(x, delta, weight, eps, dtype)
 
     def rotate(
         self, qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
     ) -> Tensor:
-        """Return rotated queries; write keys and values into the pool."""
-        return triton_layers.rotate(qkv, head_norm, model, keys, values, places)
+        """Return rotated queries; write keys and values into the pool, where each row's last token belongs."""
+        num_rows, heads, kv, dim = len(qkv), model.num_heads, model.num_kv_heads, model.head_dim
+        q = torch.empty(num_rows, heads, dim, dtype=qkv.dtype, device=qkv.device)
+        _rotate[(num_rows,)](
+            qkv,
+            qkv if head_norm is None else head_norm,
+            model.cos,
+            model.sin,
+            q,
+            keys,
+            values,
+            keys.stride(0),
+            places.prompt_lengths,
+            places.slots,
+            places.ages,
+            places.done,
+            model.eps,
+            HEADS=heads,
+            KV=kv,
+            DIM=dim,
+            BLOCK_H=triton.next_power_of_2(heads + 2 * kv),
+            BLOCK_D=triton.next_power_of_2(dim),
+            NORM=head_norm is not None,
+        )
+        return q
 
     def plan(self, model: QwenView, places: Places, reach: Reach) -> triton_attention.Workspace:
         """Return the attention's workspace; lengths are read on the device, so the reach is not needed."""
@@ -58,21 +80,21 @@ class TritonKernels:
 
     def gate(self, gate_up: Tensor) -> Tensor:
         """Return silu(gate) * up."""
-        return triton_layers.gate(gate_up)
+        num_rows, size = gate_up.shape[0], gate_up.shape[1] // 2
+        out = torch.empty(num_rows, size, dtype=gate_up.dtype, device=gate_up.device)
+        _gate[(num_rows, triton.cdiv(size, _GATE_BLOCK))](gate_up, out, SIZE=size, BLOCK=_GATE_BLOCK)
+        return out
 
     def sample(self, logits: Tensor, rows: Tensor, places: Places, who: Tensor, sampling: Sampling) -> None:
         """Draw, note and advance in one pass over the logits."""
         truncated = sampling.top_p < 1.0 or sampling.min_p > 0.0 or 0 < sampling.top_k < logits.shape[1]
         if sampling.temperature > 0.0 and truncated:
-            self._torch.sample(logits, rows, places, who, sampling)
+            TorchKernels().sample(logits, rows, places, who, sampling)
         else:
             triton_sampling.draw(logits, rows, places, who, sampling)
 
 
-_GATE_BLOCK = 1024
-
-
-def norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def _norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Add delta to x [R, d] in place, unless it is None; return the RMS norm of the sum times weight, in dtype."""
     num_rows, size = x.shape
     out = torch.empty(num_rows, size, dtype=dtype, device=x.device)
@@ -87,44 +109,6 @@ def norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float, dtype: tor
         ADD=delta is not None,
     )
     return out
-
-
-def gate(gate_up: Tensor) -> Tensor:
-    """Return silu(gate) * up of [R, 2 F], [R, F]."""
-    num_rows, size = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty(num_rows, size, dtype=gate_up.dtype, device=gate_up.device)
-    _gate[(num_rows, triton.cdiv(size, _GATE_BLOCK))](gate_up, out, SIZE=size, BLOCK=_GATE_BLOCK)
-    return out
-
-
-def rotate(
-    qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
-) -> Tensor:
-    """Return rotated queries [R, H, D]; write keys and values [KV, N, D] where each row's last token belongs."""
-    num_rows, heads, kv, dim = len(qkv), model.num_heads, model.num_kv_heads, model.head_dim
-    q = torch.empty(num_rows, heads, dim, dtype=qkv.dtype, device=qkv.device)
-    _rotate[(num_rows,)](
-        qkv,
-        qkv if head_norm is None else head_norm,
-        model.cos,
-        model.sin,
-        q,
-        keys,
-        values,
-        keys.stride(0),
-        places.prompt_lengths,
-        places.slots,
-        places.ages,
-        places.done,
-        model.eps,
-        HEADS=heads,
-        KV=kv,
-        DIM=dim,
-        BLOCK_H=triton.next_power_of_2(heads + 2 * kv),
-        BLOCK_D=triton.next_power_of_2(dim),
-        NORM=head_norm is not None,
-    )
-    return q
 
 
 @triton.jit

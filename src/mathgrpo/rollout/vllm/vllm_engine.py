@@ -17,6 +17,7 @@ from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import check_context
 from mathgrpo.rollout.decoder import completion_until_end
+from mathgrpo.rollout.engine import Engine
 from mathgrpo.rollout.vllm import pushed_weights as probe
 from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost
 from mathgrpo.rollout.vllm.pushed_weights import Difference, fingerprint, served_weights, write_weights
@@ -27,7 +28,7 @@ _PROBE_TOKENS = 128
 Scratch = tempfile.TemporaryDirectory[str]
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """An `Engine` whose weights are a copy in vLLM.
 
     Before a rollout the policy's fingerprint is compared with that of the weights pushed last; where it differs they
@@ -85,9 +86,9 @@ class VllmEngine:
             self._backend.sleep()
             self._asleep = True
 
-    def keep_log(self, path: Path) -> None:
-        """Write vLLM's log to this file from now on."""
-        self._backend.keep_log(str(path))
+    def keep_log(self, folder: Path) -> None:
+        """Write vLLM's log into this folder from now on."""
+        self._backend.keep_log(str(folder / f"{self.name}.log"))
 
     def close(self) -> None:
         """End what was started, and take the weights out of the exchange folder."""
