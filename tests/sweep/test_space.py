@@ -59,7 +59,7 @@ def test_the_default_space_is_allowed_for_any_learning_rate() -> None:
         ("optimizer.learning_rate=0.1..2.0", "optimizer.learning_rate=2.0: out of range"),
         ("optimizer.lr=0.1..0.2", "no such field"),
         ("rollout.group_size=1,8", "every advantage would be 0"),
-        ("rollout.group_size=2.0..8.0", "takes whole numbers"),
+        ("rollout.group_size=2.0..8.0", "allowed: a whole number"),
         ("problems.train_size=10..20", "is the same in every trial"),
         ("run.seed=0,1", "is the same in every trial"),
         ("rollout.prompts_per_step=8..5000", "fewer than rollout.prompts_per_step=5000"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,8 +34,12 @@ def load_problem_sets(section: ProblemsSection) -> ProblemSets:
         from mathgrpo.problems.generated import generate_problem_sets
 
         return generate_problem_sets(section.train_size, section.heldout_size, section.draw, section.max_value)
+    return split_sets(read_problems(section, section.train_split), section)
+
+
+def split_sets(train: Sequence[Problem], section: ProblemsSection) -> ProblemSets:
+    """Return the two sets of a source whose training split is read: its other split, or a part of this one held out."""
     sizes = {"train_size": section.train_size, "heldout_size": section.heldout_size}
-    train = read_problems(section, section.train_split)
     if has_one_split(section):
         return hold_out(train, shown(section.source), **sizes)
     heldout = read_problems(section, section.heldout_split)

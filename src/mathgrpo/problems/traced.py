@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mathgrpo.errors import UserError
-from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_problems, read_split
-from mathgrpo.problems.sets import ProblemSets, distinct, hold_out, separate
+from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_split, split_sets
+from mathgrpo.problems.sets import ProblemSets, distinct
 from mathgrpo.problems.table_rows import Row, problem_from_row, shown
 from mathgrpo.types import Problem
 
 if TYPE_CHECKING:
     from mathgrpo.config.recipe import ProblemsSection
 
-TRACE_COLUMNS = ("question", "answer", "reasoning", "completion", "verdict")
+TRACE_COLUMNS = {"question", "answer", "reasoning", "completion", "verdict"}
+"""By these columns a table is one of graded traces."""
 HELD_OUT_SHARE = 10
 """A file of traces gives at most one question in this many to evaluation: it is there to be learned from."""
 
@@ -32,31 +33,20 @@ def load_worked_sets(section: ProblemsSection) -> ProblemSets:
     Raises:
         UserError: the source cannot be read, or no trace in it is correct.
     """
-    if section.place == GENERATED:
-        return load_problem_sets(section)
-    rows = read_split(section, section.train_split)
-    if not are_traces(rows):
+    rows = [] if section.place == GENERATED else read_split(section, section.train_split)
+    if not rows or not rows[0].values.keys() >= TRACE_COLUMNS:
         return load_problem_sets(section)
     section = section.model_copy(update={"columns": {"solution": "reasoning"} | section.columns})
     worked, notes = _correct(rows, section)
     questions, _, _ = distinct(worked)
     if has_one_split(section):
-        heldout_size = min(section.heldout_size, max(1, len(questions) // HELD_OUT_SHARE))
-        sets = hold_out(questions, shown(section.source), train_size=section.train_size, heldout_size=heldout_size)
-    else:
-        heldout, heldout_size = read_problems(section, section.heldout_split), section.heldout_size
-        sets = separate(
-            questions, heldout, shown(section.source), train_size=section.train_size, heldout_size=heldout_size
-        )
+        most = max(1, len(questions) // HELD_OUT_SHARE)
+        section = section.model_copy(update={"heldout_size": min(section.heldout_size, most)})
+    sets = split_sets(questions, section)
     chosen = {problem.id for problem in sets.train}
     train = tuple(problem for problem in worked if problem.id in chosen)
     notes.append(f"train: {len(train)} worked solutions of {len(sets.train)} questions")
     return ProblemSets(train, sets.heldout, notes=(*notes, *sets.notes))
-
-
-def are_traces(rows: Sequence[Row]) -> bool:
-    """Return whether these are graded traces, by their columns."""
-    return all(column in rows[0].values for column in TRACE_COLUMNS)
 
 
 def _correct(rows: Sequence[Row], section: ProblemsSection) -> tuple[list[Problem], list[str]]:

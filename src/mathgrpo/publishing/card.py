@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.config import Recipe, recipe_to_toml
+import tomli_w
+
+from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import Section
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict
 from mathgrpo.formats import get_format
@@ -189,11 +191,10 @@ def data_name(recipe: Recipe) -> str:
 
 def public_recipe(recipe: Section) -> str:
     """Return a recipe as TOML without what is only true of this machine: [run] but for its seed, servers, paths."""
-    text = recipe_to_toml(recipe)
-    blocks = [block for block in text.split("\n\n") if not block.startswith(("[run]", "[rollout.vllm]"))]
-    seed = getattr(getattr(recipe, "run", None), "seed", None)
-    kept = "\n\n".join(blocks + ([] if seed is None else [f"[run]\nseed = {seed}"]))
-    return re.sub(r'"([^"\n]*)"', lambda found: f'"{without_folders(found[1])}"', kept)
+    data = recipe.model_dump(exclude_none=True)
+    data.get("rollout", {}).pop("vllm", None)
+    data |= {"run": {"seed": data.pop("run")["seed"]}}
+    return re.sub(r'"([^"\n]*)"', lambda found: f'"{without_folders(found[1])}"', tomli_w.dumps(data))
 
 
 def without_folders(text: str) -> str:

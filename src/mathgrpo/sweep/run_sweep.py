@@ -237,7 +237,5 @@ def _suggest(trial: Trial, parameter: Parameter) -> Any:
     """Return the parameter's value in this trial; the same whenever it is asked for again."""
     if parameter.choices:
         return trial.suggest_categorical(parameter.path, parameter.choices)
-    assert parameter.low is not None and parameter.high is not None
-    if parameter.is_whole:
-        return trial.suggest_int(parameter.path, int(parameter.low), int(parameter.high), log=parameter.log)
-    return trial.suggest_float(parameter.path, float(parameter.low), float(parameter.high), log=parameter.log)
+    suggest: Any = trial.suggest_int if parameter.is_whole else trial.suggest_float
+    return suggest(parameter.path, parameter.low, parameter.high, log=parameter.log)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import require_possible, validated
-from mathgrpo.config.overrides import overridden, parse_value, split_path
-from mathgrpo.config.recipe_fields import field_at
+from mathgrpo.config.overrides import overridden, parse_value
 from mathgrpo.errors import UserError, first_line
 
 HOW = "write PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=ONE,TWO,THREE"
@@ -64,9 +64,8 @@ def parse_parameters(texts: Sequence[str], recipe: Recipe) -> tuple[Parameter, .
     Raises: UserError for a form that is none, a field that does not exist, a value that is not allowed.
     """
     parameters = tuple(parse_parameter(text) for text in texts)
-    paths = [parameter.path for parameter in parameters]
-    for path in paths:
-        if paths.count(path) > 1:
+    for path, times in Counter(parameter.path for parameter in parameters).items():
+        if times > 1:
             raise UserError(f"--param {path}: given twice; keep one")
     for parameter in parameters:
         _require_allowed(parameter, recipe)
@@ -122,9 +121,6 @@ def _require_allowed(parameter: Parameter, recipe: Recipe) -> None:
             f"--param {parameter.text()}: {parameter.path} is the same in every trial; vary other settings, such as "
             "optimizer.learning_rate"
         )
-    field = field_at(Recipe, split_path(Recipe, parameter.path))
-    if field is not None and field.annotation is int and not parameter.choices and not parameter.is_whole:
-        raise UserError(f"--param {parameter.text()}: {parameter.path} takes whole numbers; write them without a point")
     for value in parameter.choices or (parameter.low, parameter.high):
         try:
             with_values(recipe, {parameter.path: value})
