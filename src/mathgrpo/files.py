@@ -75,6 +75,22 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+@contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Tell what keeps a text from being read; the shell and standard input can bring bytes that are no text.
+
+    Raises: UserError for what cannot be opened, and for what is not UTF-8.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{source}: is not UTF-8 text (character {error.start + 1}); write it as UTF-8") from error
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON with readable Unicode; NaN and infinities, which JSON does not know, are refused."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)

@@ -112,27 +112,25 @@ def engines(has_cuda: bool) -> list[Verdict]:
 
 def adapters() -> list[Verdict]:
     """Return how a model can be trained without training all of its weights."""
-    bitsandbytes = find_spec("bitsandbytes") is not None
-    missing = 'bitsandbytes is not installed; run: pip install "mathgrpo[qlora]"'
     return [
-        Verdict("lora", find_spec("peft") is not None, "model.lora"),
-        Verdict("nf4", bitsandbytes, 'model.quantization = "nf4" under model.lora' if bitsandbytes else missing),
+        _part("lora", ("peft",), "model.lora", extra="qlora"),
+        _part("nf4", ("bitsandbytes",), 'model.quantization = "nf4" under model.lora', extra="qlora"),
     ]
 
 
 def extras() -> list[Verdict]:
     """Return what the optional parts of the package are for, and which are installed."""
-    needed = {
-        "data": (("datasets", "pyarrow"), "problems from the hub and Parquet files"),
-        "serve": (("starlette", "uvicorn"), "mathgrpo serve"),
-        "sweep": (("optuna",), "mathgrpo sweep"), "trackio": (("trackio",), "training.trackers"),
-        "wandb": (("wandb",), "training.trackers"), "tensorboard": (("tensorboard",), "training.trackers"),
-    }  # fmt: skip
     return [
-        Verdict(name, there, what if there else f'{what}; run: pip install "mathgrpo[{name}]"')
-        for name, (modules, what) in needed.items()
-        for there in [all(find_spec(module) is not None for module in modules)]
+        _part("data", ("datasets", "pyarrow"), "problems from the hub and Parquet files"),
+        _part("serve", ("starlette", "uvicorn"), "mathgrpo serve"),
+        _part("sweep", ("optuna",), "mathgrpo sweep"),
+        *(_part(name, (name,), "training.trackers") for name in ("trackio", "wandb", "tensorboard")),
     ]
+
+
+def _part(name: str, modules: Sequence[str], what: str, *, extra: str = "") -> Verdict:
+    there = all(find_spec(module) is not None for module in modules)
+    return Verdict(name, there, what if there else f'{what}; run: pip install "mathgrpo[{extra or name}]"')
 
 
 def of_recipe(name: str, overrides: Sequence[str]) -> dict[str, Any]:

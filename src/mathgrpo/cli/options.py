@@ -72,22 +72,6 @@ def require_appendable(option: str, path: Path) -> None:
 
 
 @contextmanager
-def readable(source: str) -> Iterator[None]:
-    """Tell what keeps a text from being read; the shell and standard input can bring bytes that are no text.
-
-    Raises: UserError for what cannot be opened, and for what is not UTF-8.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except UnicodeEncodeError as error:
-        raise UserError(f"{source}: is not UTF-8 text (character {error.start + 1}); write it as UTF-8") from error
-
-
-@contextmanager
 def stops_told(says: str = "", *, speaks: bool = True) -> Iterator[None]:
     """Say how a run goes on that was stopped cleanly, `says` or its own words, and end with the signal's exit code.
 

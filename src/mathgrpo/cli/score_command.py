@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import Overrides, quiet_libraries, readable
+from mathgrpo.cli.options import Overrides, quiet_libraries
 from mathgrpo.errors import UserError
+from mathgrpo.files import readable
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe

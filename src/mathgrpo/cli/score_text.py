@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mathgrpo.answers import gold_problem
-from mathgrpo.cli.options import readable
 from mathgrpo.errors import UserError
+from mathgrpo.files import readable
 from mathgrpo.rewards.explained_score import Explanation
 from mathgrpo.text import escaped, quoted, wrapped
 from mathgrpo.types import Problem

@@ -15,13 +15,13 @@ from mathgrpo.cli.options import (
     Model,
     Plain,
     open_policy,
-    readable,
     refuse_idle,
     require_appendable,
     run_recipe,
 )
 from mathgrpo.cli.solve_problems import solve_problems
 from mathgrpo.errors import UserError
+from mathgrpo.files import readable
 from mathgrpo.types import Sampling
 
 if TYPE_CHECKING:

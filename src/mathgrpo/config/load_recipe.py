@@ -16,6 +16,7 @@ from mathgrpo.config.overrides import overridden
 from mathgrpo.config.recipe import Recipe, Section
 from mathgrpo.config.recipe_fields import shown
 from mathgrpo.errors import UserError, did_you_mean
+from mathgrpo.files import readable
 from mathgrpo.grpo.objectives import objective_errors
 
 S = TypeVar("S", bound=Section)
@@ -103,12 +104,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises: UserError when it cannot be read, is empty or is no TOML; the place is named.
     """
-    try:
+    with readable(f"recipe={path}"):
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"recipe={path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"recipe={path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     if not text.strip():
         raise UserError(f"recipe={path}: the file is empty; write at least one section, such as [training]")
     try:
