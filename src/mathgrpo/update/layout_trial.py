@@ -73,18 +73,20 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 def _probe_batch(model: Any, *, shared_prompt: bool) -> MicroBatch:
     """Return two groups of two completions, of made-up tokens and unequal lengths."""
-    vocab_size = model.get_input_embeddings().weight.shape[0]
-    groups = []
-    for start, prompt_length, lengths in ((3, 5, (4, 2)), (40, 3, (1, 6))):
-        ids = [(start + 7 * i) % vocab_size for i in range(prompt_length + sum(lengths))]
-        completions, begin = [], prompt_length
-        for length in lengths:
-            completions.append(Completion(tuple(ids[begin : begin + length]), (0.0,) * length, "eos"))
-            begin += length
-        problem = Problem(question=f"probe {start}", answer="0")
-        prompt = Prompt(tuple(ids[:prompt_length]), 0)
-        groups.append(RolloutGroup(problem, prompt, tuple(completions), ("", ""), advantages=(1.0, -1.0)))
+    embedding = model.get_input_embeddings().weight
+
+    def made_up(start: int, count: int) -> tuple[int, ...]:
+        return tuple((start + 7 * i) % len(embedding) for i in range(count))
+
+    groups = [
+        RolloutGroup(
+            Problem(question="probe", answer="0"), Prompt(made_up(start, length), 0),
+            tuple(Completion(made_up(start + n, n), (0.0,) * n, "eos") for n in lengths), ("", ""),
+        )
+        for start, length, lengths in ((3, 5, (4, 2)), (40, 3, (1, 6)))
+    ]  # fmt: skip
     pieces, offsets = [Piece(0, (0, 1)), Piece(1, (0, 1))], ((0, 4), (6, 7))
-    batch = build_micro_batch(groups, offsets, pieces, shared_prompt=shared_prompt)
-    on_device: MicroBatch = uploaded(batch, model.get_input_embeddings().weight.device)
-    return on_device
+    batch: MicroBatch = uploaded(
+        build_micro_batch(groups, offsets, pieces, shared_prompt=shared_prompt), embedding.device
+    )
+    return batch

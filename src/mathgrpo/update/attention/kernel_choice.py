@@ -6,12 +6,13 @@ allows. Where it cannot run, fails or differs it is passed over, and the run say
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
@@ -25,7 +26,7 @@ from mathgrpo.update.attention.varlen import varlen_obstacle
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 """Largest difference of an output or gradient from sdpa's, as a share of its norm, that rounding explains."""
 REPEATS = 5
-"""Timed passes of a kernel, after one that is not timed; the fastest counts."""
+"""Timed passes of a kernel, after some that are not timed."""
 
 
 class AttentionChoice(NamedTuple):
@@ -84,7 +85,7 @@ class Trial:
         assert isinstance(plain.form, PaddedRows)
         rows = max(num_rows, len(plain.form.slots))
         generator = torch.Generator(device=device).manual_seed(0)
-        self.plain, self.num_rows, self.dtype, self.device = plain, num_rows, dtype, device
+        self.plain, self.num_rows, self.dtype = plain, num_rows, dtype
         self.states = tuple(
             torch.randn(rows, n, size, generator=generator, device=device, dtype=dtype).requires_grad_()
             for n in (heads, key_heads, key_heads)
@@ -109,22 +110,12 @@ class Trial:
         return "" if difference <= TOLERANCE.get(self.dtype, 1e-4) else f"it differs from sdpa by {difference:.1g}"
 
     def seconds(self, layout: PackedLayout) -> float:
-        """Return the time of the fastest forward and backward pass."""
-        times = []
-        for _ in range(REPEATS + 1):
-            self._wait()
-            started = time.perf_counter()
-            self._pass(layout)
-            self._wait()
-            times.append(time.perf_counter() - started)
-        return min(times[1:])
+        """Return the mean time of a forward and backward pass, on a device that is waited for."""
+        timer = Timer("attend()", globals={"attend": partial(self._pass, layout)})
+        return float(timer.timeit(REPEATS).mean)
 
     def _pass(self, layout: PackedLayout) -> list[Tensor]:
         with torch.enable_grad():
             query, key, value = self.states
             output = layout.form.attend(query, key, value, None)[: self.num_rows]
             return [output.detach(), *torch.autograd.grad(output, self.states, self.seed)]
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

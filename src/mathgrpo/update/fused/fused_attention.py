@@ -50,14 +50,6 @@ class Block:
         """Whether the block is computed in tiles."""
         return self.shape[1] >= TILED_FROM
 
-    def to(self, device: torch.device | str) -> Block:
-        """Return the block on a device."""
-        prompt_sum = None if self.prompt_sum is None else self.prompt_sum.to(device)
-        return Block(
-            self.queries.to(device), self.keys.to(device), self.values.to(device), self.outputs.to(device),
-            self.bias.to(device), prompt_sum, self.shape,
-        )  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
@@ -75,9 +67,7 @@ class Blocks:
     heads: tuple[int, int]
 
 
-def build_blocks(
-    spans: Spans, num_rows: int, heads: tuple[int, int], device: torch.device | str, dtype: torch.dtype
-) -> Blocks:
+def build_blocks(spans: Spans, num_rows: int, heads: tuple[int, int], dtype: torch.dtype) -> Blocks:
     """Return the blocks of a packed row whose last row is padding; all padding in blocks points there.
 
     The number of sequences in a block is padded too: CPU libraries keep a compiled product for every shape they meet.
@@ -102,7 +92,7 @@ def build_blocks(
     # Places of padding rows hold whatever was written last; they must read the zero row at the end.
     output_rows.view(num_rows, -1)[trash] = sum(len(block.outputs) for block in made)
     gradient_rows.view(num_rows, -1)[trash] = sum(map(len, gradients))
-    return Blocks(tuple(block.to(device) for block in made), output_rows.to(device), gradient_rows.to(device), heads)
+    return Blocks(tuple(made), output_rows, gradient_rows, heads)
 
 
 def attend(heads_TWD: Tensor, blocks: Blocks, *, keep: bool) -> tuple[Tensor, list[Tensor | None]]:

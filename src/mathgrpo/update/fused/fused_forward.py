@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mathgrpo.hardware.cuda_care import uploaded
 from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, QwenView, rotary_rows
 from mathgrpo.update.fused.fused_attention import build_blocks, probability_elements
 from mathgrpo.update.fused.fused_layers import Layer, Matrix, Rows, attention_step, feed_forward_step, final_norm
@@ -114,7 +115,9 @@ class FusedForward:
         view = self._view
         assert batch.spans is not None
         heads = (view.num_kv_heads, view.num_heads // view.num_kv_heads)
-        blocks = build_blocks(batch.spans, len(x), heads, x.device, view.dtype)
+        blocks = build_blocks(batch.spans, len(x), heads, self._dtype)
+        if x.device.type != "cpu":
+            blocks = uploaded(blocks, x.device)
         cos, sin = rotary_rows(self._model.model, batch.position_ids, x)
         # Kept while they take no more than the rest that a layer keeps.
         rest = len(x) * (3 * x.shape[1] + 2 * self._layers[0].gate_up.weight.shape[0])
