@@ -151,10 +151,7 @@ def join_world(device: str, timeout_s: float) -> Iterator[World]:
 
 
 def require_devices(size: int, device: str) -> None:
-    """Return when there is a device for each of several processes on this machine.
-
-    Raises: UserError otherwise.
-    """
+    """Raise UserError unless there is a device for each of several processes on this machine."""
     import torch
 
     if device.startswith("cuda") and size > torch.cuda.device_count():

@@ -57,10 +57,7 @@ class Run:
             getattr(hook, moment)(self, *what)
 
     def stop_if_asked(self) -> None:
-        """Return if nobody has asked to stop. Collective: all processes come here.
-
-        Raises: Interrupted otherwise.
-        """
+        """Raise Interrupted if anybody was asked to stop. Collective: all processes come here."""
         received = max(self.world.gather(self.stop.received))
         if received:
             raise Interrupted(received)

@@ -61,10 +61,7 @@ class StopRequests:
             signal.signal(signum, handler)
 
     def heed(self) -> None:
-        """Return if nobody has asked to stop, as far as this process knows. It may be called at any time.
-
-        Raises: StopWanted otherwise; the other processes learn of it.
-        """
+        """Raise StopWanted if anybody was asked to stop, as far as this process knows; the others learn of it."""
         if self.received:
             self._world.ask_to_stop()
         if self.received or self._world.stop_is_wanted():

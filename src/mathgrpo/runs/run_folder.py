@@ -41,10 +41,7 @@ def choose_run_folder(section: RunSection, recipe_name: str, now: datetime, *, r
 
 
 def require_free(folder: Path, *, resumable: bool = True) -> None:
-    """Return when nothing is in the way of a new run folder.
-
-    Raises: UserError that says how to go on with what is there.
-    """
+    """Raise UserError, with how to go on with what is there, if something is in the way of a new run folder."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():

@@ -97,7 +97,8 @@ def speed_metrics(
     Useful: each prompt once in rollout and update, no padding, no recomputation, groups that teach nothing left out.
     """
     sampled = sum(len(completion.ids) for group in groups for completion in group.completions)
-    rolled, updated = _rolled_lengths(groups), _updated_lengths(groups, section, skip_zero_advantage)
+    rolled = [GroupLengths(len(g.prompt.ids), tuple(len(c.ids) for c in g.completions)) for g in groups]
+    updated = _updated_lengths(groups, section, skip_zero_advantage)
     tokens, attended, head_tokens = update_size(updated)
     step_s = times.rollout + times.reward + times.update
     metrics = {
@@ -163,14 +164,6 @@ def speed_line(rows: Sequence[Mapping[str, float]]) -> str:
     name = "memory/device_peak_gb" if "memory/device_peak_gb" in rows[-1] else "memory/peak_gb"
     parts += [f"{rows[-1][name]:.{0 if rows[-1][name] >= 10 else 1}f} GB"] if name in rows[-1] else []
     return "time  " + "  ".join(parts)
-
-
-def _rolled_lengths(groups: Sequence[RolloutGroup]) -> list[GroupLengths]:
-    """Return the tokens that a rollout must compute."""
-    return [
-        GroupLengths(len(group.prompt.ids), tuple(len(completion.ids) for completion in group.completions))
-        for group in groups
-    ]
 
 
 def _updated_lengths(groups: Sequence[RolloutGroup], section: GrpoSection, skip: bool) -> list[GroupLengths]:

@@ -28,10 +28,7 @@ KINDS: Mapping[str, Callable[[TrackedRun], Tracker]] = {
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Return when every tracker's package is installed.
-
-    Raises: UserError that names the extra to install.
-    """
+    """Raise UserError, with the extra to install, unless every tracker's package is installed."""
     for name in names:
         if find_spec(name) is None:
             raise UserError(

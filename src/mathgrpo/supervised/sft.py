@@ -93,10 +93,7 @@ def _require_no_stop(stop: StopRequests) -> None:
 
 
 def _require_room(folder: Path, policy: Policy) -> None:
-    """Return when the disk has room for the trained model, float32, as far as it tells now: it is saved at the end.
-
-    Raises: UserError otherwise.
-    """
+    """Raise UserError unless the disk has room, as far as it tells now, for the trained model in float32."""
     place = next((each for each in folder.absolute().parents if each.is_dir()), Path())
     needed, free = 4 * count_parameters(policy.model).trainable, shutil.disk_usage(place).free
     if needed > free:

@@ -145,19 +145,16 @@ def _best_budget(
 
 
 def require_room(sizes: ModelSizes, recipe: Recipe, *, compute_bytes: int, device: int | None, kind: str) -> None:
-    """Return when a device has room for what a run holds throughout, its longest prompt not known yet.
-
-    Raises: UserError otherwise.
-    """
+    """Raise UserError unless a device has room for what a run holds throughout, its longest prompt not known yet."""
     way = Machinery(dequantize="off" if sizes.quantized else "on", max_rows=FEWEST_ROWS)
     plan = _plan(sizes, recipe, way, compute_bytes, 1, device, kind, recompute=True)
     require_fit(replace(plan, kv_cache=0, kept_cache=0, one_completion=0, logits=0), recipe.model.path)
 
 
 def require_fit(plan: MemoryPlan, name: str) -> None:
-    """Return unless a run cannot fit its device. A micro-batch that turns out too large is halved in the run.
+    """Raise UserError, with what takes the memory and what would help, if a run cannot fit its device.
 
-    Raises: UserError that says what takes the memory, and what would help.
+    A micro-batch that turns out too large is halved in the run.
     """
     if not plan.is_hopeless:
         return

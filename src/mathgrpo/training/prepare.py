@@ -166,10 +166,7 @@ def _require_room(recipe: Recipe, device: str, world: World) -> None:
 
 
 def require_enough(problems: Sequence[Problem], rollout: RolloutSection) -> None:
-    """Return when there are problems for one step at least.
-
-    Raises: UserError otherwise.
-    """
+    """Raise UserError unless there are problems for one step at least."""
     if len(problems) < rollout.prompts_per_step:
         raise UserError(
             f"rollout.prompts_per_step={rollout.prompts_per_step}: there are only {len(problems)} training problems; "

@@ -21,10 +21,7 @@ from mathgrpo.runs.speedometer import speed_metrics
 
 
 def require_shareable(recipe: Recipe, size: int) -> None:
-    """Return when a recipe can be run by so many processes.
-
-    Raises: UserError otherwise.
-    """
+    """Raise UserError unless a recipe can be run by so many processes."""
     if size > 1 and recipe.rollout.vllm is not None:
         raise UserError(
             f"rollout.vllm: not with {size} processes, which would each start one; leave it out, or use one process"
@@ -37,10 +34,7 @@ def require_shareable(recipe: Recipe, size: int) -> None:
 
 
 def require_same_weights(world: World, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Return when the weights that train are the same in all processes, bit for bit.
-
-    Raises: UserError otherwise.
-    """
+    """Raise UserError unless the weights that train are the same in all processes, bit for bit."""
     if world.size == 1:
         return
     checksums = world.gather(weights_checksum([p for group in optimizer.param_groups for p in group["params"]]))

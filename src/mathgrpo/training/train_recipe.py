@@ -180,10 +180,7 @@ def resumed_recipe(folder: Path, overrides: Sequence[str]) -> Recipe:
 
 
 def require_same(given: Recipe, kept: Recipe, folder: Path) -> None:
-    """Return when a recipe named together with --resume is the one the run keeps.
-
-    Raises: UserError that names the first difference.
-    """
+    """Raise UserError unless a recipe named together with --resume is the one the run keeps."""
     for section in Recipe.model_fields:
         one, two = getattr(given, section), getattr(kept, section)
         if section == "model" and given.model.dtype == "auto":
@@ -196,10 +193,7 @@ def require_same(given: Recipe, kept: Recipe, folder: Path) -> None:
 
 
 def require_unfinished(folder: Path, step: int, steps: int) -> None:
-    """Return when there is something left to do.
-
-    Raises: UserError when the run has ended, or is longer already than it shall become.
-    """
+    """Raise UserError when the run has ended, or is longer already than it shall become."""
     if step > steps:
         raise UserError(f"training.steps={steps}: the run has done {step} steps already; use more than {step}")
     if step == steps and read_info(folder).get("status") == "finished":
