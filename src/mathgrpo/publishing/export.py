@@ -14,7 +14,6 @@ import torch
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.files import to_json, write_atomically
 from mathgrpo.formats import get_format
 from mathgrpo.models import load_policy
 from mathgrpo.models.lora import learning_failure
@@ -96,7 +95,7 @@ def export_run(
                 record["checks"]["gguf_tensors"] = export_files.convert(llama_cpp, Path(scratch), packed, wanted)
             else:
                 export_files.write_zip(Path(scratch), packed, source.name)
-        _write_record(temporary, record)
+        export_files.write_record(temporary, record)
         return Export(target, record)
 
 
@@ -135,14 +134,20 @@ def _write_model(
     elif check and source.evaluation is not None:
         accuracy = export_check.require_same_accuracy(exported, source.evaluation, fmt, check).as_dict()
     checks = {"tensors_equal": intact, "logprobs": asdict(apart), "accuracy": accuracy}
+    notes = [failure] if failure else []
+    if from_4bit is not None:
+        notes.append(
+            "trained over 4-bit weights, exported over the full-precision ones: log-probabilities of the same tokens "
+            f"are {from_4bit.mean:.2g} nats apart on average"
+        )
     record = {
         "name": source.name, "kind": kind, "dtype": str(dtype).removeprefix("torch."), "step": source.step,
         "format": fmt.name, "max_new_tokens": source.recipe.rollout.max_new_tokens,
         "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(),
         "checks": checks | {"distance_from_4bit": from_4bit and asdict(from_4bit)},
-        "notes": _notes(from_4bit, failure),
+        "notes": notes,
     }  # fmt: skip
-    _write_record(folder, record)
+    export_files.write_record(folder, record)
     return record
 
 
@@ -171,12 +176,6 @@ def save_merged(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) ->
     return export_files.fingerprints(model.state_dict())
 
 
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write export.json, with the files that are there beside it in the record."""
-    record["files"] = export_files.sizes_and_hashes(folder)
-    write_atomically(folder / "export.json", to_json(record, indent=1) + "\n")
-
-
 def _distance_from_4bit(
     source: Source, probes: list[export_check.Probe], original: torch.Tensor, device: str
 ) -> Difference | None:
@@ -191,16 +190,6 @@ def _distance_from_4bit(
     return export_check.difference(
         original, export_check.score(load_policy(trained, device, train=False).model, probes)
     )
-
-
-def _notes(from_4bit: Difference | None, failure: str) -> list[str]:
-    notes = [failure] if failure else []
-    if from_4bit is not None:
-        notes.append(
-            "trained over 4-bit weights, exported over the full-precision ones: log-probabilities of the same tokens "
-            f"are {from_4bit.mean:.2g} nats apart on average"
-        )
-    return notes
 
 
 def _dtype(dtype: str, source: Source) -> torch.dtype:

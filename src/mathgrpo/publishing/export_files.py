@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.files import written_whole
+from mathgrpo.files import to_json, write_atomically, written_whole
 
 ALLOWED = (
     "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors",
@@ -51,25 +51,25 @@ def exported_files(folder: Path) -> list[Path]:
     return sorted(path for path in allowed if path.is_file())
 
 
-def sizes_and_hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return name -> {"bytes", "sha256"} of the files of a folder, by name."""
-    found = {}
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write export.json, with the sizes and hashes of the files that are there beside it in the record."""
+    record["files"] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as file:
-            found[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    return found
+            found = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        record["files"][path.name] = found
+    write_atomically(folder / "export.json", to_json(record, indent=1) + "\n")
 
 
 def fingerprints(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return name -> hash of a tensor's precision, shape and bytes."""
-    return {name: _fingerprint(tensor) for name, tensor in tensors.items()}
-
-
-def _fingerprint(tensor: torch.Tensor) -> str:
-    values = tensor.detach().cpu().contiguous()
-    found = hashlib.sha256(f"{values.dtype}{tuple(values.shape)}".encode())
-    found.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    found = {}
+    for name, tensor in tensors.items():
+        values = tensor.detach().cpu().contiguous()
+        hashed = hashlib.sha256(f"{values.dtype}{tuple(values.shape)}".encode())
+        hashed.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        found[name] = hashed.hexdigest()
+    return found
 
 
 def require_intact(folder: Path, expected: Mapping[str, str]) -> int:

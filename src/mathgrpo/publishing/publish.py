@@ -14,7 +14,7 @@ from mathgrpo.hub import is_reachable
 from mathgrpo.publishing.card import chosen_license, draw_curves, run_card
 from mathgrpo.publishing.export import Export, Kind, export_run
 from mathgrpo.publishing.export_files import require_allowed
-from mathgrpo.publishing.source import Source, find_source
+from mathgrpo.publishing.source import find_source
 from mathgrpo.report.read_run import load_run
 
 SECRETS = re.compile(r"hf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY-----")
@@ -64,7 +64,12 @@ def stage(
     card = run_card(source, data, repo, license_id, tokenizer=tokenizer, has_curves=has_curves, kind=kind)
     (folder / "README.md").write_text(card, encoding="utf-8")
     require_no_secret(require_allowed(folder))
-    return Staged(repo, card, export, tuple(_notes(source, license_id)))
+    notes = []
+    if not chosen_license(source, license_id):
+        notes.append("the card names no licence; say which with --license, such as --license apache-2.0")
+    if source.info.get("status") not in (None, "finished"):
+        notes.append(f"the run is not finished ({source.info['status']}); this is its step {source.step}")
+    return Staged(repo, card, export, tuple(notes))
 
 
 def staged_lines(staged: Staged, *, private: bool) -> list[str]:
@@ -173,12 +178,3 @@ def require_name(repo: str) -> None:
         checks.validate_repo_id(repo)
     except HFValidationError as error:
         raise UserError(f"REPO={repo}: no repository name ({first_line(error)}); give NAME or OWNER/NAME") from error
-
-
-def _notes(source: Source, license_id: str) -> list[str]:
-    notes = []
-    if not chosen_license(source, license_id):
-        notes.append("the card names no licence; say which with --license, such as --license apache-2.0")
-    if source.info.get("status") not in (None, "finished"):
-        notes.append(f"the run is not finished ({source.info['status']}); this is its step {source.step}")
-    return notes

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mathgrpo.evaluation import ProblemRecord
 from mathgrpo.evaluation.compare import paired_records
 from mathgrpo.evaluation.run_verdict import SUFFIXES
-from mathgrpo.report.outcome import SET_TITLES
-from mathgrpo.report.read_run import LoggedGroup, RunData, spread_groups
+from mathgrpo.report.read_run import RunData, spread_groups
 
 OUTCOMES = {"fixed": "fixed", "broken": "broken", "both-right": "both right", "both-wrong": "both wrong"}
 """Outcome of a problem -> how the page says it."""
@@ -33,7 +31,7 @@ class Shown:
 def shown_problems(run: RunData, template: Any, room: int) -> Shown:
     """Return one row a problem evaluated before and after, in `room` bytes; broken and fixed ones stay longest."""
     rows = [row for problem_set in SUFFIXES for row in _problem_rows(run, problem_set)]
-    html = [template.render(row=row, outcomes=OUTCOMES, sets=SET_TITLES) for row in rows]
+    html = [template.render(row, outcomes=OUTCOMES) for row in rows]
     kept: set[int] = set()
     for i in sorted(range(len(rows)), key=lambda i: _FIRST_KEPT.index(rows[i]["outcome"])):
         room -= len(html[i].encode())
@@ -46,28 +44,14 @@ def shown_problems(run: RunData, template: Any, room: int) -> Shown:
 
 def _filter_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return how many problems have each outcome, and how many are of each set."""
-    return {name: sum(name in (row["outcome"], row["set"]) for row in rows) for name in (*OUTCOMES, *SUFFIXES)}
+    return {name: sum(name in (row["outcome"], row["problem_set"]) for row in rows) for name in (*OUTCOMES, *SUFFIXES)}
 
 
 def _problem_rows(run: RunData, problem_set: str) -> Iterator[dict[str, Any]]:
     before, after = (run.evaluations.get(f"{when}{SUFFIXES[problem_set]}") for when in ("before", "after"))
     for old, new in paired_records(before, after) if before and after else ():
-        yield {
-            "set": problem_set, "outcome": _OUTCOME_OF[old.greedy.correct, new.greedy.correct],
-            "question": old.question, "gold": old.gold, "template": old.template,
-            "sides": (("before", old.greedy, _samples(old)), ("after", new.greedy, _samples(new))),
-        }  # fmt: skip
-
-
-def _samples(record: ProblemRecord) -> str:
-    return (
-        f"{sum(c.correct for c in record.samples)} of {len(record.samples)} samples correct" if record.samples else ""
-    )
-
-
-def group_html(run: RunData, template: Any) -> list[str]:
-    """Return every group of the run as HTML."""
-    return [template.render(group=group, view=_group_view(group)) for group in run.groups]
+        outcome = _OUTCOME_OF[old.greedy.correct, new.greedy.correct]
+        yield {"problem_set": problem_set, "outcome": outcome, "sides": {"before": old, "after": new}}
 
 
 def shown_groups(run: RunData, html: list[str], room: int) -> Shown:
@@ -85,15 +69,3 @@ def shown_groups(run: RunData, html: list[str], room: int) -> Shown:
     for i in kept:
         counts[str(steps[i])] = counts.get(str(steps[i]), 0) + 1
     return Shown([html[i] for i in kept], run.groups_logged, counts)
-
-
-def _group_view(group: LoggedGroup) -> dict[str, Any]:
-    rewards = [completion.reward for completion in group.completions if completion.reward is not None]
-    names = list(dict.fromkeys(name for completion in group.completions for name in completion.reward_parts))
-    return {
-        "mean": sum(rewards) / max(len(rewards), 1),
-        "low": min(rewards, default=0.0),
-        "high": max(rewards, default=0.0),
-        "correct": sum(completion.verdict == "correct" for completion in group.completions),
-        "parts": names,
-    }

@@ -12,7 +12,7 @@ from typing import Any
 from mathgrpo.evaluation.run_verdict import SetVerdict
 from mathgrpo.report.charts import NUM_COLOURS
 from mathgrpo.report.curves import chart_sections
-from mathgrpo.report.items import OUTCOMES, Shown, group_html, shown_groups, shown_problems
+from mathgrpo.report.items import OUTCOMES, Shown, shown_groups, shown_problems
 from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
 from mathgrpo.report.read_run import RunData
 from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
@@ -32,7 +32,8 @@ def render_page(run: RunData) -> str:
     sections, not_drawn = chart_sections(run)
     room = PAGE_BYTES - REST_BYTES - sum(len(chart.svg.encode()) for section in sections for chart in section.charts)
     # Groups get what problems do not need, and the other way round.
-    group_items = group_html(run, templates.get_template("group.html"))
+    template = templates.get_template("group.html")
+    group_items = [template.render(group=group) for group in run.groups]
     groups = shown_groups(run, group_items, room // 2)
     problems = shown_problems(run, templates.get_template("problem.html"), room - _size(groups))
     groups = shown_groups(run, group_items, room - _size(problems))

@@ -46,9 +46,19 @@ class LoggedGroup:
     completions: tuple[LoggedCompletion, ...]
 
     @property
+    def rewards(self) -> list[float]:
+        """The rewards that there are."""
+        return [completion.reward for completion in self.completions if completion.reward is not None]
+
+    @property
     def spread(self) -> bool:
         """True if the rewards differ, so that the group teaches something."""
-        return len({completion.reward for completion in self.completions} - {None}) > 1
+        return len(set(self.rewards)) > 1
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the reward's parts."""
+        return list(dict.fromkeys(name for completion in self.completions for name in completion.reward_parts))
 
 
 @dataclass(frozen=True, slots=True)
