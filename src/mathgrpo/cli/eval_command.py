@@ -146,11 +146,8 @@ def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, An
     from mathgrpo.runs.progress import make_progress
 
     locate_model(model)  # a name with nothing behind it is told before problems are read
-    fmt, sets, max_new_tokens = (
-        get_format(recipe.format.name),
-        load_heldout(recipe.problems),
-        recipe.rollout.max_new_tokens,
-    )
+    fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
+    max_new_tokens = recipe.rollout.max_new_tokens
     every = (*sets.heldout, *sets.heldout_templates)
     policy, engine = open_engine(model, device, every, recipe.problems.source, fmt, max_new_tokens)
     found = []

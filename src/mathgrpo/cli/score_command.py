@@ -67,12 +67,9 @@ def score_command(
     many = file is not None and file.suffix.lower() == ".jsonl"
     _require_sense(recipe, file, text, question, number, has_gold=answer is not None, many=many)
     from mathgrpo.config import load_recipe
-    from mathgrpo.formats import get_format
-    from mathgrpo.rewards import build_suite
 
     loaded = load_recipe(recipe, overrides or [])
-    fmt, limit = get_format(loaded.format.name), loaded.rollout.max_new_tokens
-    suite = build_suite(loaded.rewards, fmt, loaded.reward_settings, limit)
+    suite = _suite(loaded)
     problem = _problem(loaded, number, question, answer, _columns(column or []))
     if answer is not None:
         score_text.require_gold("--answer", answer)
@@ -100,6 +97,14 @@ def _require_sense(
         raise UserError("--problem: --answer or --question is given too; give one or the other")
     if number is None and not has_gold and not many:
         raise UserError("--answer: nothing given; give the gold answer, or --problem N for one of the recipe's")
+
+
+def _suite(recipe: Recipe) -> RewardSuite:
+    from mathgrpo.formats import get_format
+    from mathgrpo.rewards import build_suite
+
+    fmt, limit = get_format(recipe.format.name), recipe.rollout.max_new_tokens
+    return build_suite(recipe.rewards, fmt, recipe.reward_settings, limit)
 
 
 def _completion(file: Path | None, text: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,16 +85,23 @@ def solve_command(
         require_appendable("--jsonl", jsonl)
     with readable("question"):
         question.encode()
-    questions: Iterable[str] = [question] if question else _questions(file)
+    questions = iter([question]) if question else _questions(file)
+    for record in _answers(model, questions, fmt, sampling, device, plain=plain, show=not question):
+        if jsonl is not None:
+            _append(jsonl, record)
+
+
+def _answers(
+    model: str, questions: Iterator[str], fmt: str, sampling: Sampling, device: str, *, plain: bool, show: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the record of each question when it is answered."""
     from mathgrpo.formats import get_format
     from mathgrpo.serving.stream import Streamer
 
     chosen = get_format(fmt or run_recipe(model).format.name)
     streamer = Streamer(open_policy(model, device), native=not plain)
     for text in questions:
-        record = answer_question(streamer, text, chosen, sampling, show_question=not question)
-        if jsonl is not None:
-            _append(jsonl, record)
+        yield answer_question(streamer, text, chosen, sampling, show_question=show)
 
 
 def answer_question(
