@@ -28,7 +28,7 @@ from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.shape import count_parameters, is_packed
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.runs.progress import TextProgress
 from mathgrpo.training import Interrupted, plan_lines_of, train
@@ -259,7 +259,7 @@ def test_the_plan_shows_what_trains_and_what_is_4bit_and_how_rollouts_are_decode
 def test_written_out_matrices_decode_as_the_4bit_layers_do(folder: Path) -> None:
     policy = adapted(folder, "nf4")
     set_b(policy.model, 0.1)
-    assert trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy) < 1e-3
+    assert trial_difference(NativeEngine(policy, fused_decoder(policy)), policy) < 1e-3
     fast, plain = build_engine(policy), build_engine(policy, dequantize=False)
     assert fast.reason != plain.reason and "slot cache" in plain.reason
     assert [c.ids for c in sampled(fast, policy)] == [c.ids for c in sampled(plain, policy)]

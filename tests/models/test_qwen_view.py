@@ -27,7 +27,7 @@ from mathgrpo.models.qwen_view import (
 )
 from mathgrpo.rollout.choose_engine import build_engine
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.types import Problem, Prompt, RolloutGroup, Sampling
 from mathgrpo.update import policy_update
@@ -56,7 +56,7 @@ def test_features_are_served_exactly(architecture: str, overrides: dict[str, Any
     model = randomised(tiny_model(architecture, **overrides))
     policy = policy_from(model, tiny_tokenizer(), device="cpu", dtype=torch.float32, name="tiny")
     assert why_not_served(model) == ""
-    assert trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy) < 1e-4
+    assert trial_difference(NativeEngine(policy, fused_decoder(policy)), policy) < 1e-4
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3"])
@@ -64,10 +64,10 @@ def test_bfloat16_rounds_where_autocast_rounds(architecture: str) -> None:
     """fp32 masters under bf16 compute: as close to the model under autocast as bf16 (8 bits) allows."""
     model = randomised(tiny_model(architecture))
     policy = policy_from(model, tiny_tokenizer(), device="cpu", dtype=torch.bfloat16, name="tiny")
-    rounding = trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy)
+    rounding = trial_difference(NativeEngine(policy, fused_decoder(policy)), policy)
     assert rounding < 0.05
     full = replace(policy, compute_dtype=torch.float32)
-    assert trial_difference(NativeEngine(full, FusedDecoder(full)), full) < 1e-4
+    assert trial_difference(NativeEngine(full, fused_decoder(full)), full) < 1e-4
 
 
 @pytest.mark.parametrize(

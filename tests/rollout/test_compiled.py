@@ -13,11 +13,11 @@ import torch
 from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout.c import KernelError, load_kernels
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder, CompiledSession
+from mathgrpo.rollout.c.c_decoder import CompiledSession, compiled_decoder
 from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -56,7 +56,7 @@ def policy_of(architecture: str, dtype: torch.dtype = torch.float32, **overrides
 
 
 def engines(policy: Policy, max_rows: int = 0) -> tuple[NativeEngine, NativeEngine]:
-    return tuple(NativeEngine(policy, make(policy), max_rows=max_rows) for make in (CompiledDecoder, FusedDecoder))  # type: ignore[return-value]
+    return tuple(NativeEngine(policy, make(policy), max_rows=max_rows) for make in (compiled_decoder, fused_decoder))  # type: ignore[return-value]
 
 
 def flat(groups: list[list[Completion]]) -> list[Completion]:
@@ -74,7 +74,7 @@ def assert_same(got: list[list[Completion]], expected: list[list[Completion]], t
 def test_logits_equal_the_plain_forward(architecture: str, overrides: dict[str, Any]) -> None:
     policy = policy_of(architecture, **overrides)
     assert why_not_compiled(policy) == ""
-    assert trial_difference(NativeEngine(policy, CompiledDecoder(policy)), policy) < 1e-5
+    assert trial_difference(NativeEngine(policy, compiled_decoder(policy)), policy) < 1e-5
 
 
 @pytest.mark.parametrize(("architecture", "overrides"), MODELS, ids=NAMES)
@@ -145,7 +145,7 @@ def test_a_row_is_the_same_bits_in_every_batch(dtype: torch.dtype, threads: int)
 
 
 def session_of_rows(policy: Policy, rows: int) -> CompiledSession:
-    session = CompiledDecoder(policy).open(max_rows=rows, positions=7)
+    session = compiled_decoder(policy).open(max_rows=rows, positions=7)
     session.prefill({0: [3, 4, 5]})
     session.admit([0] * rows)
     return session
@@ -230,7 +230,7 @@ def test_an_adapter_is_seen_and_the_model_left_alone() -> None:
 def test_bfloat16_is_within_its_rounding(architecture: str, overrides: dict[str, Any]) -> None:
     """As far from the model under autocast as bf16 (8 bits) explains, and as the torch path in bf16 is."""
     policy = policy_of(architecture, torch.bfloat16, **overrides)
-    assert trial_difference(NativeEngine(policy, CompiledDecoder(policy)), policy) < 0.08
+    assert trial_difference(NativeEngine(policy, compiled_decoder(policy)), policy) < 0.08
     completions = engines(policy)[0].generate(PROMPTS, 2, Sampling(max_new_tokens=40, seed=2))
     gaps = []
     for prompt, group in zip(PROMPTS, completions, strict=True):

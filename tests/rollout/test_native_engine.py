@@ -17,10 +17,10 @@ from mathgrpo.models import Policy, policy_from
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.grouped_decoder import GroupedDecoder
+from mathgrpo.rollout.hf.cached_decoder import cached_decoder
+from mathgrpo.rollout.hf.grouped_decoder import grouped_decoder
 from mathgrpo.rollout.sampling import truncate
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import is_rounding, rounding_difference, trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -33,10 +33,10 @@ PROMPTS = tuple(
 
 
 DECODERS: dict[str, Callable[[Policy], Decoder]] = {
-    "fused": FusedDecoder,
-    "cached": CachedDecoder,
-    "grouped": GroupedDecoder,
-    "anew": partial(GroupedDecoder, remember=False),
+    "fused": fused_decoder,
+    "cached": cached_decoder,
+    "grouped": grouped_decoder,
+    "anew": partial(grouped_decoder, remember=False),
 }
 
 
@@ -275,9 +275,9 @@ def test_logits_large_beside_their_spread_are_rounded_coarsely_and_no_reason_to_
 
 def test_a_decoder_that_computes_something_else_is_not_chosen() -> None:
     policy = tiny_policy()
-    assert trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy) < 1e-4
+    assert trial_difference(NativeEngine(policy, fused_decoder(policy)), policy) < 1e-4
     policy.model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * 1.1)
-    assert trial_difference(NativeEngine(policy, FusedDecoder(policy)), policy) > 1e-2
+    assert trial_difference(NativeEngine(policy, fused_decoder(policy)), policy) > 1e-2
     assert build_engine(policy, compiled=False).reason.startswith(
         "model forward with slot cache; fused decoder failed its trial"
     )

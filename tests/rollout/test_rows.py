@@ -11,16 +11,16 @@ import torch
 from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder
+from mathgrpo.rollout.c.c_decoder import compiled_decoder
 from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+from mathgrpo.rollout.hf.cached_decoder import cached_decoder
 from mathgrpo.rollout.scheduler import Rows
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.types import Completion, Prompt, Sampling
 
-DECODERS: dict[str, Any] = {"compiled": CompiledDecoder, "fused": FusedDecoder, "cached": CachedDecoder}
+DECODERS: dict[str, Any] = {"compiled": compiled_decoder, "fused": fused_decoder, "cached": cached_decoder}
 SAMPLINGS = (
     Sampling(max_new_tokens=40, seed=5),
     Sampling(max_new_tokens=90, temperature=0.0),

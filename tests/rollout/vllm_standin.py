@@ -77,7 +77,7 @@ class StandIn:
         import torch
 
         from mathgrpo.rollout.engine import NativeEngine
-        from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
+        from mathgrpo.rollout.hf.cached_decoder import cached_decoder
         from mathgrpo.types import Prompt, Sampling
 
         ids = body["prompt"]
@@ -92,7 +92,7 @@ class StandIn:
         sampling = Sampling(
             body["max_tokens"], body["temperature"], body["top_p"], max(0, body["top_k"]), body["min_p"], body["seed"]
         )
-        [rows] = NativeEngine(self.policy, CachedDecoder(self.policy)).generate(
+        [rows] = NativeEngine(self.policy, cached_decoder(self.policy)).generate(
             [Prompt(tuple(ids), 0)], body["n"], sampling
         )
         return 200, {

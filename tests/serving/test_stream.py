@@ -19,10 +19,11 @@ from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy, load_policy, policy_from
 from mathgrpo.rollout import build_decoder, build_engine
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder
-from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.grouped_decoder import GroupedDecoder
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.c.c_decoder import compiled_decoder
+from mathgrpo.rollout.decoder import Decoder
+from mathgrpo.rollout.hf.cached_decoder import cached_decoder
+from mathgrpo.rollout.hf.grouped_decoder import grouped_decoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.serving import stream
 from mathgrpo.serving.stream import PLAIN, CompletionText, Streamer
 from mathgrpo.types import Problem, Prompt, Sampling
@@ -71,7 +72,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("decoder", [CompiledDecoder, FusedDecoder])
+@pytest.mark.parametrize("decoder", [compiled_decoder, fused_decoder])
 def test_the_starters_greedy_answers_are_those_of_its_own_forward_pass(
     starter: Policy, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,15 +84,20 @@ def test_the_starters_greedy_answers_are_those_of_its_own_forward_pass(
         assert drawn(fast, prompt, sampling) == drawn(plain, prompt, sampling)
 
 
-@pytest.mark.parametrize("decoder", [CompiledDecoder, FusedDecoder])
+@pytest.mark.parametrize("decoder", [compiled_decoder, fused_decoder])
 def test_frozen_weights_are_laid_out_once_and_again_for_longer_texts(decoder: Any) -> None:
     policy = policy_of()
     prompts = [Prompt(tuple(range(5, 5 + n)), key=n) for n in (3, 40, 12)]
     sampling = Sampling(max_new_tokens=20, temperature=0.0)
-    frozen = decoder(policy, frozen=True)
-    first = frozen._model(60)
-    assert frozen._model(300) is first and frozen._model(5000) is not first
-    assert decoder(policy)._model(60) is not decoder(policy)._model(60)
+    frozen, fresh = decoder(policy, frozen=True), decoder(policy)
+
+    def weights(of: Decoder, positions: int) -> Any:
+        session: Any = of.open(max_rows=1, positions=positions)
+        return session._model
+
+    first = weights(frozen, 60)
+    assert weights(frozen, 300) is first and weights(frozen, 5000) is not first
+    assert weights(fresh, 60) is not weights(fresh, 60)
     alone = [drawn(Streamer(policy, native=False), prompt, sampling)[0] for prompt in prompts]
     streamer = Streamer(policy)
     assert [drawn(streamer, prompt, sampling)[0] for prompt in prompts] == alone
@@ -101,8 +107,8 @@ def test_frozen_weights_are_laid_out_once_and_again_for_longer_texts(decoder: An
 def test_whatever_runs_beside_them_completions_are_the_engines(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of all kinds come and go, more of them than rows; some are cancelled on the way."""
     policy, rng = policy_of("qwen2" if kind in ("compiled", "fused") else "gpt2"), random.Random(4)
-    decoders: dict[str, Any] = {"compiled": CompiledDecoder, "fused": FusedDecoder, "cache": CachedDecoder}
-    decoder = decoders.get(kind, GroupedDecoder)(policy)
+    decoders: dict[str, Any] = {"compiled": compiled_decoder, "fused": fused_decoder, "cache": cached_decoder}
+    decoder = decoders.get(kind, grouped_decoder)(policy)
     monkeypatch.setattr(stream, "build_decoder", lambda *_, **__: (decoder, "chosen"))
     rows, asked, found = Streamer(policy).rows(5), [], {}
     cancelled: set[int] = set()

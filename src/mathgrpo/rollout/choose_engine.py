@@ -11,14 +11,14 @@ from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
 from mathgrpo.models.qwen_view import why_not_served
-from mathgrpo.rollout.c.c_decoder import CompiledDecoder
+from mathgrpo.rollout.c.c_decoder import compiled_decoder
 from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.cuda.graph_engine import build_graph_engine
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.engine import Engine, NativeEngine
-from mathgrpo.rollout.hf.cached_decoder import CachedDecoder
-from mathgrpo.rollout.hf.grouped_decoder import GroupedDecoder
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.hf.cached_decoder import cached_decoder
+from mathgrpo.rollout.hf.grouped_decoder import grouped_decoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import proven
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
@@ -66,8 +66,7 @@ def build_engine(
     decoder = _first_proven(policy, _FAST if compiled else _FAST[1:], obstacles) if fast else None
     how = _WRITTEN_OUT if decoder is not None and quantized else ""
     decoder = decoder or plain_decoder(policy, obstacles)
-    name = "fallback" if isinstance(decoder, GroupedDecoder) else "native"
-    return NativeEngine(policy, decoder, max_rows=max_rows, name=name, reason=_reason(decoder.name + how, obstacles))
+    return NativeEngine(policy, decoder, max_rows=max_rows, reason=_reason(decoder.name + how, obstacles))
 
 
 def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
@@ -87,7 +86,7 @@ def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | No
 
 def plain_decoder(policy: Policy, obstacles: list[str]) -> Decoder:
     """Return what decodes any policy by the model's own forward pass; why it is not the faster one, into obstacles."""
-    return _first_proven(policy, (_cached, _grouped), obstacles) or GroupedDecoder(policy, remember=False)
+    return _first_proven(policy, (_cached, _grouped), obstacles) or grouped_decoder(policy, remember=False)
 
 
 def _first_proven(
@@ -113,22 +112,22 @@ def _compiled(policy: Policy, frozen: bool) -> Decoder | str:
     if policy.device != "cpu" or why_not_served(policy.causal_lm):
         return ""
     obstacle = why_not_compiled(policy)
-    return f"no compiled decoder: {obstacle}" if obstacle else CompiledDecoder(policy, frozen=frozen)
+    return f"no compiled decoder: {obstacle}" if obstacle else compiled_decoder(policy, frozen=frozen)
 
 
 def _fused(policy: Policy, frozen: bool) -> Decoder | str:
     obstacle = why_not_served(policy.causal_lm)
-    return f"no fused decoder: {obstacle}" if obstacle else FusedDecoder(policy, frozen=frozen)
+    return f"no fused decoder: {obstacle}" if obstacle else fused_decoder(policy, frozen=frozen)
 
 
 def _cached(policy: Policy, frozen: bool) -> Decoder | str:
     if getattr(policy.causal_lm, "_is_stateful", False):
         return "no slot cache: the model keeps a recurrent state"
-    return CachedDecoder(policy)
+    return cached_decoder(policy)
 
 
 def _grouped(policy: Policy, frozen: bool) -> Decoder | str:
-    return GroupedDecoder(policy)
+    return grouped_decoder(policy)
 
 
 _FAST: tuple[_Builder, ...] = (_compiled, _fused)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mathgrpo.types import Completion
-
-_FROZEN_POSITIONS = 4096
-
-
-def frozen_positions(longest: int) -> int:
-    """Return for how many positions weights are laid out that serve many sessions, of which one needs `longest`.
-
-    Example:
-        >>> frozen_positions(300), frozen_positions(5000)
-        (4096, 8192)
-    """
-    return max(_FROZEN_POSITIONS, 1 << (longest - 1).bit_length())
 
 
 class Session(Protocol):
@@ -76,18 +65,51 @@ class SamplingSession(Session, Protocol):
         ...
 
 
-class Decoder(Protocol):
-    """Makes sessions that read the policy's weights as they are at that moment."""
+class OpenSession(Protocol):
+    """Opens an empty session for rows of at most `positions` tokens, their prompts included."""
+
+    def __call__(self, *, max_rows: int, positions: int) -> Session: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A way to decode a policy; its sessions read the weights as they are when they are opened.
+
+    Attributes:
+        name: for the run's log.
+        context: makes the gradient and precision context that sessions live in.
+        open: makes a session.
+        slow: whether it only is there for models that no other serves.
+    """
 
     name: str
+    context: Callable[[], AbstractContextManager[Any]]
+    open: OpenSession
+    slow: bool = False
 
-    def context(self) -> AbstractContextManager[Any]:
-        """Return the gradient and precision context sessions live in."""
-        ...
 
-    def open(self, *, max_rows: int, positions: int) -> Session:
-        """Return an empty session for rows of at most `positions` tokens, their prompts included."""
-        ...
+_FROZEN_POSITIONS = 4096
+
+Laid = TypeVar("Laid")
+
+
+def laid_out(make: Callable[[int], Laid], *, frozen: bool) -> Callable[[int], Laid]:
+    """Return what lays weights out for a number of positions: for each session anew, or once if they are frozen.
+
+    Example:
+        >>> once = laid_out(lambda positions: [positions], frozen=True)
+        >>> once(300), once(20) is once(300), once(5000)
+        ([4096], True, [8192])
+    """
+    kept: dict[str, tuple[int, Laid]] = {}
+
+    def for_positions(positions: int) -> Laid:
+        if not kept or kept["now"][0] < positions:
+            longest = max(_FROZEN_POSITIONS, 1 << (positions - 1).bit_length())
+            kept["now"] = longest, make(longest)
+        return kept["now"][1]
+
+    return for_positions if frozen else make
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -46,11 +46,9 @@ class Engine:
 class NativeEngine(Engine):
     """An `Engine` on a `Decoder`."""
 
-    def __init__(
-        self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, name: str = "native", reason: str = ""
-    ) -> None:
+    def __init__(self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, reason: str = "") -> None:
         self._policy, self._decoder, self._max_rows = policy, decoder, max_rows
-        self.name, self.reason = name, reason
+        self.name, self.reason = "fallback" if decoder.slow else "native", reason
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""

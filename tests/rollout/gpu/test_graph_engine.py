@@ -18,7 +18,7 @@ from mathgrpo.rollout.cuda import graphs
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine, build_graph_engine
 from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.rollout.engine import NativeEngine
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import trial_difference
 from mathgrpo.types import Completion, Prompt, Sampling
 
@@ -45,7 +45,7 @@ def eager(policy: Policy, max_rows: int = 0) -> GraphEngine:
 
 
 def native(policy: Policy) -> NativeEngine:
-    return NativeEngine(policy, FusedDecoder(policy))
+    return NativeEngine(policy, fused_decoder(policy))
 
 
 def assert_same(got: list[list[Completion]], expected: list[list[Completion]], atol: float = 2e-5) -> None:

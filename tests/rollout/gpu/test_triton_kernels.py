@@ -21,7 +21,7 @@ from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import NEW, Places, PlaceTable, Row
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.sampling import row_keys
-from mathgrpo.rollout.torch_ops.torch_decoder import FusedDecoder
+from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.types import Prompt, Sampling
 
 
@@ -220,7 +220,7 @@ def test_a_whole_rollout_in_triton_equals_the_native_engines(unsplit: None) -> N
     prompts = [Prompt(ids=(7, 30, 12), key=1), Prompt(ids=(50,), key=2)]
     sampling = Sampling(max_new_tokens=4, seed=5)
     got = GraphEngine(policy, triton_kernels(), graphs=False).generate(prompts, 2, sampling)
-    expected = NativeEngine(policy, FusedDecoder(policy)).generate(prompts, 2, sampling)
+    expected = NativeEngine(policy, fused_decoder(policy)).generate(prompts, 2, sampling)
     for mine, theirs in zip((c for g in got for c in g), (c for g in expected for c in g), strict=True):
         assert mine.ids == theirs.ids
         torch.testing.assert_close(torch.tensor(mine.logprobs), torch.tensor(theirs.logprobs), atol=2e-5, rtol=1e-5)

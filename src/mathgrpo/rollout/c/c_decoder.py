@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,35 +28,22 @@ from mathgrpo.models.qwen_view import (
 )
 from mathgrpo.rollout.c import Kernels, load_kernels
 from mathgrpo.rollout.c.library import Layer, Matrix, Model
-from mathgrpo.rollout.decoder import frozen_positions
+from mathgrpo.rollout.decoder import Decoder, laid_out
 
 
-class CompiledDecoder:
-    """A `Decoder` for the policies `why_not_compiled` lets pass.
+def compiled_decoder(policy: Policy, *, frozen: bool = False) -> Decoder:
+    """Return the decoder for the policies `why_not_compiled` lets pass; precision is explicit in the packed weights.
 
     frozen: the weights no longer change, so they are packed once, not anew for each session.
     """
+    kernels = load_kernels(policy.compute_dtype)
+    packed = laid_out(partial(PackedModel, policy.causal_lm, kernels), frozen=frozen)
 
-    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
-        self._policy, self._frozen = policy, frozen
-        self._packed: PackedModel | None = None
-        self._kernels = load_kernels(policy.compute_dtype)
-        self.name = f"compiled decoder ({self._kernels.cpu}, {str(policy.compute_dtype).removeprefix('torch.')})"
+    def open_session(*, max_rows: int, positions: int) -> CompiledSession:
+        return CompiledSession(kernels, packed(positions), max_rows=max_rows, positions=positions)
 
-    def context(self) -> AbstractContextManager[Any]:
-        """Return inference mode; precision is explicit in the packed weights."""
-        return torch.inference_mode()
-
-    def open(self, *, max_rows: int, positions: int) -> CompiledSession:
-        """Return an empty session on the weights as they are now."""
-        return CompiledSession(self._kernels, self._model(positions), max_rows=max_rows, positions=positions)
-
-    def _model(self, num_positions: int) -> PackedModel:
-        if not self._frozen:
-            return PackedModel(self._policy.causal_lm, self._kernels, num_positions)
-        if self._packed is None or self._packed.num_positions < num_positions:
-            self._packed = PackedModel(self._policy.causal_lm, self._kernels, frozen_positions(num_positions))
-        return self._packed
+    name = f"compiled decoder ({kernels.cpu}, {str(policy.compute_dtype).removeprefix('torch.')})"
+    return Decoder(name, torch.inference_mode, open_session)
 
 
 class CompiledSession:
@@ -141,7 +128,7 @@ class PackedModel:
 
     def __init__(self, causal_lm: Any, kernels: Kernels, num_positions: int, *, source: Source | None = None) -> None:
         self._source, self._module = source or whole_weights(causal_lm), causal_lm.get_submodule
-        self._kernels, self.num_positions = kernels, num_positions
+        self._kernels = kernels
         self._alive: list[Any] = []
         config, body = causal_lm.config, causal_lm.model
         embedding = self._read("model.embed_tokens.weight")

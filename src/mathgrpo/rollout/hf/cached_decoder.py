@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,27 +18,19 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from mathgrpo.models import Policy
-from mathgrpo.rollout.decoder import batches_by_length, in_order
+from mathgrpo.rollout.decoder import Decoder, batches_by_length, in_order
 
 _PREFILL_TOKENS = 8192
 _SPARE_COLUMNS = 64
 
 
-class CachedDecoder:
-    """A `Decoder` for models that accept a transformers cache."""
+def cached_decoder(policy: Policy) -> Decoder:
+    """Return the decoder for models that accept a transformers cache."""
 
-    name = "model forward with slot cache"
+    def open_session(*, max_rows: int, positions: int) -> CachedSession:
+        return CachedSession(policy, max_rows=max_rows)
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-
-    def context(self) -> AbstractContextManager[Any]:
-        """Return a context without gradients, in the policy's compute precision."""
-        return without_gradients(self._policy)
-
-    def open(self, *, max_rows: int, positions: int) -> CachedSession:
-        """Return an empty session on the model."""
-        return CachedSession(self._policy, max_rows=max_rows)
+    return Decoder("model forward with slot cache", partial(without_gradients, policy), open_session)
 
 
 @contextmanager

@@ -9,33 +9,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.hf.cached_decoder import without_gradients
 
 _MEMORIES = ("past_key_values", "cache_params")
 """How transformers' models call their memory, in what they take and what they return."""
 
 
-class GroupedDecoder:
-    """A `Decoder` that needs nothing of a model but its logits. remember=False: rows are read anew."""
+def grouped_decoder(policy: Policy, *, remember: bool = True) -> Decoder:
+    """Return the decoder that needs nothing of a model but its logits. remember=False: rows are read anew."""
 
-    def __init__(self, policy: Policy, *, remember: bool = True) -> None:
-        self._policy, self._remember = policy, remember
-        self.name = f"model forward, {'prompt by prompt' if remember else 'rows read anew'}, slow"
+    def open_session(*, max_rows: int, positions: int) -> GroupedSession:
+        return GroupedSession(policy, remember=remember)
 
-    def context(self) -> AbstractContextManager[Any]:
-        """Return a context without gradients, in the policy's compute precision."""
-        return without_gradients(self._policy)
-
-    def open(self, *, max_rows: int, positions: int) -> GroupedSession:
-        """Return an empty session on the model."""
-        return GroupedSession(self._policy, remember=self._remember)
+    name = f"model forward, {'prompt by prompt' if remember else 'rows read anew'}, slow"
+    return Decoder(name, partial(without_gradients, policy), open_session, slow=True)
 
 
 class _Group:

@@ -11,8 +11,7 @@ D head_dim, L prompt length, T completion length.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,40 +20,24 @@ from torch import Tensor
 from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.models import Policy
 from mathgrpo.models.qwen_view import QwenView, ViewLayer
-from mathgrpo.rollout.decoder import batches_by_length, frozen_positions, in_order
+from mathgrpo.rollout.decoder import Decoder, batches_by_length, in_order, laid_out
 from mathgrpo.rollout.torch_ops.torch_memory import RowMemory
 
 _PREFILL_TOKENS = 8192
 """Padded prompt tokens computed at once: bounds the memory of activations."""
 
 
-class FusedDecoder:
-    """A `Decoder` for the models `why_not_served` lets pass.
+def fused_decoder(policy: Policy, *, frozen: bool = False) -> Decoder:
+    """Return the decoder for the models `why_not_served` lets pass; precision is explicit in the fused weights.
 
     frozen: the weights no longer change, so they are fused once, not anew for each session.
     """
+    view = laid_out(partial(QwenView, policy.causal_lm, policy.compute_dtype), frozen=frozen)
 
-    name = "fused decoder"
+    def open_session(*, max_rows: int, positions: int) -> FusedSession:
+        return FusedSession(view(positions), max_rows=max_rows, positions=positions)
 
-    def __init__(self, policy: Policy, *, frozen: bool = False) -> None:
-        self._policy, self._frozen = policy, frozen
-        self._view: QwenView | None = None
-
-    def context(self) -> AbstractContextManager[Any]:
-        """Return inference mode; precision is explicit in the fused weights."""
-        return torch.inference_mode()
-
-    def open(self, *, max_rows: int, positions: int) -> FusedSession:
-        """Return an empty session on the weights as they are now."""
-        return FusedSession(self._model(positions), max_rows=max_rows, positions=positions)
-
-    def _model(self, num_positions: int) -> QwenView:
-        model, dtype = self._policy.causal_lm, self._policy.compute_dtype
-        if not self._frozen:
-            return QwenView(model, dtype, num_positions)
-        if self._view is None or len(self._view.cos) < num_positions:
-            self._view = QwenView(model, dtype, frozen_positions(num_positions))
-        return self._view
+    return Decoder("fused decoder", torch.inference_mode, open_session)
 
 
 class FusedSession:
