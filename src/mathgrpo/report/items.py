@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,4 @@ def shown_groups(run: RunData, html: list[str], room: int) -> Shown:
     while kept and sum(sizes[i] for i in kept) > room:
         most = min(most - 1, int(most * 0.9))
         kept = spread_groups(steps, most) if most else []
-    counts: dict[str, int] = {}
-    for i in kept:
-        counts[str(steps[i])] = counts.get(str(steps[i]), 0) + 1
-    return Shown([html[i] for i in kept], run.groups_logged, counts)
+    return Shown([html[i] for i in kept], run.groups_logged, Counter(str(steps[i]) for i in kept))
