@@ -19,7 +19,6 @@ from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
 from mathgrpo.text import duration, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_NOTES = 40
 PAGE_BYTES = 1_900_000
 """The page stays below 2 MB: what the charts leave of this goes to problems and groups, half each at least."""
 REST_BYTES = 120_000
@@ -40,7 +39,7 @@ def render_page(run: RunData) -> str:
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return str(
         templates.get_template("page.html").render(
-            title=brief(run.name, 120),
+            run=run,
             style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
             script=script,
             # By this hash the page's content policy allows this script and no other.
@@ -56,9 +55,6 @@ def render_page(run: RunData) -> str:
             sets=SET_TITLES,
             problems=problems,
             groups=groups,
-            notes=_notes(run),
-            info=_info(run),
-            recipe=shorten(run.recipe_text, 20_000, 2_000),
         )
     )
 
@@ -81,7 +77,7 @@ def _environment() -> Any:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, direction=_direction,
+        shorten=shorten, brief=brief, number=number, percent=percent, signed=signed, plain=_plain, direction=_direction,
         tone=lambda verdict: {"correct": "good", "wrong": "bad"}.get(verdict, "none"),
     )  # fmt: skip
     return environment
@@ -122,7 +118,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         ("engine", _plain(run.info.get("engine"))),
         ("started", _moment(str(run.info.get("start_time", "")))),
     ]
-    return [(name, brief(value, 100)) for name, value in facts if value]
+    return [(name, value) for name, value in facts if value]
 
 
 def _moment(text: str) -> str:
@@ -131,21 +127,6 @@ def _moment(text: str) -> str:
         return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()
     except ValueError:
         return text
-
-
-def _notes(run: RunData) -> list[str]:
-    notes = run.info.get("notes")
-    lines = [_plain(note) for note in notes] if isinstance(notes, list) else []
-    return [shorten(line, 400, 50) for line in lines[:MOST_NOTES]]
-
-
-def _info(run: RunData) -> list[tuple[str, str]]:
-    """Return the rest of run.json as name and value."""
-    return [
-        (brief(str(name), 60), shorten(_plain(value), 600, 100))
-        for name, value in list(run.info.items())[:60]
-        if name != "notes"
-    ]
 
 
 def _plain(value: object) -> str:
