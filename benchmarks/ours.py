@@ -61,8 +61,10 @@ class Ours:
 
     def __init__(self, ready: Any, settings: Settings) -> None:
         from mathgrpo.runs.speedometer import build_speedometer
+        from mathgrpo.update import Updater
 
         self._ready, self._settings = ready, settings
+        self._updater = Updater(ready.policy, ready.optimizer, machinery=ready.machinery)
         self._speedometer = build_speedometer(ready.policy)
 
     def step(self, index: int) -> dict[str, Any]:
@@ -73,7 +75,7 @@ class Ours:
         from mathgrpo.training.loop import set_learning_rate
         from mathgrpo.training.recipe_task import counted_seed, learning_rate_at, problems_of_step, rollout_metrics
         from mathgrpo.types import Sampling
-        from mathgrpo.update import policy_update
+        from mathgrpo.update import Lesson
 
         ready, recipe, settings = self._ready, self._ready.recipe, self._settings
         started = clock(settings.device)
@@ -85,11 +87,8 @@ class Ours:
         rewarded = clock(settings.device)
         groups = with_advantages(groups, recipe.grpo.advantage_scale)
         set_learning_rate(ready.optimizer, learning_rate_at(index, settings.num_steps, recipe.optimizer))
-        stats = policy_update(
-            ready.policy, ready.optimizer, groups, recipe.grpo, temperature=1.0,
-            max_new_tokens=settings.max_new_tokens, max_grad_norm=recipe.optimizer.max_grad_norm,
-            machinery=ready.machinery,
-        )  # fmt: skip
+        lesson = Lesson(recipe.grpo, 1.0, settings.max_new_tokens, recipe.optimizer.max_grad_norm)
+        stats = self._updater.update(groups, lesson)
         times = StepTimes(rolled_out - started, rewarded - rolled_out, clock(settings.device) - rewarded)
         rollout_metrics(groups)
         speed = speed_metrics(

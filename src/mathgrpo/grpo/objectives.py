@@ -81,35 +81,30 @@ OBJECTIVES: dict[str, Kind] = {
 """Name (grpo.loss in a recipe, loss_type in a script) -> what it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting of an objective (grpo.loss_settings in a recipe): its default, what it may be, and its meaning."""
-
-    default: float
-    allowed: str
-    fits: Callable[[float], bool]
-    meaning: str
-
-
 def _above_zero(value: float) -> bool:
     return 0.0 < value < math.inf
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of an objective (grpo.loss_settings in a recipe): its default, its meaning, and what it may be."""
+
+    default: float
+    meaning: str
+    allowed: str = "a number above 0"
+    fits: Callable[[float], bool] = _above_zero
+
+
 SETTINGS: dict[str, Setting] = {
-    "epsilon_low": Setting(
-        0.2, "a number above 0", _above_zero, "lower bound of the clip, 1 - this; from 1 on it holds nothing back",
-    ),
-    "epsilon_high": Setting(0.2, "a number above 0", _above_zero, "upper bound of the clip, 1 + this; DAPO takes 0.28"),
-    "delta": Setting(
-        math.inf, "a number above 0", _above_zero,
-        "two-sided clip: largest ratio of a negative advantage too, more than 1 + epsilon_high",
-    ),
-    "epsilon_max": Setting(5.0, "a number above 0", _above_zero, "largest ratio as a weight, 5 in ScaleRL"),
-    "sapo_temperature_pos": Setting(1.0, "a number above 0", _above_zero, "steepness of the gate, advantage above 0"),
-    "sapo_temperature_neg": Setting(1.05, "a number above 0", _above_zero, "the same, advantage of 0 and below"),
-    "entropy_coef": Setting(0.0, "a finite number", math.isfinite, "weight of the policy's mean entropy, a bonus"),
-    "sequence_ratio": Setting(0.0, "0 or 1", (0.0, 1.0).__contains__, "1: a completion has one ratio, as in gspo"),
-}  # fmt: skip
+    "epsilon_low": Setting(0.2, "lower bound of the clip, 1 - this; from 1 on it holds nothing back"),
+    "epsilon_high": Setting(0.2, "upper bound of the clip, 1 + this; DAPO takes 0.28"),
+    "delta": Setting(math.inf, "two-sided clip: largest ratio of a negative advantage too, more than 1 + epsilon_high"),
+    "epsilon_max": Setting(5.0, "largest ratio as a weight, 5 in ScaleRL"),
+    "sapo_temperature_pos": Setting(1.0, "steepness of the gate, advantage above 0"),
+    "sapo_temperature_neg": Setting(1.05, "the same, advantage of 0 and below"),
+    "entropy_coef": Setting(0.0, "weight of the policy's mean entropy, a bonus", "a finite number", math.isfinite),
+    "sequence_ratio": Setting(0.0, "1: a completion has one ratio, as in gspo", "0 or 1", (0.0, 1.0).__contains__),
+}
 COMMON = ("entropy_coef", "sequence_ratio")
 """Settings that every objective takes."""
 

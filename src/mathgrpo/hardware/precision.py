@@ -30,19 +30,24 @@ class CpuPrecision:
     """The precision a CPU computes fastest in.
 
     Attributes:
-        dtype: "float32" or "bfloat16".
         ratio: time of the float32 product over that of the bfloat16 one; 0 when it was not measured.
         machine: processor, threads and library it holds for.
+        named: "float32" or "bfloat16" where the environment says so.
     """
 
-    dtype: str
     ratio: float
     machine: str
+    named: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """Its name."""
+        return self.named or ("bfloat16" if self.ratio >= CLEARLY_FASTER else "float32")
 
     @property
     def reason(self) -> str:
         """One line for the run's log."""
-        if not self.ratio:
+        if self.named:
             return f"model.dtype=auto is {self.dtype}: {ENVIRONMENT} says so"
         return f"model.dtype=auto is {self.dtype}: bfloat16 products take 1/{self.ratio:.1f} of float32's time here"
 
@@ -57,22 +62,17 @@ def cpu_precision() -> CpuPrecision:
     if named:
         if named not in ("float32", "bfloat16"):
             raise UserError(f"{ENVIRONMENT}={named}: allowed are float32 and bfloat16; or unset it to have it measured")
-        return CpuPrecision(named, 0.0, machine)
+        return CpuPrecision(0.0, machine, named)
     path = machine_file("precision", machine)
     known = kept(path, CpuPrecision)
-    if known is not None and known == CpuPrecision(_faster(known.ratio), known.ratio, machine) and known.ratio > 0:
+    if known is not None and known == CpuPrecision(known.ratio, machine) and known.ratio > 0:
         return known
-    ratio = measure_ratio()
-    decided = CpuPrecision(_faster(ratio), ratio, machine)
-    keep(path, json.dumps(asdict(decided), indent=1) + "\n")
-    return decided
+    measured = CpuPrecision(measure_ratio(), machine)
+    keep(path, json.dumps(asdict(measured), indent=1) + "\n")
+    return measured
 
 
 @torch.inference_mode()
 def measure_ratio() -> float:
     """Return how many times longer a matrix product takes in float32 than in bfloat16, on this CPU, now."""
     return measure_arithmetic("cpu", torch.bfloat16, SIDE) / measure_arithmetic("cpu", torch.float32, SIDE)
-
-
-def _faster(ratio: float) -> str:
-    return "bfloat16" if ratio >= CLEARLY_FASTER else "float32"

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mathgrpo.config.recipe import GrpoSection
-from mathgrpo.grpo.importance import Importance
 from mathgrpo.rollout import Engine
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update.pack import Piece
+from mathgrpo.update import Lesson
 
 Metrics = dict[str, float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """How a step's groups are learnt from: the arguments of `policy_update` that the task decides."""
-
-    section: GrpoSection
-    temperature: float
-    max_new_tokens: int
-    max_grad_norm: float
-    parts: Sequence[Sequence[Piece]] = ()
-    importance: Importance | None = None
 
 
 class Task(Protocol):

@@ -16,11 +16,10 @@ from mathgrpo.errors import UserError, named
 from mathgrpo.runs.hook import Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.speedometer import StepTimes
-from mathgrpo.runs.task import Lesson
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.training.together import require_same_weights, with_speed
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update import NonFiniteError, UpdateStats
+from mathgrpo.update import Lesson, NonFiniteError, UpdateStats
 from mathgrpo.update.layer_modes import compiled_parts, recomputed_layers
 
 
@@ -109,11 +108,7 @@ def _learn(run: Run, groups: Sequence[RolloutGroup], lesson: Lesson, rate: float
             if run.compiled:
                 modes.enter_context(compiled_parts(model))
             torch.manual_seed(seed)  # for adapter dropout
-            return run.updater.update(
-                groups, lesson.section, temperature=lesson.temperature, max_new_tokens=lesson.max_new_tokens,
-                max_grad_norm=lesson.max_grad_norm, token_budget=run.token_budget, parts=lesson.parts,
-                importance=lesson.importance,
-            )  # fmt: skip
+            return run.updater.update(groups, lesson, token_budget=run.token_budget)
     except NonFiniteError as error:
         if not run.world.is_main:
             raise FollowMain(str(error)) from error

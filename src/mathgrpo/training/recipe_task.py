@@ -15,9 +15,10 @@ from mathgrpo.grpo import with_advantages
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import reward_groups, sample_groups
-from mathgrpo.runs.task import Lesson, Metrics
+from mathgrpo.runs.task import Metrics
 from mathgrpo.training.prepare import Prepared
 from mathgrpo.types import Graded, Problem, RolloutGroup, Sampling
+from mathgrpo.update import Lesson
 
 
 class RecipeTask:

@@ -16,7 +16,7 @@ from mathgrpo.grpo.objectives import COMMON, OBJECTIVES
 from mathgrpo.models import Policy
 from mathgrpo.rollout import Engine
 from mathgrpo.rollout.groups import with_scores
-from mathgrpo.runs.task import Lesson, Metrics
+from mathgrpo.runs.task import Metrics
 from mathgrpo.training.recipe_task import counted_seed
 from mathgrpo.trl_api.dataset import (
     Row,
@@ -30,6 +30,7 @@ from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.reward_functions import RewardFunctions, RewardNotes
 from mathgrpo.trl_api.trl_metrics import lengths_and_rewards
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Sampling
+from mathgrpo.update import Lesson
 from mathgrpo.update.pack import Piece
 
 

@@ -2,6 +2,6 @@
 
 from mathgrpo.update.policy_update import policy_update
 from mathgrpo.update.reference_policy import Reference, build_reference
-from mathgrpo.update.updater import NonFiniteError, Updater, UpdateStats
+from mathgrpo.update.updater import Lesson, NonFiniteError, Updater, UpdateStats
 
-__all__ = ["NonFiniteError", "Reference", "UpdateStats", "Updater", "build_reference", "policy_update"]
+__all__ = ["Lesson", "NonFiniteError", "Reference", "UpdateStats", "Updater", "build_reference", "policy_update"]

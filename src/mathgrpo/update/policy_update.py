@@ -15,7 +15,7 @@ from mathgrpo.models import Policy
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.pack import Piece
 from mathgrpo.update.reference_policy import Reference
-from mathgrpo.update.updater import Updater, UpdateStats
+from mathgrpo.update.updater import Lesson, Updater, UpdateStats
 
 
 def policy_update(
@@ -36,7 +36,6 @@ def policy_update(
         raise UserError("policy_update: a group has no advantages; call with_advantages first")
     if section.beta > 0.0 and reference is None:
         raise UserError(f"grpo.beta={section.beta}: the KL term needs a reference; call build_reference first")
-    return Updater(policy, optimizer, reference=reference, world=world, machinery=machinery).update(
-        groups, section, temperature=temperature, max_new_tokens=max_new_tokens, max_grad_norm=max_grad_norm,
-        token_budget=token_budget, parts=parts, importance=importance,
-    )  # fmt: skip
+    updater = Updater(policy, optimizer, reference=reference, world=world, machinery=machinery)
+    lesson = Lesson(section, temperature, max_new_tokens, max_grad_norm, parts, importance)
+    return updater.update(groups, lesson, token_budget=token_budget)

@@ -68,6 +68,25 @@ class UpdateStats:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How groups are learnt from.
+
+    Attributes:
+        temperature, max_new_tokens: as the completions were drawn.
+        parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as
+            the whole does. The old log-probabilities are then those of one forward pass before the first step.
+        importance: weights for the sampler's numerics.
+    """
+
+    section: GrpoSection
+    temperature: float
+    max_new_tokens: int
+    max_grad_norm: float
+    parts: Sequence[Sequence[Piece]] = ()
+    importance: Importance | None = None
+
+
 class Updater:
     """Takes optimizer steps on rollouts. One serves a whole run: its first update chooses how all of them compute."""
 
@@ -84,31 +103,25 @@ class Updater:
         self._world, self._machinery = world, machinery
         self._passes: Passes | None = None
 
-    def update(
-        self, groups: Sequence[RolloutGroup], section: GrpoSection, *, temperature: float, max_new_tokens: int,
-        max_grad_norm: float, token_budget: int | None = None, parts: Sequence[Sequence[Piece]] = (),
-        importance: Importance | None = None,
-    ) -> UpdateStats:  # fmt: skip
+    def update(self, groups: Sequence[RolloutGroup], lesson: Lesson, *, token_budget: int | None = None) -> UpdateStats:
         """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
 
         The old log-probabilities of the ratio are those of the first of these steps, when the policy is still the one
         that sampled, and no extra pass is made. Learning rates are the caller's to set before.
 
         token_budget: overrides machinery.token_budget; hand on stats.token_budget to remember a halving.
-        parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as
-            the whole does. The old log-probabilities are then those of one forward pass before the first step.
-        importance: weights for the sampler's numerics.
         Raises: NonFiniteError before the weights change.
         """
+        section, importance = lesson.section, lesson.importance
         policy, world, machinery = self._policy, self._world, self._machinery
         passes = self._passes = self._passes or choose_passes(policy, self._reference, machinery)
         objective = objective_of(section, importance)
         pieces = pieces_with_loss(groups, section, skip_zero_advantage=machinery.skip_zero_advantage)
-        turns = [of_part(pieces, part) for part in parts] or [pieces]
+        turns = [of_part(pieces, part) for part in lesson.parts] or [pieces]
         shares = turns if world.size == 1 else [share_of(world, passes, groups, turn) for turn in turns]
-        tokens = step_tokens(groups, objective, section.mask_truncated, max_new_tokens, num_parts=len(turns))
+        tokens = step_tokens(groups, objective, section.mask_truncated, lesson.max_new_tokens, num_parts=len(turns))
         step = Step(
-            passes, groups, objective, temperature,
+            passes, groups, objective, lesson.temperature,
             tokens=tokens if passes.device == "cpu" else uploaded(tokens, passes.device),
             pieces=[piece for share in shares for piece in share],
             entropy_weight=objective.settings["entropy_coef"] * len(turns) / max(1, tokens.num_kept),
@@ -128,7 +141,7 @@ class Updater:
             for index in range(section.updates_per_rollout):
                 step.pieces, pieces_of_all = shares[index % len(turns)], turns[index % len(turns)]
                 metrics, counts = self._optimizer_step(
-                    step, parameters, pieces_of_all, max_grad_norm, index=index, num_parts=len(turns)
+                    step, parameters, pieces_of_all, lesson.max_grad_norm, index=index, num_parts=len(turns)
                 )
                 history.append(metrics)
         return UpdateStats(
