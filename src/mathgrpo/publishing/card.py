@@ -16,7 +16,7 @@ import tomli_w
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import Section
-from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict
+from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, verdicts_of
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import conversation_text, prompt_messages
 from mathgrpo.formats.format import Format
@@ -24,7 +24,7 @@ from mathgrpo.models.locate import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
 from mathgrpo.report.charts import Series, draw_intervals, draw_lines
 from mathgrpo.report.curves import accuracy_by_step
-from mathgrpo.report.outcome import before_after_tables, run_verdicts
+from mathgrpo.report.outcome import before_after_tables
 from mathgrpo.report.read_run import RunData
 from mathgrpo.runs.run_folder import gain_line
 
@@ -44,7 +44,8 @@ def run_card(
     license_id: a hub licence id; empty: the starter's own where it is the base, else none is claimed.
     """
     run, recipe, claimed = as_of(run, source.step), source.recipe, chosen_license(source, license_id)
-    adapter, fmt, verdicts = kind == "adapter", get_format(recipe.format.name), run_verdicts(run)
+    adapter, fmt = kind == "adapter", get_format(recipe.format.name)
+    verdicts = list(verdicts_of(run.evaluations).values())
     known = ((name, run.evaluations.get(f"after{SUFFIXES[problem_set]}")) for problem_set, name in SET_NAMES.items())
     metadata = _metadata(
         (source.base or "", recipe.model.path), recipe.problems.place, adapter,

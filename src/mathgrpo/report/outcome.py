@@ -7,18 +7,13 @@ from functools import partial
 from typing import Any
 
 from mathgrpo.evaluation.compare import signed_points
-from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, rates, verdicts_of
+from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, rates
 from mathgrpo.report.charts import draw_gain, svg
 from mathgrpo.report.read_run import Metrics, RunData
 from mathgrpo.report.safe_text import number, percent, unbroken
 from mathgrpo.text import signed
 
 SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}
-
-
-def run_verdicts(run: RunData) -> list[SetVerdict]:
-    """Return the verdict on each problem set evaluated before and after, greedy and, with samples, sampled."""
-    return list(verdicts_of(run.evaluations).values())
 
 
 def verdict_view(verdict: SetVerdict, run: RunData) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mathgrpo.evaluation.run_verdict import SetVerdict
+from mathgrpo.evaluation.run_verdict import SetVerdict, verdicts_of
 from mathgrpo.report.charts import NUM_COLOURS
 from mathgrpo.report.curves import chart_sections
 from mathgrpo.report.items import OUTCOMES, Shown, shown_groups, shown_problems
-from mathgrpo.report.outcome import SET_TITLES, before_after_tables, run_verdicts, verdict_view
+from mathgrpo.report.outcome import SET_TITLES, before_after_tables, verdict_view
 from mathgrpo.report.read_run import RunData
 from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
 from mathgrpo.text import duration, signed
@@ -27,7 +27,7 @@ REST_BYTES = 120_000
 
 def render_page(run: RunData) -> str:
     """Return the whole page as HTML; the same run gives the same bytes."""
-    templates, verdicts = _environment(), run_verdicts(run)
+    templates, verdicts = _environment(), list(verdicts_of(run.evaluations).values())
     sections, not_drawn = chart_sections(run)
     room = PAGE_BYTES - REST_BYTES - sum(len(chart.svg.encode()) for section in sections for chart in section.charts)
     # Groups get what problems do not need, and the other way round.
