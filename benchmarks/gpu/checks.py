@@ -15,7 +15,7 @@ from mathgrpo.config.recipe import GrpoSection, OptimizerSection
 from mathgrpo.models import Policy
 from mathgrpo.optim.master_adamw import master_of
 from mathgrpo.optim.optimizer import build_optimizer, trainable_parameters
-from mathgrpo.rollout.cuda.kernels import Kernels
+from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.rollout.cuda.places import NEW, PlaceTable, Row
 from mathgrpo.rollout.sampling import row_keys, sample_tokens, uniforms
 from mathgrpo.rollout.trial import plain_logits
@@ -80,7 +80,7 @@ def require_plain(numbers: Numbers, dtype: torch.dtype) -> Numbers:
     return numbers
 
 
-def chi_square(kernels: Kernels, device: str, vocabulary: int, steps: int, rows: int, bins: int) -> Numbers:
+def chi_square(kernels: TorchKernels, device: str, vocabulary: int, steps: int, rows: int, bins: int) -> Numbers:
     """Return how steps × rows draws from one distribution compare with it: χ² over bins of tokens, and its p-value.
 
     rows: one of the engine's batch sizes (`buckets.BUCKETS`).

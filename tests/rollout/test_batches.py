@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mathgrpo.rollout.decoder import batches_by_length, in_order
+from mathgrpo.rollout.decoder import batches_by_length, in_batches
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))
@@ -17,5 +17,5 @@ def test_batches_hold_every_sequence_once_within_the_budget(lengths: list[int], 
         assert len(batch) == 1 or len(batch) * max(lengths[number] for number in batch) <= budget
     longest = [max(lengths[number] for number in batch) for batch in batches]
     assert longest == sorted(longest)
-    rows = in_order([torch.tensor([[number] for number in batch]) for batch in batches], batches)
+    rows = in_batches(lengths, budget, lambda batch: torch.tensor(batch)[:, None])
     assert rows.flatten().tolist() == list(range(len(lengths)))

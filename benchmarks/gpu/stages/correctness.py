@@ -30,7 +30,7 @@ from benchmarks.gradient import distance
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine
 from mathgrpo.rollout.cuda.graph_engine import build_graph_engine
-from mathgrpo.rollout.cuda.kernels import Kernels, TorchKernels
+from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.types import RolloutGroup, Sampling
 
 _LAYERS = 4
@@ -121,7 +121,7 @@ class _Check:
 
     def draws(self, triton: bool, vocabulary: int) -> Numbers:
         """Compare draws with their distribution."""
-        kernels: Kernels = _triton_kernels(self._setup) if triton else TorchKernels()
+        kernels: TorchKernels = _triton_kernels(self._setup) if triton else TorchKernels()
         steps, rows, bins = self._setup.pick((100, 1024, 64), (4, 64, 8))
         return chi_square(kernels, self._setup.device, vocabulary, steps, rows, bins)
 

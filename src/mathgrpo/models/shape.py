@@ -183,12 +183,7 @@ def outline(section: ModelSection) -> tuple[str, ParameterCounts]:
     if section.lora is not None:
         with torch.device("meta"):
             model = attach_adapter(model, section.lora)
-    parameters = list(model.parameters())
-    return architecture, ParameterCounts(
-        total=sum(num_weights(each) for each in parameters),
-        trainable=sum(num_weights(each) for each in parameters if each.requires_grad),
-        quantized=quantized,
-    )
+    return architecture, replace(count_parameters(model), quantized=quantized)
 
 
 def hollow_model(section: ModelSection) -> Any:

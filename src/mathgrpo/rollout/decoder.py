@@ -128,9 +128,10 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]
     return batches
 
 
-def in_order(parts: Sequence[Tensor], batches: Sequence[Sequence[int]]) -> Tensor:
-    """Return what was computed batch by batch, a row each sequence, in the order of the sequences."""
-    rows = torch.cat(list(parts))
+def in_batches(lengths: Sequence[int], max_tokens: int, compute: Callable[[list[int]], Tensor]) -> Tensor:
+    """Return a row for each sequence, in their order, computed for batches of their numbers: see batches_by_length."""
+    batches = batches_by_length(lengths, max_tokens)
+    rows = torch.cat([compute(batch) for batch in batches])
     numbers = torch.tensor([number for batch in batches for number in batch])
     return rows.index_select(0, numbers.argsort().to(rows.device))
 

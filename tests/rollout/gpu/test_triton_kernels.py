@@ -17,7 +17,7 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.models import policy_from
 from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
-from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
+from mathgrpo.rollout.cuda.kernels import Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import NEW, Places, PlaceTable, Row
 from mathgrpo.rollout.engine import NativeEngine
 from mathgrpo.rollout.sampling import row_keys
@@ -45,7 +45,7 @@ needs_loops = pytest.mark.skipif(
 )
 
 
-def triton_kernels() -> Kernels:
+def triton_kernels() -> TorchKernels:
     from mathgrpo.rollout.cuda.triton_layers import TritonKernels
 
     return TritonKernels()
@@ -79,7 +79,9 @@ def loaded(
     return places
 
 
-def attention_of(kernels: Kernels, places: Places, heads: int, kv: int, dim: int, dtype: torch.dtype) -> torch.Tensor:
+def attention_of(
+    kernels: TorchKernels, places: Places, heads: int, kv: int, dim: int, dtype: torch.dtype
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(heads + dim)
     q = torch.randn(len(places.tokens), heads, dim, generator=generator).to(DEVICE, dtype)
     keys, values = torch.randn(2, kv, 700, dim, generator=generator).to(DEVICE, dtype)

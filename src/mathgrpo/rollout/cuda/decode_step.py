@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.models.qwen_view import QwenView
-from mathgrpo.rollout.cuda.kernels import Kernels, Reach
+from mathgrpo.rollout.cuda.kernels import Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import Places, TokenPool
-from mathgrpo.rollout.decoder import batches_by_length, in_order
+from mathgrpo.rollout.decoder import in_batches
 from mathgrpo.rollout.torch_ops.torch_decoder import prefill_batch
 from mathgrpo.types import Sampling
 
@@ -22,9 +22,11 @@ _PREFILL_TOKENS = 16384
 
 def prefill(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
     """Write the prompts' keys and values at these starts; return their next-token logits, [n, V]."""
-    batches = batches_by_length([len(prompt) for prompt in prompts], _PREFILL_TOKENS)
-    parts = [_prefill_batch(model, pool, [prompts[i] for i in batch], [starts[i] for i in batch]) for batch in batches]
-    return in_order(parts, batches)
+    return in_batches(
+        [len(prompt) for prompt in prompts],
+        _PREFILL_TOKENS,
+        lambda batch: _prefill_batch(model, pool, [prompts[i] for i in batch], [starts[i] for i in batch]),
+    )
 
 
 def _prefill_batch(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
@@ -40,7 +42,7 @@ def _prefill_batch(model: QwenView, pool: TokenPool, prompts: Sequence[Sequence[
 
 
 def decode_step(
-    model: QwenView, kernels: Kernels, pool: TokenPool, places: Places, reach: Reach, sampling: Sampling
+    model: QwenView, kernels: TorchKernels, pool: TokenPool, places: Places, reach: Reach, sampling: Sampling
 ) -> None:
     """Append each row's last token to its memory, and sample and note the next one.
 

@@ -18,7 +18,7 @@ from mathgrpo.models.qwen_view import QwenView, why_not_served
 from mathgrpo.rollout.cuda.decode_step import decode_step, prefill
 from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
 from mathgrpo.rollout.cuda.graphs import StepGraphs
-from mathgrpo.rollout.cuda.kernels import Kernels, Reach, TorchKernels
+from mathgrpo.rollout.cuda.kernels import Reach, TorchKernels
 from mathgrpo.rollout.cuda.places import BUCKETS, PlaceTable, TokenPool, reach_of
 from mathgrpo.rollout.decoder import completion_until_end
 from mathgrpo.rollout.engine import Engine
@@ -38,7 +38,7 @@ class GraphEngine(Engine):
     name = "native"
 
     def __init__(
-        self, policy: Policy, kernels: Kernels, *, max_rows: int = 0, graphs: bool = True, reason: str = ""
+        self, policy: Policy, kernels: TorchKernels, *, max_rows: int = 0, graphs: bool = True, reason: str = ""
     ) -> None:
         model, device = policy.causal_lm, torch.device(policy.device)
         self._policy, self._kernels, self._max_rows = policy, kernels, max_rows
@@ -135,7 +135,7 @@ def build_graph_engine(
         triton = False
         obstacles.append("no Triton kernels: triton is not installed")
 
-    def make(load: Callable[[], Kernels]) -> GraphEngine:
+    def make(load: Callable[[], TorchKernels]) -> GraphEngine:
         kernels = load()
         reason = f"{'CUDA graphs' if graphs else 'eager steps'}, {kernels.name}"
         return GraphEngine(policy, kernels, max_rows=max_rows, graphs=graphs, reason=reason)
@@ -151,7 +151,7 @@ def build_graph_engine(
     return None, "; ".join(obstacles)
 
 
-def _triton_kernels() -> Kernels:
+def _triton_kernels() -> TorchKernels:
     from mathgrpo.rollout.cuda.triton_layers import TritonKernels
 
     return TritonKernels()

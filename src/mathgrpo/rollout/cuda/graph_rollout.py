@@ -62,7 +62,7 @@ class Rollout:
         self._rows: list[Row] = []
         self._ages: dict[int, int] = {}
         self._prompt_starts: dict[int, int] = {}
-        self._held: tuple[int, Tensor] | None = None
+        self._held: dict[int, Tensor] = {}
         self._poll = FlagPoll()
         self._bucket = 0
 
@@ -87,13 +87,14 @@ class Rollout:
         new = self._take_rows()
         if not new:
             return False
-        logits, line_of = self._first_logits(dict.fromkeys(row.prompt for row in new))
+        prompts = list(dict.fromkeys(row.prompt for row in new))
+        logits = self._first_logits(prompts)
         places = {row.index: place for place, row in enumerate(self._rows)}
         self._rows = sorted([*self._rows, *new], key=lambda row: row.index)
         self._load([places.get(row.index, NEW) for row in self._rows])
         admitted = {row.index for row in new}
         who = [place for place, row in enumerate(self._rows) if row.index in admitted]
-        lines = [line_of[self._rows[place].prompt] for place in who]
+        lines = [prompts.index(self._rows[place].prompt) for place in who]
         self._device.sample(logits, _index(lines, logits), _index(who, logits))
         self._ages.update(dict.fromkeys(admitted, 1))
         self._drop_finished()
@@ -134,23 +135,20 @@ class Rollout:
             self._prompt_starts[prompt] = start
         return True
 
-    def _first_logits(self, prompts: dict[int, None]) -> tuple[Tensor, dict[int, int]]:
-        """Return the prompts' next-token logits, and which line belongs to which; each prompt is computed once.
+    def _first_logits(self, prompts: Sequence[int]) -> Tensor:
+        """Return the prompts' next-token logits, in their order; each prompt is computed once.
 
         Rows wait prompt by prompt, so only the last prompt can have rows still waiting: its logits are kept.
         """
-        held = self._held if self._held is not None and self._held[0] in prompts else None
-        fresh = [prompt for prompt in prompts if held is None or prompt != held[0]]
-        parts = [] if held is None else [held[1]]
+        fresh = [prompt for prompt in prompts if prompt not in self._held]
         if fresh:
-            parts.append(self._device.prefill(fresh, [self._prompt_starts[prompt] for prompt in fresh]))
-        logits = torch.cat(parts) if len(parts) > 1 else parts[0]
-        lines = [*([] if held is None else [held[0]]), *fresh]
-        line_of = {prompt: line for line, prompt in enumerate(lines)}
+            lines = self._device.prefill(fresh, [self._prompt_starts[prompt] for prompt in fresh]).unbind(0)
+            self._held |= zip(fresh, lines, strict=True)
+        logits = torch.stack([self._held[prompt] for prompt in prompts])
         last = max(prompts)
         more = bool(self._waiting) and self._waiting[0] // self._job.group_size == last
-        self._held = (last, logits[line_of[last]][None].clone()) if more else None
-        return logits, line_of
+        self._held = {last: self._held[last].clone()} if more else {}
+        return logits
 
     def _drop_finished(self) -> None:
         """Let rows go that are known to have ended, when that makes the batch smaller or room for waiting rows."""

@@ -9,7 +9,7 @@ N tokens in the pool, S columns attended to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,60 +30,6 @@ class Reach:
     own: int
 
 
-class Kernels(Protocol):
-    """What a decode step needs beside matrix products.
-
-    Attributes:
-        name: for the run's log.
-        fixed_reach: whether a captured step is tied to a `Reach`.
-    """
-
-    name: str
-    fixed_reach: bool
-
-    def tile_rows(self, share: int) -> int:
-        """Return how many rows of one prompt a tile holds, with `share` query heads to a key-value head."""
-        ...
-
-    def norm(self, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        """Return the RMS norm of x [R, d] times weight, in dtype."""
-        ...
-
-    def add_norm(
-        self, x: Tensor, delta: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """Return x + delta, for which x may be overwritten, and its norm."""
-        ...
-
-    def rotate(
-        self, qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
-    ) -> Tensor:
-        """Return normalised, rotated queries [R, H, D]; write keys and values into the pool.
-
-        Shapes: qkv [R, (H + 2 KV) D], keys and values [KV, N, D].
-        """
-        ...
-
-    def plan(self, model: QwenView, places: Places, reach: Reach) -> Any:
-        """Return what all layers' attention shares in one step."""
-        ...
-
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, places: Places, plan: Any) -> Tensor:
-        """Return the attention of q [R, H, D] over each row's prompt and completion, [R, H D]."""
-        ...
-
-    def gate(self, gate_up: Tensor) -> Tensor:
-        """Return silu(gate) * up of [R, 2 F], [R, F]."""
-        ...
-
-    def sample(self, logits: Tensor, rows: Tensor, places: Places, who: Tensor, sampling: Sampling) -> None:
-        """Draw a token for the places `who` from logits[rows], note it, and advance those places.
-
-        Shapes: logits [n, V], rows and who int64[r]. places.numbers stands for all rows, in order.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Columns:
     """Pool tokens each row attends to, int64[R, S], and what is added to their scores, float32[R, 1, 1, S]."""
@@ -93,34 +39,44 @@ class _Columns:
 
 
 class TorchKernels:
-    """Every operation in plain torch.
+    """What a decode step needs beside matrix products, in plain torch.
 
     A graph can hold it: nothing waits for the device and nothing comes from the host. That is why there is
     masked_fill here and no torch.where with a number, which torch would copy to the device.
+
+    Attributes:
+        name: for the run's log.
+        fixed_reach: whether a captured step is tied to a `Reach`.
     """
 
     name = "torch operations"
     fixed_reach = True
 
     def tile_rows(self, share: int) -> int:
-        """Return 1: tiles are not used."""
+        """Return how many rows of one prompt a tile holds, with `share` query heads to a key-value head.
+
+        1: tiles are not used.
+        """
         return 1
 
     def norm(self, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        """Return the RMS norm of x times weight, in dtype."""
+        """Return the RMS norm of x [R, d] times weight, in dtype."""
         return F.rms_norm(x, x.shape[-1:], weight, eps).to(dtype)
 
     def add_norm(
         self, x: Tensor, delta: Tensor, weight: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Return x + delta in x's precision, and its norm."""
+        """Return x + delta in x's precision, for which x may be overwritten, and its norm."""
         x = x.add_(delta)
         return x, self.norm(x, weight, eps, dtype)
 
     def rotate(
         self, qkv: Tensor, head_norm: Tensor | None, model: QwenView, keys: Tensor, values: Tensor, places: Places
     ) -> Tensor:
-        """Return rotated queries; write rotated keys, and values, where each row's last token belongs."""
+        """Return normalised, rotated queries [R, H, D]; write keys and values where each row's last token belongs.
+
+        Shapes: qkv [R, (H + 2 KV) D], keys and values [KV, N, D].
+        """
         positions = places.prompt_lengths + places.ages - 1
         cos, sin = model.cos.index_select(0, positions), model.sin.index_select(0, positions)
         q, k, v = rotated(qkv, head_norm, model, cos, sin)
@@ -129,8 +85,11 @@ class TorchKernels:
         values[:, at] = v.transpose(0, 1)
         return q
 
-    def plan(self, model: QwenView, places: Places, reach: Reach) -> _Columns:
-        """Return each row's columns: its prompt's, then its own; masked ones repeat the row's first own column."""
+    def plan(self, model: QwenView, places: Places, reach: Reach) -> Any:
+        """Return what all layers' attention shares in one step.
+
+        Here each row's columns: its prompt's, then its own; masked ones repeat the row's first own column.
+        """
         index, visible = [], []
         for starts, lengths, width in (
             (places.prompt_starts, places.prompt_lengths, reach.prompt),
@@ -144,8 +103,11 @@ class TorchKernels:
         mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
         return _Columns(columns, mask[:, None, None])
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, places: Places, plan: _Columns) -> Tensor:
-        """Return the attention output, with scores, softmax and sums in float32 and weights in q's precision."""
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, places: Places, plan: Any) -> Tensor:
+        """Return the attention of q [R, H, D] over each row's prompt and completion, [R, H D].
+
+        Scores, softmax and sums are in float32, weights in q's precision.
+        """
         rows, heads, dim = q.shape
         kv = keys.shape[0]
         grouped = q.view(rows, kv, heads // kv, dim).float()
@@ -155,12 +117,15 @@ class TorchKernels:
         return torch.matmul(weights, v).to(q.dtype).view(rows, heads * dim)
 
     def gate(self, gate_up: Tensor) -> Tensor:
-        """Return silu(gate) * up."""
+        """Return silu(gate) * up of [R, 2 F], [R, F]."""
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate).mul_(up)
 
     def sample(self, logits: Tensor, rows: Tensor, places: Places, who: Tensor, sampling: Sampling) -> None:
-        """Draw with `sample_tokens`, note ids and log-probabilities, advance the places that had not ended."""
+        """Draw a token for the places `who` from logits[rows], note it, and advance those that had not ended.
+
+        Shapes: logits [n, V], rows and who int64[r]. places.numbers stands for all rows, in order.
+        """
         age, done = places.ages[who], places.done[who]
         chosen = logits if rows is places.numbers else logits[rows]
         drawn, logprobs = sample_tokens(chosen, uniforms(places.keys[who], age), sampling)

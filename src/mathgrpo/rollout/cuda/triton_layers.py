@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -16,8 +18,8 @@ from mathgrpo.types import Sampling
 _GATE_BLOCK = 1024
 
 
-class TritonKernels:
-    """`Kernels` in Triton; top-k, top-p and min-p stay in torch, whose sorting they need."""
+class TritonKernels(TorchKernels):
+    """The same in Triton; top-k, top-p and min-p stay in torch, whose sorting they need."""
 
     name = "Triton kernels"
     fixed_reach = False
@@ -72,9 +74,7 @@ class TritonKernels:
             len(places.tokens), model.num_heads, model.num_kv_heads, model.head_dim, device
         )
 
-    def attend(
-        self, q: Tensor, keys: Tensor, values: Tensor, places: Places, plan: triton_attention.Workspace
-    ) -> Tensor:
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, places: Places, plan: Any) -> Tensor:
         """Return the attention output; each prompt is read once for all its rows."""
         return triton_attention.attend(q, keys, values, places, plan)
 
@@ -89,7 +89,7 @@ class TritonKernels:
         """Draw, note and advance in one pass over the logits."""
         truncated = sampling.top_p < 1.0 or sampling.min_p > 0.0 or 0 < sampling.top_k < logits.shape[1]
         if sampling.temperature > 0.0 and truncated:
-            TorchKernels().sample(logits, rows, places, who, sampling)
+            super().sample(logits, rows, places, who, sampling)
         else:
             triton_sampling.draw(logits, rows, places, who, sampling)
 

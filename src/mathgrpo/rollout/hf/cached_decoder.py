@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from mathgrpo.models import Policy
-from mathgrpo.rollout.decoder import Decoder, batches_by_length, in_order
+from mathgrpo.rollout.decoder import Decoder, in_batches
 
 _PREFILL_TOKENS = 8192
 _SPARE_COLUMNS = 64
@@ -62,9 +62,11 @@ class CachedSession:
         Shapes: float32[len(prompts), V].
         """
         numbers = list(prompts)
-        batches = batches_by_length([len(ids) for ids in prompts.values()], _PREFILL_TOKENS)
-        parts = [self._prefill_batch({numbers[i]: prompts[numbers[i]] for i in batch}) for batch in batches]
-        return in_order(parts, batches)
+        return in_batches(
+            [len(ids) for ids in prompts.values()],
+            _PREFILL_TOKENS,
+            lambda batch: self._prefill_batch({numbers[i]: prompts[numbers[i]] for i in batch}),
+        )
 
     def _prefill_batch(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         sequences = list(prompts.values())

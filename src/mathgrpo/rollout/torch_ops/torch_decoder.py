@@ -20,7 +20,7 @@ from torch import Tensor
 from mathgrpo.hardware.cuda_care import upload
 from mathgrpo.models import Policy
 from mathgrpo.models.qwen_view import QwenView, ViewLayer
-from mathgrpo.rollout.decoder import Decoder, batches_by_length, in_order, laid_out
+from mathgrpo.rollout.decoder import Decoder, in_batches, laid_out
 from mathgrpo.rollout.torch_ops.torch_memory import RowMemory
 
 _PREFILL_TOKENS = 8192
@@ -60,9 +60,11 @@ class FusedSession:
         """Compute prompts (number -> ids) once, in batches of similar length; return next-token logits, [n, V]."""
         numbers, lengths = list(prompts), [len(ids) for ids in prompts.values()]
         self._memory.widen(max(lengths))
-        batches = batches_by_length(lengths, _PREFILL_TOKENS)
-        parts = [self._prefill_batch({numbers[i]: prompts[numbers[i]] for i in batch}) for batch in batches]
-        return in_order(parts, batches)
+        return in_batches(
+            lengths,
+            _PREFILL_TOKENS,
+            lambda batch: self._prefill_batch({numbers[i]: prompts[numbers[i]] for i in batch}),
+        )
 
     def _prefill_batch(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         sequences = list(prompts.values())
