@@ -60,7 +60,7 @@ def test_an_update_that_falls_back_says_so_and_has_the_same_gradient() -> None:
 
 def seconds_by(kernel_seconds: dict[str, float]) -> Any:
     def seconds(trial: Trial, layout: PackedLayout) -> float:
-        return kernel_seconds["sdpa" if layout is trial.plain else type(layout.form).__name__]
+        return kernel_seconds["sdpa" if layout is trial.plain else type(layout).__name__]
 
     return seconds
 

@@ -82,7 +82,7 @@ def documented_varlen(
 def attend(case: Spans, kernel: AttentionKernel, inputs: list[Tensor], scaling: float) -> Tensor:
     layout = packed_layout(*case, bucket, kernel)
     assert layout.longest == max(case[0][p][1] + n for _, n, p in case[1])
-    return uploaded(layout, inputs[0].device).form.attend(*inputs, scaling)
+    return uploaded(layout, inputs[0].device).attend(*inputs, scaling)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_shared_keys_sum_their_gradients_in_float32() -> None:
 
 
 def test_the_segments_are_those_of_the_example() -> None:
-    made = packed_layout([(0, 3)], [(3, 2, 0), (5, 1, 0)], 6, bucket, "varlen").form
+    made = packed_layout([(0, 3)], [(3, 2, 0), (5, 1, 0)], 6, bucket, "varlen")
     assert isinstance(made, attention_varlen.VarlenSegments)
     assert made.query_ends.tolist() == [0, 3, 5, 6] and made.key_ends.tolist() == [0, 3, 8, 12]
     assert made.key_rows.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 5]

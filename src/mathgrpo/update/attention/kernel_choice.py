@@ -82,8 +82,8 @@ class Trial:
     ) -> None:
         """shape: (H, K, D). plain: the layout for sdpa. num_rows: rows that count."""
         heads, key_heads, size = shape
-        assert isinstance(plain.form, PaddedRows)
-        rows = max(num_rows, len(plain.form.slots))
+        assert isinstance(plain, PaddedRows)
+        rows = max(num_rows, len(plain.slots))
         generator = torch.Generator(device=device).manual_seed(0)
         self.plain, self.num_rows, self.dtype = plain, num_rows, dtype
         self.states = tuple(
@@ -117,5 +117,5 @@ class Trial:
     def _pass(self, layout: PackedLayout) -> list[Tensor]:
         with torch.enable_grad():
             query, key, value = self.states
-            output = layout.form.attend(query, key, value, None)[: self.num_rows]
+            output = layout.attend(query, key, value, None)[: self.num_rows]
             return [output.detach(), *torch.autograd.grad(output, self.states, self.seed)]

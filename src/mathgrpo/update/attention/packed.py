@@ -34,32 +34,19 @@ UNSERVED = ("softcap", "s_aux", "position_bias", "cache")
 AttentionKernel = Literal["sdpa", "varlen"]
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLayout:
-    """Which packed rows belong together.
-
-    Attributes:
-        form: the same as tensors, for the kernel in use.
-        longest: longest context, prompt and completion together.
-    """
-
-    form: PaddedRows | VarlenSegments
-    longest: int
-
-
 def packed_layout(
     prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
     bucket: Callable[[int], int], kernel: AttentionKernel = "sdpa",
 ) -> PackedLayout:  # fmt: skip
-    """Return the layout of a packed row of `num_rows` tokens, its padding included.
+    """Return which rows of `num_rows` tokens, padding included, belong together: tensors for the kernel in use.
 
     prompts: (first row, length) of each. completions: (first row, length, prompt) of each; a length may be 0.
     Nothing that counts attends to padding, and its outputs are never read, so it gets no gradient.
     """
     longest = max(prompts[prompt][1] + length for _, length, prompt in completions)
     if kernel == "varlen":
-        return PackedLayout(varlen_segments(prompts, completions, num_rows), longest)
-    return PackedLayout(padded_rows(prompts, completions, num_rows, bucket), longest)
+        return varlen_segments(prompts, completions, num_rows, longest)
+    return padded_rows(prompts, completions, num_rows, bucket, longest)
 
 
 def shared_prompt_attention(
@@ -81,7 +68,7 @@ def shared_prompt_attention(
     if window is not None and window < layout.longest:
         raise NotImplementedError(f"sliding window of {window} tokens, context of {layout.longest}")
     query_THD, key_TKD, value_TKD = (states[0].transpose(0, 1) for states in (query, key, value))
-    return layout.form.attend(query_THD, key_TKD, value_TKD, scaling).unsqueeze(0), None
+    return layout.attend(query_THD, key_TKD, value_TKD, scaling).unsqueeze(0), None
 
 
 @contextlib.contextmanager
@@ -111,6 +98,7 @@ class PaddedRows:
         prompt_of_completion: [R] which prompt each completion continues.
         slots: [T] place of each packed row in the prompts and completions, flattened one after the other.
         completion_bias: [R, 1, C, P + C] 0 where a completion row attends, -inf where it does not.
+        longest: longest context, prompt and completion together.
     """
 
     prompt_rows: Tensor
@@ -118,6 +106,7 @@ class PaddedRows:
     prompt_of_completion: Tensor
     slots: Tensor
     completion_bias: Tensor
+    longest: int
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
@@ -133,9 +122,12 @@ class PaddedRows:
         return flat.index_select(0, self.slots)
 
 
+PackedLayout = PaddedRows | VarlenSegments
+
+
 def padded_rows(
     prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int,
-    bucket: Callable[[int], int],
+    bucket: Callable[[int], int], longest: int,
 ) -> PaddedRows:  # fmt: skip
     """Return the padded batches of a packed row (see `packed_layout`). Padding is read from row 0 and masked."""
     width_P = bucket(max(length for _, length in prompts))
@@ -157,6 +149,7 @@ def padded_rows(
         prompt_of_completion=owner,
         slots=slots,
         completion_bias=bias,
+        longest=longest,
     )
 
 

@@ -19,6 +19,7 @@ class VarlenSegments:
         key_rows: [S] packed row of each key, segment after segment.
         query_ends, key_ends: [B + 1] int32, where each segment's queries and keys end; the first entry is 0.
         longest_query, longest_key: of one segment.
+        longest: longest context, prompt and completion together.
     """
 
     key_rows: Tensor
@@ -26,6 +27,7 @@ class VarlenSegments:
     key_ends: Tensor
     longest_query: int
     longest_key: int
+    longest: int
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
@@ -38,7 +40,7 @@ class VarlenSegments:
 
 
 def varlen_segments(
-    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int
+    prompts: Sequence[tuple[int, int]], completions: Sequence[tuple[int, int, int]], num_rows: int, longest: int
 ) -> VarlenSegments:
     """Return the segments of a packed row (see `packed_layout`). Padding is a segment of its own.
 
@@ -59,6 +61,7 @@ def varlen_segments(
         key_ends=_ends(key_lengths),
         longest_query=max(query_lengths),
         longest_key=max(key_lengths),
+        longest=longest,
     )
 
 
