@@ -87,6 +87,17 @@ def test_a_merged_export_is_the_trained_model_in_plain_transformers(
     assert done.folder == tmp_path / "out" and "bit for bit" in done.lines[1]
 
 
+def test_where_a_tokenizer_once_lay_is_not_handed_on(full: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(full, run, symlinks=True)
+    for config in run.rglob("tokenizer_config.json"):
+        values = json.loads(config.read_text()) | {"name_or_path": "/home/ana/secret", "_name_or_path": "/home/ana/secret"}
+        config.write_text(json.dumps(values))
+    export_run(str(run), tmp_path / "out", check=0)
+    for path in (tmp_path / "out").iterdir():
+        assert b"/home/ana" not in path.read_bytes(), path.name
+
+
 def test_the_default_place_is_in_the_run_and_an_older_checkpoint_can_be_named(full: Path) -> None:
     done = export_run(str(full / "checkpoints" / "step-2"))
     assert done.folder == full / "export" / "merged" and done.record["name"] == "small-step-2"

@@ -111,6 +111,8 @@ def _write_model(
     fmt = get_format(source.recipe.format.name)
     say("loading the trained model")
     policy = load_policy(ModelSection(path=source.location, dtype="float32"), device, train=False)
+    for name in ("name_or_path", "_name_or_path"):  # a tokenizer hands on where on somebody's machine it once lay
+        policy.tokenizer.init_kwargs.pop(name, None)
     failure = learning_failure(policy.model)
     probes = export_check.make_probes(policy.tokenizer, fmt, source.evaluation)
     original = export_check.score(policy.model, probes)
