@@ -137,7 +137,7 @@ def test_memory_of_prompts_is_given_back(name: str) -> None:
     session: Any = rows._session
     assert sorted(rows._numbers) == [0, 1, 2]
     if name == "fused":
-        assert session._memory._slots == []
+        assert session._slots == []
     if name == "cached":
         assert session._prompt_kv == {}
 

@@ -40,26 +40,17 @@ def fused_decoder(policy: Policy, *, frozen: bool = False) -> Decoder:
     return Decoder("fused decoder", torch.inference_mode, open_session)
 
 
-class FusedSession:
-    """A `Session` of the fused decoder."""
+class FusedSession(RowMemory):
+    """A `Session` of the fused decoder: the memory of its rows, and what computes on it."""
 
     def __init__(self, model: QwenView, *, max_rows: int, positions: int) -> None:
+        super().__init__(model, max_rows=max_rows, positions=positions)
         self._model = model
-        self._memory = RowMemory(
-            num_layers=len(model.layers),
-            num_heads=model.num_heads,
-            num_kv_heads=model.num_kv_heads,
-            head_dim=model.head_dim,
-            dtype=model.dtype,
-            device=model.embedding.device,
-            max_rows=max_rows,
-            positions=positions,
-        )
 
     def prefill(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         """Compute prompts (number -> ids) once, in batches of similar length; return next-token logits, [n, V]."""
         numbers, lengths = list(prompts), [len(ids) for ids in prompts.values()]
-        self._memory.widen(max(lengths))
+        self.widen(max(lengths))
         return in_batches(
             lengths,
             _PREFILL_TOKENS,
@@ -68,37 +59,24 @@ class FusedSession:
 
     def _prefill_batch(self, prompts: Mapping[int, Sequence[int]]) -> Tensor:
         sequences = list(prompts.values())
-        slots = self._memory.new_prompts(list(prompts), [len(ids) for ids in sequences])
+        slots = self.new_prompts(list(prompts), [len(ids) for ids in sequences])
 
         def write(layer: int, k: Tensor, v: Tensor) -> None:
-            self._memory.write_prompts(layer, slots, k.transpose(1, 2), v.transpose(1, 2))
+            self.write_prompts(layer, slots, k.transpose(1, 2), v.transpose(1, 2))
 
         return prefill_batch(self._model, sequences, write).float()
 
-    def admit(self, prompts: Sequence[int]) -> None:
-        """Append rows that read these prompts."""
-        self._memory.admit(prompts)
-
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row; return next-token logits, [R, V]."""
-        model, memory = self._model, self._memory
-        positions = memory.begin_step()
+        model, positions = self._model, self.begin_step()
         x = F.embedding(tokens, model.embedding)
         cos, sin = model.cos.index_select(0, positions), model.sin.index_select(0, positions)
         for index, layer in enumerate(model.layers):
             q, k, v = _project(model, layer, x, cos, sin)
-            memory.write_step(index, k, v)
-            x = _finish(model, layer, x, memory.attend(index, q))
-        memory.end_step()
+            self.write_step(index, k, v)
+            x = _finish(model, layer, x, self.attend(index, q))
+        self.end_step()
         return _logits(model, x)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Leave only these rows, in this order."""
-        self._memory.keep(rows)
-
-    def release(self, prompt: int) -> None:
-        """Forget a prompt that no row reads."""
-        self._memory.release(prompt)
 
 
 def prefill_batch(

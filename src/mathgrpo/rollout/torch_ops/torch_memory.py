@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mathgrpo.models.qwen_view import QwenView
+
 _FIRST_COLUMNS = 64
 """Completion columns allocated at first; doubled when full, so that short completions need little memory."""
 
@@ -19,29 +21,19 @@ _FIRST_COLUMNS = 64
 class RowMemory:
     """Prompt and completion memory with the index tensors that join them."""
 
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        max_rows: int,
-        positions: int,
-    ) -> None:
-        self._kv_heads, self._share, self._dim = num_kv_heads, num_heads // num_kv_heads, head_dim
-        self._scale = head_dim**-0.5
-        self._device, self._most_columns = device, positions
+    def __init__(self, model: QwenView, *, max_rows: int, positions: int) -> None:
+        layers, kv_heads, dim, dtype = len(model.layers), model.num_kv_heads, model.head_dim, model.dtype
+        self._kv_heads, self._share, self._dim = kv_heads, model.num_heads // kv_heads, dim
+        self._scale = dim**-0.5
+        self._device, self._most_columns = model.embedding.device, positions
+        device = self._device
         self._row_prompt: list[int] = []
         self._ages: list[int] = []
         self._slots: list[int] = []
         self._lengths: list[int] = []
-        empty = torch.zeros(2, num_layers, 0, num_kv_heads, 0, head_dim, dtype=dtype, device=device)
-        self._prompt_kv = empty
+        self._prompt_kv = torch.zeros(2, layers, 0, kv_heads, 0, dim, dtype=dtype, device=device)
         columns = min(positions, _FIRST_COLUMNS)
-        self._row_kv = torch.zeros(2, num_layers, max_rows, num_kv_heads, columns, head_dim, dtype=dtype, device=device)
+        self._row_kv = torch.zeros(2, layers, max_rows, kv_heads, columns, dim, dtype=dtype, device=device)
         self._stale = True
         self._mask: Tensor | None = None
         self._step_mask: Tensor | None = None
