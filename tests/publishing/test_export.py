@@ -91,8 +91,8 @@ def test_where_a_tokenizer_once_lay_is_not_handed_on(full: Path, tmp_path: Path)
     run = tmp_path / "copy"
     shutil.copytree(full, run, symlinks=True)
     for config in run.rglob("tokenizer_config.json"):
-        values = json.loads(config.read_text()) | {"name_or_path": "/home/ana/secret", "_name_or_path": "/home/ana/secret"}
-        config.write_text(json.dumps(values))
+        places = dict.fromkeys(("name_or_path", "_name_or_path"), "/home/ana/secret")
+        config.write_text(json.dumps(json.loads(config.read_text()) | places))
     export_run(str(run), tmp_path / "out", check=0)
     for path in (tmp_path / "out").iterdir():
         assert b"/home/ana" not in path.read_bytes(), path.name
