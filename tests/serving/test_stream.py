@@ -167,9 +167,10 @@ def test_a_completions_text_ends_with_its_stop_text_its_end_token_or_the_limit()
     for completion in group:
         plain = policy.tokenizer.decode([token for token in completion.ids if token not in policy.eos_ids])
         for most, stop in ((40, ""), (40, plain[3:5]), (7, "")):
-            pieces, whole = (CompletionText(policy, most, (stop,) if stop else ()) for _ in range(2))
+            pieces, whole = (CompletionText(policy, most, (stop,) if stop else (), whole=w) for w in (False, True))
             told = "".join(pieces.push([token]) for token in completion.ids)
-            whole.push(completion.ids[:most])
+            for start in range(0, most, 8):
+                whole.push(completion.ids[start : min(most, start + 8)])
             shown = policy.tokenizer.decode(completion.ids[:7]) if most == 7 else plain
             assert told == pieces.text == whole.text == (shown.partition(stop)[0] if stop else shown)
             ended = stop or (completion.finish_reason == "eos" and len(completion.ids) <= most)

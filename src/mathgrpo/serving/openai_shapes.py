@@ -146,7 +146,8 @@ class Reply:
         """Return the reply in one object. A message in the format also has its "reasoning" and "answer"."""
         async for _ in pieces:
             pass
-        return self._body({i: self._content(text.text) for i, text in enumerate(self.texts)}, usage=True)
+        contents = [self._message(text.text) if self.chat else {"text": text.text} for text in self.texts]
+        return self._body(dict(enumerate(contents)), usage=True)
 
     async def events(self, pieces: Pieces, *, usage: bool) -> AsyncGenerator[str, None]:
         """Yield server-sent events: of a chat the roles, the texts, the count of tokens if it is wanted, the end.
@@ -164,9 +165,7 @@ class Reply:
         except Exception as error:
             yield _event(api_error(error).body)
 
-    def _content(self, text: str) -> dict[str, Any]:
-        if not self.chat:
-            return {"text": text}
+    def _message(self, text: str) -> dict[str, Any]:
         parsed = self.fmt.parse(text) if self.fmt else None
         more = {"reasoning": parsed.reasoning, "answer": parsed.answer} if parsed else {}
         return {"message": {"role": "assistant", "content": text, "refusal": None, **more}}

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,11 +41,12 @@ Queue = asyncio.Queue[Drawn | Exception]
 
 
 class Worker:
-    """Draws for an event loop while there are requests; the rows are touched by its own thread alone, in turn."""
+    """Draws for an event loop while there are requests; the rows are touched by its own thread alone."""
 
     def __init__(self, streamer: Streamer) -> None:
         self._streamer, self._rows, self.jobs = streamer, streamer.rows(MAX_ROWS), 0
         self._thread = ThreadPoolExecutor(1, "generation")
+        self._changes: list[Callable[[], None]] = []
         self._listeners: dict[int, Queue] = {}
         self._drawing: asyncio.Task[None] | None = None
 
@@ -64,16 +64,13 @@ class Worker:
             self._listeners.update(dict.fromkeys(tickets, found))
 
         def cancel() -> None:
-            for ticket in tickets:
-                if self._listeners.get(ticket) is found:
-                    del self._listeners[ticket]
-                    self._rows.cancel(ticket)
+            for ticket in [each for each in tickets if self._listeners.get(each) is found]:
+                del self._listeners[ticket]
+                self._rows.cancel(ticket)
 
         self.jobs += 1
+        self._change(submit)
         try:
-            await self._in_turn(submit)
-            if self._drawing is None or self._drawing.done():
-                self._drawing = asyncio.create_task(self._draw())
             while not all(text.finish for text in texts):
                 if isinstance(drawn := await found.get(), Exception):
                     raise drawn
@@ -82,25 +79,29 @@ class Worker:
                     yield sample, piece
         finally:
             self.jobs -= 1
-            self._thread.submit(cancel)  # after `submit`, even where nobody waited for it
+            self._change(cancel)
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Have the rows changed before the next step: a turn of the thread for each would cost more than the step."""
+        self._changes.append(change)
+        if self._drawing is None or self._drawing.done():
+            self._drawing = asyncio.create_task(self._draw())
 
     async def _draw(self) -> None:
-        while self._rows.busy:
+        while self._changes or self._rows.busy:
+            changes, self._changes = self._changes, []
             try:
-                for drawn in await self._in_turn(self._rows.step, STEPS):
-                    if listener := self._listeners.get(drawn.ticket):
-                        listener.put_nowait(drawn)
+                for drawn in await asyncio.get_running_loop().run_in_executor(self._thread, self._step, changes):
+                    self._listeners[drawn.ticket].put_nowait(drawn)
             except Exception as error:  # what was under way is lost, what comes is not
-                for queue in await self._in_turn(self._begin_anew):
+                for queue in set(self._listeners.values()):
                     queue.put_nowait(error)
+                self._listeners, self._rows = {}, self._streamer.rows(MAX_ROWS)
 
-    def _begin_anew(self) -> set[Queue]:
-        lost = set(self._listeners.values())
-        self._listeners, self._rows = {}, self._streamer.rows(MAX_ROWS)
-        return lost
-
-    def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+    def _step(self, changes: list[Callable[[], None]]) -> list[Drawn]:
+        for change in changes:
+            change()
+        return self._rows.step(STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,8 @@ class Service:
 
     async def _reply(self, request: Request, asked: Options, prompt: Prompt, fmt: Format | None = None) -> Response:
         self._require_model(asked.model)
-        policy, sampling = self.policy, self._sampling(asked, prompt)
-        texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop) for _ in range(asked.n)]
+        policy, sampling, whole = self.policy, self._sampling(asked, prompt), not asked.stream
+        texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop, whole=whole) for _ in range(asked.n)]
         reply = shapes.Reply(policy.name, len(prompt.ids), texts, isinstance(asked, shapes.ChatRequest), fmt)
         pieces = self.worker.pieces(prompt, sampling, texts)
         if asked.stream:

@@ -49,7 +49,8 @@ class CompletionText:
 
     A token may end inside a character, and a text may be the beginning of a stop text: both wait for the rest. The stop
     texts are no part of the text. Only the last tokens are decoded, those of the piece before included: what a decoder
-    does at the beginning of a text (drop a space) it does then to both.
+    does at the beginning of a text (drop a space) it does then to both. whole: nobody waits for a part of the text, so
+    where no stop text can end it, it is decoded once.
 
     Attributes:
         text: all of it so far.
@@ -63,8 +64,9 @@ class CompletionText:
         ('one', ' ', 'stop', 7)
     """
 
-    def __init__(self, policy: Policy, most: int, stops: Sequence[str] = ()) -> None:
+    def __init__(self, policy: Policy, most: int, stops: Sequence[str] = (), *, whole: bool = False) -> None:
         self._decode, self._eos_ids, self._most, self._stops = policy.decode, policy.eos_ids, most, stops
+        self._late = whole and not stops
         self._held_back = max(map(len, stops), default=1) - 1
         self._tokens: list[int] = []
         self._before, self._shown = 0, 0  # where the last piece's tokens begin and end
@@ -88,6 +90,8 @@ class CompletionText:
         self._tokens += ids
         ended = self._tokens[-1] in self._eos_ids
         last = ended or len(self._tokens) == self._most
+        if self._late and not last:
+            return
         self._waiting += self._piece(len(self._tokens) - ended, last=last)
         found = [start for stop in self._stops if (start := self._waiting.find(stop)) >= 0]
         certain = min(found, default=len(self._waiting) if last else max(0, len(self._waiting) - self._held_back))
