@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mathgrpo.answers import gold_problem, grade
-from mathgrpo.answers.compare import asks_percentage
+from mathgrpo.answers.against_gold import asks_percentage
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 

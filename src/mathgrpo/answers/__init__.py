@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mathgrpo.answers.compare import gold_problem
+from mathgrpo.answers.against_gold import gold_problem
 from mathgrpo.answers.flexible import flexible_answer
 from mathgrpo.answers.grade import grade, grade_completion
 from mathgrpo.answers.numbers import parse_number

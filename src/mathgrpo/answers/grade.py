@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from mathgrpo.answers.compare import compared
+from mathgrpo.answers.against_gold import compared
 from mathgrpo.answers.flexible import flexible_answer
 from mathgrpo.formats import Format
 from mathgrpo.types import Graded, Verdict
