@@ -21,6 +21,7 @@ from mathgrpo.update.fused import fused_attention, fused_tiles
 from mathgrpo.update.fused.fused_forward import FusedForward
 from mathgrpo.update.logprobs import MIN_CHUNK, chunk_rows
 from mathgrpo.update.pack import Piece
+from mathgrpo.update.updater import Lesson, Updater
 from update.grpo_cases import (
     MAX_NEW_TOKENS,
     RecordingSGD,
@@ -178,6 +179,29 @@ def test_who_is_served() -> None:
     hooked = tiny_model()
     hooked.model.layers[1].register_forward_hook(lambda *_: None)
     assert "hooks" in why_not_fused_forward(hooked)
+
+
+@pytest.mark.parametrize("dress", ["hook", "forward", "module"])
+def test_a_model_that_is_wrapped_between_two_updates_is_served_as_it_is_then(dress: str) -> None:
+    model, groups, seen = tiny_model(), make_groups(), list[Any]()
+    updater = Updater(TinyPolicy(model), RecordingSGD(model, 0.0))
+    lesson = Lesson(GrpoSection(), 1.0, MAX_NEW_TOKENS, 1e9)
+    expected = updater.update(groups, lesson).metrics["loss"]
+    layer = model.model.layers[1]
+    if dress == "hook":
+        layer.mlp.register_forward_hook(lambda *_: seen.append(1))
+    elif dress == "forward":
+        real = layer.forward
+        layer.forward = lambda *args, **keywords: seen.append(1) or real(*args, **keywords)
+    else:
+
+        class Watched(torch.nn.Linear):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                seen.append(1)
+                return super().forward(x)
+
+        layer.mlp.down_proj.__class__ = Watched
+    assert updater.update(groups, lesson).metrics["loss"] == pytest.approx(expected, abs=SAME) and seen
 
 
 def test_chunks_cover_all_rows_once() -> None:

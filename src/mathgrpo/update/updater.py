@@ -88,7 +88,10 @@ class Lesson:
 
 
 class Updater:
-    """Takes optimizer steps on rollouts. One serves a whole run: its first update chooses how all of them compute."""
+    """Takes optimizer steps on rollouts. One serves a whole run: its first update chooses how all of them compute.
+
+    A later one chooses anew when the model has been wrapped or hooked since: a pass of our own would not run that.
+    """
 
     def __init__(
         self, policy: Policy, optimizer: torch.optim.Optimizer, *, reference: Reference | None = None,
@@ -102,6 +105,7 @@ class Updater:
         self._policy, self._optimizer, self._reference = policy, optimizer, reference
         self._world, self._machinery = world, machinery
         self._passes: Passes | None = None
+        self._outfit: list[tuple[object, ...]] = []
 
     def update(self, groups: Sequence[RolloutGroup], lesson: Lesson, *, token_budget: int | None = None) -> UpdateStats:
         """Take section.updates_per_rollout optimizer steps on the groups, and return what happened.
@@ -114,7 +118,7 @@ class Updater:
         """
         section, importance = lesson.section, lesson.importance
         policy, world, machinery = self._policy, self._world, self._machinery
-        passes = self._passes = self._passes or choose_passes(policy, self._reference, machinery)
+        passes = self._chosen_passes()
         objective = objective_of(section, importance)
         pieces = pieces_with_loss(groups, section, skip_zero_advantage=machinery.skip_zero_advantage)
         turns = [of_part(pieces, part) for part in lesson.parts] or [pieces]
@@ -155,6 +159,14 @@ class Updater:
             notes=passes.notes,
         )
 
+    def _chosen_passes(self) -> Passes:
+        """Return how to compute, as it was chosen for the model as it is dressed now."""
+        outfit = module_outfit(self._policy.model)
+        if self._passes is None or outfit != self._outfit:
+            self._passes = choose_passes(self._policy, self._reference, self._machinery)
+            self._outfit = outfit
+        return self._passes
+
     def _optimizer_step(
         self, step: Step, parameters: Sequence[Tensor], pieces: Sequence[Piece], max_grad_norm: float, *,
         index: int, num_parts: int,
@@ -179,6 +191,15 @@ class Updater:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return metrics, counts
+
+
+def module_outfit(model: Any) -> list[tuple[object, ...]]:
+    """Return what decides which forward pass serves a model: each module's class, hooks, and replaced forward."""
+    return [
+        (type(module), len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks),
+         len(module._backward_pre_hooks), "forward" in vars(module))
+        for module in model.modules()
+    ]  # fmt: skip
 
 
 @contextlib.contextmanager
