@@ -10,9 +10,7 @@ import json
 import os
 import signal
 import sys
-from typing import Any
-
-RELATIVE_TOLERANCE = 1e-12
+from pathlib import Path
 
 
 def main(memory_mib: int, alarm_s: int) -> None:
@@ -24,6 +22,9 @@ def main(memory_mib: int, alarm_s: int) -> None:
     except ImportError:
         print(json.dumps({"ready": False}), file=replies)
         return
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the parent may have found the package by a path of its own
+    from mathgrpo.answers.expressions_equal import compare
+
     limit_memory(memory_mib)
     print(json.dumps({"ready": True}), file=replies)
     for line in sys.stdin:
@@ -49,19 +50,6 @@ def limit_memory(memory_mib: int) -> None:
         pass  # not on this system: the wall limit still holds
 
 
-def compare(gold: str, answer: str) -> str:
-    """Return "correct", "wrong", "unreadable" (the answer), or "bad_gold"."""
-    from math_verify import verify
-
-    gold_value, answer_value = read(gold), read(answer)
-    if gold_value is None:
-        return "bad_gold"
-    if answer_value is None:
-        return "unreadable"
-    equal = verify([gold_value], [answer_value], timeout_seconds=None)
-    return "correct" if equal and close(gold_value, answer_value) else "wrong"
-
-
 def check_line(line: str) -> str:
     """Return "correct" if both sides of the line's first "=" are equal as plain expressions, else "wrong"."""
     from math_verify import ExprExtractionConfig, parse, verify
@@ -71,29 +59,6 @@ def check_line(line: str) -> str:
         for side in line.split("=", 1)
     )
     return "correct" if verify(right, left, timeout_seconds=None) else "wrong"
-
-
-def read(text: str) -> Any:
-    """Return the sympy expression of a LaTeX text, None if it is none: its grammar only, which never evals."""
-    from math_verify import LatexExtractionConfig, parse
-
-    targets = [LatexExtractionConfig(boxed_match_priority=0)]
-    found = parse(
-        f"\\boxed{{{text}}}", targets, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None
-    )
-    return found[0] if found else None
-
-
-def close(gold: Any, answer: Any) -> bool:
-    """Return whether two numbers agree in relative terms (math-verify rounds to 6 decimals); True otherwise."""
-    if gold == answer and getattr(gold, "is_extended_real", False):
-        return True  # infinity less infinity is no number
-    if not (getattr(gold, "is_number", False) and getattr(answer, "is_number", False)):
-        return True
-    from sympy import Abs, N
-
-    difference, scale = N(Abs(gold - answer), 30), N(Abs(gold), 30)
-    return bool(difference <= RELATIVE_TOLERANCE * scale)
 
 
 if __name__ == "__main__":
