@@ -5,13 +5,61 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 FinishReason = Literal["eos", "length"]
 
-Verdict = Literal["correct", "wrong", "no_answer", "unreadable", "timeout", "error"]
-"""correct and wrong: answer and gold were both read. no_answer: there is no single final answer. unreadable: there is
-one, but not in a form the grader reads. timeout and error: the grader failed, which is counted and never in silence."""
+Outcome = Literal["correct", "wrong", "no_answer", "ambiguous", "refused", "timeout", "error"]
+"""correct and wrong: answer and gold were both read. no_answer: there is none. ambiguous: several that differ.
+refused: there is one, but not in a form the grader reads. timeout and error: the grader failed, which is counted and
+never in silence."""
+
+
+class Verdict(str):
+    """What the grader says of an answer: a text that is its outcome, and how it came to it.
+
+    Attributes:
+        read: what was read as the answer, "" where nothing was.
+        rule: the short name of the rule that decided: "number", "latex", "text", ...
+        why: the reason, in one clause.
+
+    Example:
+        >>> verdict = Verdict("wrong", read="1261", rule="number", why="another number than the gold")
+        >>> verdict == "wrong", verdict.outcome, verdict.read
+        (True, 'wrong', '1261')
+    """
+
+    __slots__ = ("read", "rule", "why")
+
+    read: str
+    rule: str
+    why: str
+
+    def __new__(cls, outcome: Outcome, read: str = "", rule: str = "", why: str = "") -> Self:
+        verdict = super().__new__(cls, outcome)
+        verdict.read, verdict.rule, verdict.why = read, rule, why
+        return verdict
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+        return type(self), (self.outcome, self.read, self.rule, self.why)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # like any text
+
+    @property
+    def outcome(self) -> str:
+        """The outcome as a plain text."""
+        return str.__str__(self)
+
+
+def outcome_of_file(word: str) -> str:
+    """Return the outcome that a file says, in today's word: what is "refused" was "unreadable" before.
+
+    Example:
+        >>> outcome_of_file("unreadable"), outcome_of_file("wrong")
+        ('refused', 'wrong')
+    """
+    return "refused" if word == "unreadable" else word
 
 
 def question_id(question: str) -> str:

@@ -115,7 +115,7 @@ HOSTILE = [
 def test_hostile_completions_are_graded_in_bounded_time(text: str) -> None:
     start = time.perf_counter()
     for fmt in (get_format("xml"), get_format("boxed")):
-        assert grade_completion(text, "18", fmt).verdict in ("no_answer", "unreadable", "wrong")
+        assert grade_completion(text, "18", fmt).verdict in ("no_answer", "refused", "wrong")
     assert time.perf_counter() - start < 4.0
 
 

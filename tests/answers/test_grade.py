@@ -18,7 +18,7 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared"
         ("19", "18", "wrong"),
         (None, "18", "no_answer"),
         (" \n", "18", "no_answer"),
-        ("18 or 19", "18", "unreadable"),
+        ("18 or 19", "18", "refused"),
         ("1200", "1,200", "correct"),
         ("-10", "10", "wrong"),
         ("18.0001", "18", "wrong"),
@@ -100,4 +100,4 @@ def test_every_gsm8k_gold_is_read_and_right_against_itself(split: str, rows: int
 
 @given(st.text(max_size=60), st.sampled_from(["18", "1,200", "-5", "1/2"]))
 def test_no_text_crashes_the_grader(answer: str, gold: str) -> None:
-    assert grade(answer, gold) in ("correct", "wrong", "no_answer", "unreadable")
+    assert grade(answer, gold) in ("correct", "wrong", "no_answer", "refused")

@@ -33,7 +33,7 @@ def child() -> Iterator[LatexChild]:
         ("\\sqrt{2}\\text{ m}", "\\sqrt{2}\\text{ cm}", "wrong"),
         ("$\\boxed{\\sqrt{2}}$", "\\sqrt{2}", "correct"),
         ("", "\\sqrt{2}", "no_answer"),
-        ("\\frac{", "\\sqrt{2}", "unreadable"),
+        ("\\frac{", "\\sqrt{2}", "refused"),
         ("\\infty", "\\infty", "correct"),
         ("-\\infty", "\\infty", "wrong"),
         ("5", "\\infty", "wrong"),
@@ -78,7 +78,7 @@ def test_latex_golds_are_told_from_broken_ones() -> None:
 def test_hostile_answers_are_refused_by_size_before_any_process(text: str) -> None:
     start = time.perf_counter()
     assert refusal(text) is not None
-    assert grade(text, "\\sqrt{2}") == "unreadable"
+    assert grade(text, "\\sqrt{2}") == "refused"
     assert time.perf_counter() - start < 2.0
 
 

@@ -67,7 +67,7 @@ def test_a_completion_is_scored_part_by_part(score: Any) -> None:
         (RIGHT.replace("18\n<", "19\n<"), ['the answer "19" is not the gold "18"', "pays right answers only"]),
         ("so #### 18", ["0.250", "<reasoning> is missing, </reasoning> is missing", "marked in another way"]),
         ("<answer>18</answer><answer>18</answer>", ["none in the format: no_answer", "<answer> stands 2 times"]),
-        (RIGHT.replace("18\n<", "18 or 19\n<"), ['"18 or 19" cannot be read (unreadable)']),
+        (RIGHT.replace("18\n<", "18 or 19\n<"), ['"18 or 19" is refused: the gold is a number']),
         ("", ["none in the format: no_answer"]),
     ],
 )
@@ -235,7 +235,7 @@ def test_a_completion_of_nothing_or_with_control_characters(score: Any) -> None:
     code, out, _ = score("demo", "--answer", "18", stdin="")
     assert code == 0 and "note      the completion is empty" in out and out.splitlines()[-1].endswith("0.000")
     code, out, _ = score("demo", "--answer", "18", "--text", "<answer>\x1b[31m\n1</answer>")
-    assert code == 0 and "\x1b" not in out and '"\\x1b[31m\\n1" cannot be read' in " ".join(out.split())
+    assert code == 0 and "\x1b" not in out and '"\\x1b[31m\\n1" is refused' in " ".join(out.split())
     code, out, _ = score("demo", "--answer", "\\frac{3}{7}", "--text", "<answer>\\frac{3}{7}</answer>")
     assert 'answer    "\\frac{3}{7}": correct' in out, "a backslash is shown once"
 

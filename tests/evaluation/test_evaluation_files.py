@@ -45,9 +45,20 @@ def test_files_follow_the_contract(tmp_path: Path) -> None:
         "worked",
         "tokens",
         "finish_reason",
+        "rule",
+        "why",
     }
     summary = json.loads((tmp_path / "eval" / "after.json").read_text())
     assert summary["accuracy"] == 0.5 and summary["sampled/accuracy"] == 0.5 and summary["settings"]["top_p"] == 0.9
+
+
+def test_a_file_of_before_reads_in_todays_words(tmp_path: Path) -> None:
+    write_evaluation(evaluation(["refused"]), tmp_path, "before")
+    path = tmp_path / "eval" / "before.jsonl"
+    row = json.loads(path.read_text())
+    row["greedy"] = {k: v for k, v in row["greedy"].items() if k not in ("rule", "why")} | {"verdict": "unreadable"}
+    path.write_text(json.dumps(row) + "\n")
+    assert read_evaluation(tmp_path, "before") == evaluation(["refused"])
 
 
 def test_awkward_text_survives(tmp_path: Path) -> None:

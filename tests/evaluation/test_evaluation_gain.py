@@ -16,7 +16,7 @@ KINDS = [
     ("correct", False),
     ("wrong", False),
     ("no_answer", True),
-    ("unreadable", False),
+    ("refused", False),
 ]
 
 

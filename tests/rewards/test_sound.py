@@ -19,7 +19,7 @@ def test_reward_defects_are_paid_fairly(row: Defect) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in DEFECTS if row.flexible in ("wrong", "unreadable")], ids=lambda row: str(row.number)
+    "row", [row for row in DEFECTS if row.flexible in ("wrong", "refused")], ids=lambda row: str(row.number)
 )
 def test_no_wrong_defect_earns_anything_from_any_sound_reward(row: Defect) -> None:
     assert total(row.text, row.gold, row.fmt, row.question, correct=1.0, format=1.0, integer=1.0) == 0

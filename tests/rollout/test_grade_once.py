@@ -74,7 +74,7 @@ def test_a_step_parses_and_grades_each_completion_once(calls: Counter[str]) -> N
     metrics = rollout_metrics(groups)
     lines = rollout_lines(1, groups)
     assert calls == {"parse": 16, "grade": 16}
-    assert [row["verdict"] for row in lines[1]["completions"]] == ["correct", "no_answer", "no_answer", "unreadable"]
+    assert [row["verdict"] for row in lines[1]["completions"]] == ["correct", "no_answer", "no_answer", "refused"]
     assert (metrics["accuracy"], metrics["format_rate"], metrics["worked_rate"]) == (1 / 16, 0.5, 0.25)
     assert groups[1].reward_parts["correct"] == (1.0, 0.0, 0.25, 0.0)
 

@@ -14,12 +14,12 @@ from mathgrpo.formats import get_format
 from mathgrpo.runs.record import batch_lines, rollout_lines
 from mathgrpo.runs.speedometer import Speedometer, StepTimes, speed_metrics
 from mathgrpo.training.recipe_task import rollout_metrics
-from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup, Verdict
+from mathgrpo.types import Completion, Outcome, Problem, Prompt, RolloutGroup, Verdict
 
 XML = get_format("xml")
 
 
-def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[Verdict, ...]) -> RolloutGroup:
+def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[Outcome, ...]) -> RolloutGroup:
     ends = ("eos", "length")
     return RolloutGroup(
         problem=Problem("What is 1 + 1?", "2"),
@@ -29,7 +29,7 @@ def group(texts: tuple[str, ...], rewards: tuple[float, ...], verdicts: tuple[Ve
         rewards=rewards,
         reward_parts={"correct": rewards, "bonus": (None, 3.0)},
         grades=tuple(
-            replace(grade_completion(text, "2", XML), verdict=verdict)
+            replace(grade_completion(text, "2", XML), verdict=Verdict(verdict, text, "number", "as told"))
             for text, verdict in zip(texts, verdicts, strict=True)
         ),
         advantages=(0.5, -0.5),
@@ -61,7 +61,7 @@ def test_rollout_metrics_by_hand() -> None:
 
 def test_completions_to_which_no_reward_applies_count_in_no_mean() -> None:
     texts = (XML.write("1 + 1 = 2", "2"), "2")
-    verdicts: tuple[Verdict, ...] = ("correct", "no_answer")
+    verdicts: tuple[Outcome, ...] = ("correct", "no_answer")
     half = rollout_metrics([group(texts, (1.0, math.nan), verdicts), GROUPS[0]])
     assert half["reward"] == pytest.approx(2 / 3) and half["frac_reward_zero_std"] == 0.5
     assert half["reward_std"] == pytest.approx(0.5**0.5 / 2)
@@ -86,7 +86,8 @@ def test_rollout_lines_hold_what_the_report_shows() -> None:
     [line, _] = rollout_lines(4, GROUPS)
     assert (line["step"], line["problem_id"], line["gold"], line["prompt_tokens"]) == (4, GROUPS[0].problem.id, "2", 2)
     assert line["completions"][1] == {
-        "text": "2", "tokens": 2, "finish_reason": "length", "verdict": "no_answer", "reward": 0.0,
+        "text": "2", "tokens": 2, "finish_reason": "length", "verdict": "no_answer", "read": "2", "rule": "number",
+        "why": "as told", "reward": 0.0,
         "reward_parts": {"correct": 0.0, "bonus": 3.0}, "advantage": -0.5, "logprob_mean": -0.5,
     }  # fmt: skip
     [full, _] = batch_lines(4, GROUPS)

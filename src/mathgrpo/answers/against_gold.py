@@ -23,6 +23,9 @@ _DIGIT_LIST = re.compile(r"[0-9.,\s]+", re.ASCII)
 _LISTED = re.compile(r"-?[0-9.]+(?:, -?[0-9.]+)+", re.ASCII)
 
 
+EQUAL, UNEQUAL = "the same number as the gold", "another number than the gold"
+
+
 def compared(answer: str, gold: str, question: str) -> Verdict:
     """Return the verdict on an answer that is not empty, see `grade`."""
     gold_quantity = read_quantity(gold)
@@ -30,8 +33,9 @@ def compared(answer: str, gold: str, question: str) -> Verdict:
         return _compared_as_latex(unwrap(answer.strip()).strip(), unwrap(gold.strip()).strip())
     quantity = read_quantity(answer)
     if quantity is None:
-        return "unreadable"
-    return "correct" if _same(quantity, gold_quantity, question) else "wrong"
+        return Verdict("refused", answer, "number", "the gold is a number, and this is not read as one")
+    same = _same(quantity, gold_quantity, question)
+    return Verdict("correct", answer, "number", EQUAL) if same else Verdict("wrong", answer, "number", UNEQUAL)
 
 
 def _same(answer: Quantity, gold: Quantity, question: str) -> bool:
@@ -53,15 +57,18 @@ def asks_percentage(question: str) -> bool:
 
 def _compared_as_latex(answer: str, gold: str) -> Verdict:
     if _shape_problem(gold) is not None:
-        return "error"
+        return Verdict("error", answer, "latex", "the gold cannot be graded")
     if answer == gold:
-        return "correct"
+        return Verdict("correct", answer, "text", "the same text as the gold")
     # math-verify drops the base of "10_2" and the unit of "5\text{ cm}": there only the same text is the same answer.
     if _BASE_SUBSCRIPT.search(gold) or _BASE_SUBSCRIPT.search(answer):
-        return "correct" if "".join(answer.split()) == "".join(gold.split()) else "wrong"
+        same = "".join(answer.split()) == "".join(gold.split())
+        if same:
+            return Verdict("correct", answer, "text", "the same digits and base as the gold")
+        return Verdict("wrong", answer, "text", "other digits or another base than the gold")
     texts, gold_texts = _text_groups(answer), _text_groups(gold)
     if texts and gold_texts and texts != gold_texts:
-        return "wrong"
+        return Verdict("wrong", answer, "text", "another text than the gold's")
     return latex_verdict(answer, gold)
 
 

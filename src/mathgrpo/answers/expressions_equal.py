@@ -11,14 +11,14 @@ RELATIVE_TOLERANCE = 1e-12
 
 
 def compare(gold: str, answer: str) -> str:
-    """Return "correct", "wrong", "unreadable" (the answer), or "bad_gold"."""
+    """Return "correct", "wrong", "refused" (the answer), or "bad_gold"."""
     from math_verify import verify
 
     gold_value, answer_value = read(gold), read(answer)
     if gold_value is None:
         return "bad_gold"
     if answer_value is None:
-        return "unreadable"
+        return "refused"
     equal = verify([gold_value], [answer_value], timeout_seconds=None)
     return "correct" if equal and close(gold_value, answer_value) else "wrong"
 

@@ -1,13 +1,13 @@
 """A completion is read and its answer becomes a verdict.
 
-Two plain integers are compared here; what else an answer and a gold may be, in `compare.py`.
+Two plain integers are compared here; what else an answer and a gold may be, in `against_gold.py`.
 """
 
 from __future__ import annotations
 
 import re
 
-from mathgrpo.answers.against_gold import compared
+from mathgrpo.answers.against_gold import EQUAL, UNEQUAL, compared
 from mathgrpo.answers.flexible import flexible_answer
 from mathgrpo.formats import Format
 from mathgrpo.types import Graded, Verdict
@@ -16,6 +16,9 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _RIGHT_SIDE = re.compile(r"=[^=\n0-9]{0,12}[0-9]", re.ASCII)
 _DIGIT = re.compile(r"[0-9]", re.ASCII)
 _LEFT_CHARS = 40
+
+NO_ANSWER = Verdict("no_answer", why="there is no answer")
+NOT_IN_FORMAT = Verdict("no_answer", why="there is no answer where the format has it")
 
 
 def grade(answer: str | None, gold: str, *, question: str = "") -> Verdict:
@@ -27,14 +30,16 @@ def grade(answer: str | None, gold: str, *, question: str = "") -> Verdict:
 
     Example:
         >>> grade("$1,200.", "1200"), grade("18 or 19", "18"), grade(" ", "18")
-        ('correct', 'unreadable', 'no_answer')
+        ('correct', 'refused', 'no_answer')
         >>> grade("50%", "50", question="What percentage is left?"), grade("50%", "50", question="How many are left?")
         ('correct', 'wrong')
     """
     if answer is None or not answer.strip():
-        return "no_answer"
+        return NO_ANSWER
     if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(gold):
-        return "correct" if int(answer) == int(gold) else "wrong"
+        if int(answer) == int(gold):
+            return Verdict("correct", answer, "number", EQUAL)
+        return Verdict("wrong", answer, "number", UNEQUAL)
     return compared(answer, gold, question)
 
 
@@ -51,7 +56,7 @@ def grade_completion(text: str, gold: str, fmt: Format, *, question: str = "") -
         reasoning=parsed.reasoning,
         answer=parsed.answer,
         found=found,
-        verdict="no_answer" if parsed.answer is None else flexible_verdict,
+        verdict=NOT_IN_FORMAT if parsed.answer is None else flexible_verdict,
         flexible_verdict=flexible_verdict,
         format_strict=parsed.strict,
         format_soft=parsed.soft,

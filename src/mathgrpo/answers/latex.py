@@ -82,7 +82,7 @@ class LatexChild:
         self._owner = 0
 
     def ask(self, gold: str, answer: str, wall_s: float = WALL_S) -> str:
-        """Return "correct", "wrong", "unreadable", "bad_gold", "timeout" or "error", after at most about `wall_s`.
+        """Return "correct", "wrong", "refused", "bad_gold", "timeout" or "error", after at most about `wall_s`.
 
         Raises:
             UserError: math-verify is not installed.
@@ -158,16 +158,27 @@ _child = LatexChild()
 atexit.register(_child.close)
 
 
+_WHY = {
+    "correct": "the same expression as the gold",
+    "wrong": "another expression than the gold",
+    "refused": "this is not read as an expression",
+    "bad_gold": "the gold is not read as an expression",
+    "timeout": f"the comparison took more than {WALL_S:g} s",
+    "error": "the comparison failed",
+}
+
+
 @lru_cache(maxsize=4096)
 def latex_verdict(answer: str, gold: str) -> Verdict:
     """Return the verdict on an answer to a LaTeX gold; "error" also when the gold itself cannot be read.
 
     Cached: the completions of a group repeat each other's answers.
     """
-    if refusal(answer) is not None:
-        return "unreadable"
-    verdict = _child.ask(gold, answer)
-    return "error" if verdict == "bad_gold" else verdict  # type: ignore[return-value]
+    refused = refusal(answer)
+    if refused is not None:
+        return Verdict("refused", answer, "latex", f"not tried: {refused}")
+    outcome = _child.ask(gold, answer)
+    return Verdict("error" if outcome == "bad_gold" else outcome, answer, "latex", _WHY[outcome])  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4096)
@@ -181,11 +192,11 @@ def latex_gold_problem(gold: str) -> str | None:
 
 
 @lru_cache(maxsize=8192)
-def arithmetic_line_verdict(line: str) -> Verdict:
+def arithmetic_line_verdict(line: str) -> str:
     """Return "correct" when math-verify finds both sides of a line's first "=" equal, as plain expressions in prose.
 
-    This is the step check of the step-verified reasoning notebook; long lines are "unreadable" and never tried.
+    This is the step check of the step-verified reasoning notebook; long lines are "refused" and never tried.
     """
     if len(line) > MAX_LINE_CHARS:
-        return "unreadable"
-    return _child.ask_line(line)  # type: ignore[return-value]
+        return "refused"
+    return _child.ask_line(line)

@@ -154,9 +154,9 @@ def require_gold(source: str, gold: str) -> None:
     Raises:
         UserError: it cannot; `source` says where it was given.
     """
-    unreadable = gold_problem(gold)
-    if unreadable is not None:
-        raise UserError(f'{source}="{gold[:60]}": cannot be graded: it {unreadable}')
+    problem = gold_problem(gold)
+    if problem is not None:
+        raise UserError(f'{source}="{gold[:60]}": cannot be graded: it {problem}')
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

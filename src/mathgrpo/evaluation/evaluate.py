@@ -88,8 +88,9 @@ def _grade(group: RolloutGroup, g: int, fmt: Format) -> GradedCompletion:
     text, completion, problem = group.texts[g], group.completions[g], group.problem
     graded = grade_completion(text, problem.answer, fmt, question=problem.question)
     return GradedCompletion(
-        text, graded.answer, graded.verdict, graded.flexible_verdict, graded.format_strict, graded.format_soft,
-        graded.worked, len(completion.ids), completion.finish_reason,
+        text, graded.answer, graded.verdict.outcome, graded.flexible_verdict.outcome, graded.format_strict,
+        graded.format_soft, graded.worked, len(completion.ids), completion.finish_reason,
+        graded.verdict.rule, graded.verdict.why,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from math import comb, sqrt
 from typing import Any, Literal
 
 from mathgrpo.answers import parse_number
+from mathgrpo.types import outcome_of_file
 
 Metric = Literal["greedy", "sampled"]
 
@@ -26,6 +27,7 @@ class GradedCompletion:
         worked: the reasoning holds at least one arithmetic step.
         tokens: sampled tokens, the end token included.
         finish_reason: "eos" or "length".
+        rule, why: by which rule and why the strict verdict is so, see `Verdict`; "" in files of before.
     """
 
     text: str
@@ -37,6 +39,12 @@ class GradedCompletion:
     worked: bool
     tokens: int
     finish_reason: str
+    rule: str = ""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("verdict", "flexible_verdict"):
+            object.__setattr__(self, name, outcome_of_file(getattr(self, name)))
 
     @property
     def correct(self) -> bool:

@@ -12,6 +12,7 @@ from mathgrpo.errors import UserError
 from mathgrpo.evaluation import Evaluation, evaluation_names, read_evaluation
 from mathgrpo.evaluation.evaluate import validation_reason
 from mathgrpo.files import read_json_lines, read_json_object
+from mathgrpo.types import outcome_of_file
 
 MOST_GROUPS = 400
 """Groups held in memory for the page; of a longer run, evenly spread ones."""
@@ -33,6 +34,11 @@ class LoggedCompletion:
     reward: float | None
     reward_parts: Mapping[str, float | None]
     advantage: float
+    read: str = ""
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdict", outcome_of_file(self.verdict))
 
 
 @dataclass(frozen=True, slots=True)

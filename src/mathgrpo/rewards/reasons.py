@@ -35,7 +35,7 @@ def _answer(row: Row, value: float | None) -> str:
         outside = "; a right answer is marked in another way" if value else ""
         return f"no single answer in the {row.fmt.name} format ({_missing(row)}){outside}"
     if row.graded.verdict not in ("correct", "wrong"):
-        return f"the answer {given} cannot be read ({row.graded.verdict})"
+        return f"the answer {given} is {row.graded.verdict}: {row.graded.verdict.why}"
     return f"the answer {given} is {'' if row.right else 'not '}the gold {gold}"
 
 

@@ -12,7 +12,7 @@ from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.runs.checkpoint import FOLDER, TrainingState, save_checkpoint
 from mathgrpo.runs.hook import Hook, Run, TakenStep
 from mathgrpo.runs.run_folder import METRICS, ROLLOUTS, append_lines, finished_info, write_info
-from mathgrpo.types import Completion, RolloutGroup
+from mathgrpo.types import Completion, RolloutGroup, Verdict
 
 
 class Record(Hook):
@@ -122,12 +122,19 @@ def _group_line(step: int, group: RolloutGroup) -> dict[str, Any]:
     }
 
 
+def verdict_facts(verdict: Verdict | None) -> dict[str, Any]:
+    """Return what a file says of a verdict; its outcome None where nothing was graded."""
+    if verdict is None:
+        return {"verdict": None}
+    return {"verdict": verdict.outcome, "read": verdict.read, "rule": verdict.rule, "why": verdict.why}
+
+
 def _completion_line(group: RolloutGroup, g: int, completion: Completion) -> dict[str, Any]:
     return {
         "text": group.texts[g],
         "tokens": len(completion.ids),
         "finish_reason": completion.finish_reason,
-        "verdict": group.grades[g].verdict if group.grades else None,
+        **verdict_facts(group.grades[g].verdict if group.grades else None),
         "reward": None if math.isnan(group.rewards[g]) else group.rewards[g],
         "reward_parts": {name: values[g] for name, values in group.reward_parts.items()},
         "advantage": group.advantages[g],

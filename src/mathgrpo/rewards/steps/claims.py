@@ -103,7 +103,7 @@ def _latex_claim(line: str) -> list[Claim]:
     for equation in equations[:1]:
         left, right = (side.strip() for side in EQUALS.split(equation))
         result = evaluate(plain_line(right).strip())
-        verdict = latex_verdict(left, right) if result is not None and left and right else "unreadable"
+        verdict = latex_verdict(left, right) if result is not None and left and right else "refused"
         if result is not None and verdict in ("correct", "wrong"):
             return [Claim(f"{left} = {right}", verdict == "correct", tuple(numbers_in(left)), result.value)]
     return []
