@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mathgrpo.cli.audit_command import audit_command
 from mathgrpo.cli.eval_command import eval_command
 from mathgrpo.cli.finished_run_commands import export_command, publish_command, report_command
 from mathgrpo.cli.look_commands import check_data_command, env_command
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     train_command, sft_command, eval_command, solve_command, sweep_command, serve_command, report_command,
-    score_command, check_data_command, export_command, publish_command, demo_command, env_command,
+    score_command, audit_command, check_data_command, export_command, publish_command, demo_command, env_command,
 )  # fmt: skip
 for _command in COMMANDS:
     app.command(_command.__name__.removesuffix("_command").replace("_", "-"))(_command)

@@ -160,7 +160,7 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
     from mathgrpo.rewards.explained_score import explain
 
     needed = any(name not in CATALOGUE or CATALOGUE[name].needs_tokens for name in suite.weights)
-    tokenizer = _tokenizer(recipe) if needed else None
+    tokenizer = tokenizer_of(recipe) if needed else None
     scored = []
     for problem, completion in given:
         shows = suite.fmt.leaky and problem.solution
@@ -173,7 +173,7 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
     return scored
 
 
-def _tokenizer(recipe: Recipe) -> Any:
+def tokenizer_of(recipe: Recipe) -> Any:
     """Return the recipe's tokenizer, None where it is not on this machine."""
     from mathgrpo.models.locate import locate_model
 

@@ -48,7 +48,7 @@ def lines(scored: Explanation) -> list[str]:
         table.add_row(escaped(part.name), numbers, escaped(part.why))
     table.add_row("total", _number(_finite(scored.total), "none applies"))
     found = [line for name, fact in facts.items() if fact for line in wrapped(f"{name:<10}", fact, columns())]
-    return [*found, "", *_drawn(table)]
+    return [*found, "", *drawn(table)]
 
 
 def overview_lines(scored: Sequence[Explanation]) -> list[str]:
@@ -64,7 +64,7 @@ def overview_lines(scored: Sequence[Explanation]) -> list[str]:
     for name, paid in {**values, "total": [_finite(one.total) for one in scored]}.items():
         applies = [value for value in paid if value is not None]
         means.add_row(escaped(name), _number(fmean(applies) if applies else None), f"{len(applies)} of {len(paid)}")
-    return [*_drawn(each), "", *_drawn(means)]
+    return [*drawn(each), "", *drawn(means)]
 
 
 def as_json(scored: Explanation) -> str:
@@ -93,7 +93,8 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _drawn(table: Table) -> list[str]:
+def drawn(table: Table) -> list[str]:
+    """Return a table as lines, as wide as the terminal."""
     console = Console(width=columns(), color_system=None, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(table)

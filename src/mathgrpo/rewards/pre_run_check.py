@@ -6,11 +6,46 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mathgrpo.answers.gold_check import PROBE_REASONING
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats.chat import problem_messages
+from mathgrpo.rewards.audit import audit
+from mathgrpo.rewards.checked_calls import RewardFunction
 from mathgrpo.rewards.reward import Reward, rows_of
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
+
+AUDITED_PROBLEMS = 4
+"""Problems that a run's own audit tries; one where users' functions are called, which may be slow or cost money."""
+
+
+def checked_rewards(
+    suite: RewardSuite, problems: Sequence[Problem], token_ids: Callable[[str], Sequence[int]] | None = None
+) -> str:
+    """Return in a line how the rewards stand up to an audit, in which users' functions are called once.
+
+    Raises: UserError for what `try_rewards` refuses; what fails in the audit alone is said in the line.
+    """
+    require_applicable(suite, problems)
+    wanted = 1 if _users(suite) else AUDITED_PROBLEMS
+    tried = problems[:: max(1, len(problems) // wanted)][:wanted]
+    names = dict.fromkeys(name for problem in problems for name in problem.columns)
+    tried = [replace(each, columns={name: each.columns.get(name) for name in names}) for each in tried]
+    try:
+        return audit(suite, tried, token_ids).line()
+    except UserError as error:
+        try_rewards(suite, problems, token_ids)
+        return f"rewards not audited: {first_line(error)}"
+
+
+def _users(suite: RewardSuite) -> dict[str, RewardFunction]:
+    return {name: function for name, function in suite.rewards.items() if not isinstance(function, Reward)}
+
+
+def require_applicable(suite: RewardSuite, problems: Sequence[Problem]) -> None:
+    """Raise UserError unless every weighted built-in reward applies to some problem."""
+    for name, reward in suite.rewards.items():
+        if isinstance(reward, Reward) and reward.columns and suite.weights[name]:
+            _require_applies(suite, name, reward, problems)
 
 
 def try_rewards(
@@ -24,10 +59,8 @@ def try_rewards(
     Raises:
         UserError: a function raises or returns anything but numbers, or a reward needs columns that no problem has.
     """
-    for name, reward in suite.rewards.items():
-        if isinstance(reward, Reward) and reward.columns and suite.weights[name]:
-            _require_applies(suite, name, reward, problems)
-    own = {name: function for name, function in suite.rewards.items() if not isinstance(function, Reward)}
+    require_applicable(suite, problems)
+    own = _users(suite)
     if not own or not problems:
         return
     first = problems[0]

@@ -26,7 +26,7 @@ from mathgrpo.models.shape import model_sizes, sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
-from mathgrpo.rewards.pre_run_check import try_rewards
+from mathgrpo.rewards.pre_run_check import checked_rewards
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit, require_room
 from mathgrpo.training.together import own_bytes, own_part, require_shareable
@@ -46,6 +46,7 @@ class Prepared:
         machinery: what computes it.
         memory: how it uses its device's memory; None for a model that does not say its shape.
         precision: why the precision is what it is, where it was measured.
+        audited: how the rewards stand up to an audit, in a line.
         reference: the policy before training, None without a KL term.
         world: the processes that run it together.
     """
@@ -62,6 +63,7 @@ class Prepared:
     machinery: Machinery
     memory: MemoryPlan | None
     precision: str = ""
+    audited: str = ""
     world: World = SINGLE
 
     @property
@@ -69,7 +71,7 @@ class Prepared:
         """What a reader of the run should know about how it was set up, one line each."""
         more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision)
         given = (*self.recipe.notes, *self.problems.notes)
-        return (*given, *filter(None, more), f"rollout engine {self.engine.name}: {self.engine.reason}")
+        return (*given, *filter(None, more), self.audited, f"rollout engine {self.engine.name}: {self.engine.reason}")
 
     @property
     def evaluation_tokens(self) -> int:
@@ -105,14 +107,17 @@ def prepare(
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
     longest = require_prompts_fit(every, policy, fmt, max_new_tokens)
-    try_rewards(suite, problems.train, lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+    audited = checked_rewards(
+        suite, problems.train, lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
     machinery = machinery or machinery_of(recipe.run.engine)
     memory = planned_memory(recipe, policy, longest, world, machinery)
     engine = engine_of(policy, recipe.rollout.vllm, machinery, memory)
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype, machinery=machinery)
     return Prepared(
-        recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, machinery, memory, precision, world
-    )
+        recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, machinery, memory, precision,
+        audited, world,
+    )  # fmt: skip
 
 
 def planned_memory(
