@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mathgrpo.answers import gold_problem, grade
+from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.problems.row_problem import problem_from_row
-from mathgrpo.problems.table_rows import Row, shown
+from mathgrpo.problems.table_rows import Row, problem_from_row, shown
 from mathgrpo.types import Problem
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class GoldFailure:
 
 def check_golds(problems: Sequence[Problem], fmt: Format) -> list[GoldFailure]:
     """Return the problems whose gold answer cannot be read, graded or written in the format; [] when all are well."""
-    reasons = (gold_failure(problem.answer, fmt, question=problem.question) for problem in problems)
+    reasons = side_by_side(lambda problem: gold_failure(problem.answer, fmt, question=problem.question), problems)
     found = enumerate(zip(problems, reasons, strict=True), start=1)
     return [GoldFailure(number, problem.question, reason) for number, (problem, reason) in found if reason is not None]
 
@@ -53,15 +53,15 @@ def check_rows(rows: Sequence[Row], section: ProblemsSection, fmt: Format) -> li
 
     For checking a data set: all bad rows are found, where loading it stops at the first.
     """
-    failures = []
+    failures, problems = [], {}
     for number, row in enumerate(rows, start=1):
         try:
-            problem = problem_from_row(row, section)
+            problems[number] = problem_from_row(row, section)
         except UserError as error:
             failures.append(GoldFailure(number, "", str(error)))
-            continue
-        failures.extend(replace(failure, row=number) for failure in check_golds([problem], fmt))
-    return failures
+    numbers = list(problems)
+    failures += [replace(found, row=numbers[found.row - 1]) for found in check_golds([*problems.values()], fmt)]
+    return sorted(failures, key=lambda failure: failure.row)
 
 
 def gold_failure(gold: str, fmt: Format, *, question: str = "") -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mathgrpo.answers import grade_completion
+from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation.records import Evaluation, EvaluationSettings, GradedCompletion, ProblemRecord
 from mathgrpo.files import read_json_lines, read_json_object, to_json, write_atomically
@@ -81,12 +82,12 @@ def _graded(
     from mathgrpo.rollout.groups import sample_groups  # brings torch, which reading evaluations does not need
 
     groups = sample_groups(engine, policy, problems, fmt, group_size, sampling)
-    return [tuple(_grade(group, g, fmt) for g in range(group_size)) for group in groups]
+    return side_by_side(lambda group: tuple(_grade(group, g, fmt) for g in range(group_size)), groups)
 
 
 def _grade(group: RolloutGroup, g: int, fmt: Format) -> GradedCompletion:
     text, completion, problem = group.texts[g], group.completions[g], group.problem
-    graded = grade_completion(text, problem.answer, fmt, question=problem.question, opened=group.prompt.opened)
+    graded = grade_completion(text, problem.answer, fmt, question=problem.question)
     return GradedCompletion(
         text, graded.answer, graded.verdict.outcome, graded.flexible_verdict.outcome, graded.format_strict,
         graded.format_soft, graded.worked, len(completion.ids), completion.finish_reason,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mathgrpo.answers import grade_completion
+from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.errors import UserError
 from mathgrpo.files import append_whole, read_json_lines, to_json
 from mathgrpo.formats import Format
@@ -108,7 +109,8 @@ def write_traces(
     on_batch(done, len(problems))
     for start in range(0, len(todo), size):
         groups = sample_groups(engine, policy, todo[start : start + size], fmt, samples, sampling)
-        rows = [row for group in groups for row in trace_rows(group, policy, fmt, file.settings)]
+        of_groups = side_by_side(lambda group: trace_rows(group, policy, fmt, file.settings), groups)
+        rows = [row for rows in of_groups for row in rows]
         right = [row for row in rows if row["verdict"] == "correct"]
         kept = right if keep == "correct" else rows
         written = file.append(kept)
@@ -123,8 +125,7 @@ def trace_rows(group: RolloutGroup, policy: Policy, fmt: Format, settings: dict[
     """Return one row for each completion of a problem: "answer" is the gold one, "predicted" the model's."""
     rows = []
     for sample, (completion, text) in enumerate(zip(group.completions, group.texts, strict=True)):
-        problem, opened = group.problem, group.prompt.opened
-        graded = grade_completion(text, problem.answer, fmt, question=problem.question, opened=opened)
+        graded = grade_completion(text, group.problem.answer, fmt, question=group.problem.question)
         rows.append({
             "question": group.problem.question, "answer": group.problem.answer, "reasoning": graded.reasoning,
             "completion": text, "verdict": graded.verdict, "predicted": graded.answer, "sample": sample,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.formats import Format
 from mathgrpo.rewards.checked_calls import RewardFunction, call_rewards, conversational
 from mathgrpo.rewards.reward import Reward, rows_of
@@ -51,7 +52,6 @@ class RewardSuite:
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
         trainer_state: Any = None,
-        opened: Sequence[str | None] | None = None,
     ) -> Scores:
         """Return what each completion earns.
 
@@ -59,7 +59,6 @@ class RewardSuite:
             prompts: one a completion, as messages or text.
             completions: texts.
             columns: "answer" (gold), "question" and whatever else the problems have; one value a completion.
-            opened: what each prompt has begun of its completion, see `Prompt`; None: not known.
 
         Raises:
             UserError: a user's function raises, or returns anything but one finite number or None per completion.
@@ -72,9 +71,10 @@ class RewardSuite:
             (1.0,)
         """
         _check_lengths(prompts, completions, columns)
-        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens, opened)
+        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens)
         built_in = {name: reward for name, reward in self.rewards.items() if isinstance(reward, Reward)}
-        paid = {name: [reward.value(row) for row in rows] for name, reward in built_in.items()}
+        grades = tuple(side_by_side(lambda row: row.graded, rows)) if "answer" in columns else ()
+        paid = {name: side_by_side(reward.value, rows) for name, reward in built_in.items()}
         if users := {name: function for name, function in self.rewards.items() if name not in built_in}:
             call = {
                 **columns, "prompts": list(prompts), "completions": conversational(completions),
@@ -83,7 +83,6 @@ class RewardSuite:
             }  # fmt: skip
             known = {name: value for name, value in call.items() if value is not None}
             paid |= call_rewards(users, completions, known)
-        grades = tuple(row.graded for row in rows) if "answer" in columns else ()
         return scores_of({name: paid[name] for name in self.rewards}, self.weights, grades)
 
 

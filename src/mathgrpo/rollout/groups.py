@@ -38,8 +38,7 @@ def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuit
     prompts = [problem_messages(problem, fmt) for problem, _ in asked]
     ids = [list(completion.ids) for group in groups for completion in group.completions]
     texts = [text for _, text in asked]
-    opened = [group.prompt.opened for group in groups for _ in group.texts]
-    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids, opened=opened)
+    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids)
     return with_scores(groups, scores)
 
 
