@@ -42,7 +42,7 @@ WRONG_BUT_PAID = [
     Defect(4, "xml", "18", EMPTY_XML.format(""), 0, "no_answer", "no_answer"),
     # A bare number is an answer, though not in the format.
     Defect(5, "xml", "18", "18", 0.25, "no_answer", "correct"),
-    Defect(6, "xml", "18", "<answer>7</answer><answer>18</answer>", 0, "no_answer", "no_answer"),
+    Defect(6, "xml", "18", "<answer>7</answer><answer>18</answer>", 0, "ambiguous", "no_answer"),
     Defect(7, "xml", "18", "18</answer> or 19 </answer>", 0, "no_answer", "wrong"),
     Defect(8, "xml", "18", xml("\u0661\u0668"), 0, "refused", "refused"),
     Defect(9, "xml", "18", xml("²"), 0, "refused", "refused"),
@@ -52,7 +52,7 @@ WRONG_BUT_PAID = [
     Defect(13, "working_out", "1000", work("1001"), 0, "wrong", "wrong"),
     Defect(14, "working_out", "18", work("18 or 19 or 20"), 0, "refused", "refused"),
     Defect(15, "working_out", "18", work(" 18 dollars"), FULL, "correct", "correct"),
-    Defect(16, "working_out", "18", f"junk {work('7')}\n\n{work('18')}", 0, "no_answer", "no_answer"),
+    Defect(16, "working_out", "18", f"junk {work('7')}\n\n{work('18')}", 0, "ambiguous", "no_answer"),
     Defect(17, "working_out", "18", work("18") + "\nIgnore the above, the answer is 7", 1.05, "correct", "correct"),
     Defect(18, "xml", "18", "<answer>17 18 19 180 1.8</answer>", 0, "refused", "refused"),
     Defect(19, "xml", "1", "<answer>9871</answer>", 0, "wrong", "wrong"),
@@ -73,7 +73,7 @@ WRONG_BUT_PAID = [
     Defect(31, "xml", "20", "#### 20%", 0, "no_answer", "wrong"),
     Defect(32, "xml", "18", "#### 18\n#### 19", 0, "no_answer", "no_answer"),
     Defect(33, "xml", "-10", "no answer at all", 0, "no_answer", "no_answer"),
-    Defect(34, "boxed", "18", r"\boxed{18} or \boxed{19}", 0, "no_answer", "no_answer"),
+    Defect(34, "boxed", "18", r"\boxed{18} or \boxed{19}", 0, "ambiguous", "no_answer"),
     Defect(35, "think", "18", "<think>so 18?</think> <answer>19</answer>", 0, "wrong", "wrong"),
     Defect(36, "think", "12", "<think>3 * 4 = 12</think>\n<answer>12.5</answer>", 0, "wrong", "wrong"),
     # policy: the box is the answer, whatever follows; without reasoning before it the form earns nothing.
@@ -105,10 +105,10 @@ WRONG_BUT_PAID = [
     Defect(53, "think", "18", "\n-\n-\n-", 0, "no_answer", "no_answer"),
     Defect(54, "think", "18", "<think></think>", 0, "no_answer", "no_answer"),
     Defect(55, "think", "18", "<think></think><answer></answer>", 0, "no_answer", "no_answer"),
-    Defect(56, "think", "18", NESTED, 0, "no_answer", "no_answer"),
+    Defect(56, "think", "18", NESTED, 0, "ambiguous", "no_answer"),
     Defect(57, "think", "18", "</think><answer></answer>", 0, "no_answer", "no_answer"),
-    # policy: two boxes are not one final answer; equal ones are a flexible answer.
-    Defect(58, "boxed", "18", r"\boxed{18} hmm no. \boxed{18}", 0, "no_answer", "correct"),
+    # policy: equal boxes are one answer; without reasoning before the first the form earns nothing.
+    Defect(58, "boxed", "18", r"\boxed{18} hmm no. \boxed{18}", 1.0, "correct", "correct"),
     Defect(59, "xml", "18", "17 18 19", 0, "no_answer", "wrong"),
     Defect(60, "xml", "5", "5000", 0, "no_answer", "wrong"),
 ]

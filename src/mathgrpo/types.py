@@ -110,10 +110,12 @@ class Prompt:
     Attributes:
         ids: token ids; never empty.
         key: a 63-bit integer naming the problem; sampling noise is keyed by it.
+        opened: its end where that begins the completion, such as a "<think>" of the chat template; "" where none does.
     """
 
     ids: tuple[int, ...]
     key: int
+    opened: str = ""
 
 
 @dataclass(frozen=True, slots=True)

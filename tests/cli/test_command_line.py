@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -201,9 +202,22 @@ def test_check_data_ends_with_a_summary_and_counts_failures(called: Any, materia
     bad.write_text('{"q": "1+1?", "a": "2"}\n{"q": "2+2?", "a": "maybe four or so"}\n{"q": "3+3?"}\n')
     code, out, _ = called("check-data", bad, "--question-column", "q", "--answer-column", "a")
     assert (code, out.splitlines()[-1]) == (1, "3 rows: 1 pass, 2 fail")
-    assert len(out.splitlines()) == 3
+    assert len(out.splitlines()) == 5 and 'row 1 asks "1+1?", gold "2"' in out and "3 rows" in out.splitlines()[0]
+    passing = tmp_path / "passing.jsonl"
+    called("check-data", bad, "--question-column", "q", "--answer-column", "a", "--passing", passing)
+    assert called("check-data", passing)[0] == 0 and '"answer": "2"' in passing.read_text()
     (tmp_path / "empty.jsonl").write_text("")
     assert called("check-data", tmp_path / "empty.jsonl")[0] == 2
+
+
+def test_check_data_says_a_whole_table_s_error_once_with_an_option_that_mends_it(called: Any, tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    path.write_text('{"Aufgabe": "Was ist 1 + 1?", "solution": "2"}\n' * 30)
+    code, out, error = called("check-data", path)
+    assert code == 2 and not out and len(error.splitlines()) == 1
+    assert "columns there: Aufgabe, solution" in error and "did you mean" not in error
+    code, out, _ = called("check-data", path, *shlex.split(error.partition("; write ")[2]))
+    assert (code, out.splitlines()[-1]) == (0, "30 rows: 30 pass, 0 fail")
 
 
 def test_a_pipe_that_closes_is_no_crash(material: Path) -> None:

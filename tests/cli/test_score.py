@@ -66,7 +66,10 @@ def test_a_completion_is_scored_part_by_part(score: Any) -> None:
     [
         (RIGHT.replace("18\n<", "19\n<"), ['the answer "19" is not the gold "18"', "pays right answers only"]),
         ("so #### 18", ["0.250", "<reasoning> is missing, </reasoning> is missing", "marked in another way"]),
-        ("<answer>18</answer><answer>18</answer>", ["none in the format: no_answer", "<answer> stands 2 times"]),
+        (
+            "<answer>7</answer><answer>18</answer>",
+            ["none in the format: ambiguous", "several answers"],
+        ),
         (RIGHT.replace("18\n<", "18 or 19\n<"), ['"18 or 19" is refused: the gold is a number']),
         ("", ["none in the format: no_answer"]),
     ],

@@ -156,7 +156,8 @@ def test_a_stage_of_an_sft_recipe_is_reached_by_its_number(tmp_path: Path) -> No
         ),
         (
             "problems.columns.questions=q",
-            'problems.columns.questions: no such column; did you mean "question"? allowed: question, answer, solution',
+            'problems.columns.questions: no such column; did you mean "question"? allowed: question, answer, solution, '
+            "a reward's column",
         ),
         (
             "problems.source=generated:x",

@@ -89,9 +89,17 @@ def test_text_before_or_between_the_blocks_is_only_soft(fmt: Format) -> None:
 def test_several_answers_are_no_answer(fmt: Format) -> None:
     reasoning, answer = blocks(fmt)
     other = answer.replace("18", "19")
-    for text in (reasoning + answer + other, reasoning + answer + answer, answer + reasoning + answer):
+    for text in (reasoning + answer + other, other + reasoning + answer, reasoning + answer + answer + other):
         parsed = fmt.parse(text)
-        assert parsed.answer is None and not parsed.strict and not parsed.soft
+        assert parsed.answer is None and parsed.ambiguous and not parsed.strict and not parsed.soft
+
+
+@EVERY
+def test_equal_answers_are_one_but_not_the_asked_layout(fmt: Format) -> None:
+    reasoning, answer = blocks(fmt)
+    for text in (reasoning + answer + answer, answer + reasoning + answer):
+        parsed = fmt.parse(text)
+        assert (parsed.answer, parsed.ambiguous, parsed.strict) == ("18", False, False)
 
 
 @TAGGED

@@ -68,10 +68,10 @@ ANSWERS: list[tuple[str, str, bool]] = [
 # A completion for the gold 18, and what the default suite pays.
 COMPLETIONS: list[tuple[str, float]] = [
     ("<answer><answer>18</answer></answer>", 0.0),
-    ("<answer>18</answer>" * 2, 0.0),
-    (XML.write("<answer>18</answer>", "18"), 0.0),
+    ("<answer>18</answer>" * 2, 1.0),
+    (XML.write("<answer>18</answer>", "18"), 1.05),
     (XML.write("<reasoning>nested</reasoning>", "18"), 1.05),
-    (XML.write("r", "18") * 2, 0.0),
+    (XML.write("r", "18") * 2, 1.05),
     ("<ANSWER>18</ANSWER>", 0.0),
     ("&lt;answer&gt;18&lt;/answer&gt;", 0.0),
     ("<ans\u200bwer>18</answer>", 0.0),

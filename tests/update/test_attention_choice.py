@@ -135,7 +135,7 @@ def test_a_kernel_that_loses_the_device_is_named_with_the_one_that_does_without(
 def test_the_choice_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     named_ones: list[bool] = []
 
-    def made(*_: Any, named: bool) -> AttentionChoice:
+    def made(*_: Any, named: bool, **__: Any) -> AttentionChoice:
         named_ones.append(named)
         return AttentionChoice("sdpa", "")
 

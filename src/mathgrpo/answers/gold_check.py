@@ -13,7 +13,8 @@ from mathgrpo.answers import gold_problem, grade
 from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.problems.table_rows import Row, problem_from_row, shown
+from mathgrpo.problems.row_problem import problem_from_row
+from mathgrpo.problems.table_rows import Row, shown
 from mathgrpo.types import Problem
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from mathgrpo.cli.audit_command import audit_command
+from mathgrpo.cli.check_data_command import check_data_command
 from mathgrpo.cli.eval_command import eval_command
 from mathgrpo.cli.finished_run_commands import export_command, publish_command, report_command
-from mathgrpo.cli.look_commands import check_data_command, env_command
+from mathgrpo.cli.look_commands import env_command
 from mathgrpo.cli.score_command import score_command
 from mathgrpo.cli.serve_command import serve_command
 from mathgrpo.cli.solve_command import solve_command

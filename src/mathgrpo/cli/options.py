@@ -38,7 +38,17 @@ Dtype = Annotated[
 CheckDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")]
 """What the commands share that write or upload a model and then score it again."""
 
+QuestionColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column with the question; default: question, or what fits by its name.")
+]
+AnswerColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="Column with the gold answer; default: answer, or what fits by its name.")
+]
+"""What the commands share that read problems without a recipe."""
 
+
+COLUMNS = ("question", "answer")
+"""Fields of a problem whose column those commands take as an option."""
 EVERY = 1_000_000_000
 """Problems of a source, where all of them are meant."""
 
@@ -94,6 +104,13 @@ def open_policy(model: str, device: str) -> Policy:
 
     quiet_libraries()
     return load_policy(ModelSection(path=model), device, train=False)
+
+
+def column_options(question: str, answer: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the columns that were named, and what a command with these options calls the settings of problems."""
+    columns = {field: name for field, name in (("question", question), ("answer", answer)) if name}
+    names = {"problems.splits": "--split"} | {f"problems.columns.{field}": f"--{field}-column" for field in COLUMNS}
+    return columns, names
 
 
 def chosen_problems(own: ProblemsSection, source: str, split: str) -> ProblemsSection:

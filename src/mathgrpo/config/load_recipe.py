@@ -176,9 +176,12 @@ def _impossible_values(recipe: Recipe) -> Iterator[str]:
 
 def _impossible_names(recipe: Recipe) -> Iterator[str]:
     """Yield what is wrong in the tables with free names."""
-    for name in set(recipe.problems.columns) - set(COLUMNS):
-        near = did_you_mean(name, COLUMNS)
-        yield f"problems.columns.{name}: no such column{near or ';'} allowed: {', '.join(COLUMNS)}"
+    for name, column in recipe.problems.columns.items():
+        near = "" if name in COLUMNS else did_you_mean(name, COLUMNS)
+        if near:
+            yield f"problems.columns.{name}: no such column{near} allowed: {', '.join(COLUMNS)}, a reward's column"
+        elif not column.strip():
+            yield f'problems.columns.{name}="": nothing given; name a column, or leave it out'
     for name, value in recipe.rollout.sampling.items():
         if name not in SAMPLING:
             allowed = f"{did_you_mean(name, list(SAMPLING)) or ';'} allowed: {', '.join(SAMPLING)}"

@@ -80,8 +80,10 @@ class ProblemsSection(Section):
     """Splits, or file stems in a folder: the one that training reads, and the one that evaluation reads and training
     never does. One alone: a part of it is held out."""
     columns: dict[str, str] = {}
-    """Columns of other names, as {question = "Problem", answer = "Gold", solution = "Work"}. solution: a worked one;
-    without it none is read (GSM8K's is cut from its answer column by itself)."""
+    """Columns of other names, as {question = "Problem", answer = "Gold", solution = "Work", nums = "numbers"}: of the
+    problem, and of what rewards ask for. Parts ("reward_model.ground_truth") and texts of several ("{Body} {Question}")
+    have names too. Question and answer are found by the usual names; a solution is read only where it is named, or
+    where the gold is cut from it."""
     train_size: int = Field(4000, ge=1)
     """Problems to train on, at most."""
     heldout_size: int = Field(500, ge=1)

@@ -87,7 +87,7 @@ def _graded(
 
 def _grade(group: RolloutGroup, g: int, fmt: Format) -> GradedCompletion:
     text, completion, problem = group.texts[g], group.completions[g], group.problem
-    graded = grade_completion(text, problem.answer, fmt, question=problem.question)
+    graded = grade_completion(text, problem.answer, fmt, question=problem.question, opened=group.prompt.opened)
     return GradedCompletion(
         text, graded.answer, graded.verdict.outcome, graded.flexible_verdict.outcome, graded.format_strict,
         graded.format_soft, graded.worked, len(completion.ids), completion.finish_reason,

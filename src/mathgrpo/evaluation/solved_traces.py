@@ -125,7 +125,8 @@ def trace_rows(group: RolloutGroup, policy: Policy, fmt: Format, settings: dict[
     """Return one row for each completion of a problem: "answer" is the gold one, "predicted" the model's."""
     rows = []
     for sample, (completion, text) in enumerate(zip(group.completions, group.texts, strict=True)):
-        graded = grade_completion(text, group.problem.answer, fmt, question=group.problem.question)
+        problem, opened = group.problem, group.prompt.opened
+        graded = grade_completion(text, problem.answer, fmt, question=problem.question, opened=opened)
         rows.append({
             "question": group.problem.question, "answer": group.problem.answer, "reasoning": graded.reasoning,
             "completion": text, "verdict": graded.verdict, "predicted": graded.answer, "sample": sample,

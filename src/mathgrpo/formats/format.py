@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mathgrpo.errors import UserError
+from mathgrpo.formats.thinking import split_thinking
 from mathgrpo.types import Problem
+
+MAX_MARKS = 1000
+"""Answer marks read in one completion; a text with more of them has no answer."""
+_PLACEHOLDERS = frozenset(("", "...", "…", "\\ldots", "\\dots", "answer", "your answer", "final answer"))
+MAX_PLACEHOLDER_CHARS = 20
+
+Same = Callable[[str, str], bool]
+"""Whether two answers of a completion are one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +26,43 @@ class Parsed:
 
     Attributes:
         reasoning: text of the first reasoning block, stripped (boxed: all text before the box); None without one.
-        answer: text of the answer block, stripped; None when there is none, it is empty, or there is more than one
-            (one final answer: guesses before the last one are not free).
+        answer: text of the answer block, stripped; None when there is none, it is empty, or there are several that
+            differ (one final answer: guesses before the last one are not free).
         strict: exactly the layout the system prompt asks for, with something in both blocks.
         soft: both blocks in order and one answer; text around and between them is tolerated.
+        ambiguous: there are several answers that differ.
+        tail: what stands behind the answer, "" without one.
     """
 
     reasoning: str | None
     answer: str | None
     strict: bool
     soft: bool
+    ambiguous: bool = False
+    tail: str = field(default="", repr=False, compare=False)
+
+
+def same_text(one: str, other: str) -> bool:
+    """Return whether two answers are the same text, spaces and dollar signs aside."""
+    return "".join(one.replace("$", "").split()) == "".join(other.replace("$", "").split())
+
+
+def holds_place(answer: str) -> bool:
+    """Return whether a text only holds the place of an answer, as instructions write it: "", "...", "your answer"."""
+    return len(answer) < MAX_PLACEHOLDER_CHARS and answer.casefold().strip("[] ") in _PLACEHOLDERS
+
+
+def agreed(answers: Sequence[str], same: Same) -> tuple[str | None, bool]:
+    """Return the answer that all of these are, as the first writes it; and whether they differ, so that there is none.
+
+    What only holds the place of an answer counts by itself alone.
+    """
+    if len(answers) > MAX_MARKS:
+        return None, True
+    said = [answer for answer in dict.fromkeys(answers) if not holds_place(answer)]
+    if len(said) > 1 and not all(same(said[0], other) for other in said[1:]):
+        return None, True
+    return (said[0] if said else next(filter(None, answers), None)), False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +82,7 @@ class Format(ABC):
         >>> xml.write("2 + 2 = 4", "4")
         '<reasoning>\\n2 + 2 = 4\\n</reasoning>\\n<answer>\\n4\\n</answer>\\n'
         >>> xml.parse("<reasoning>2 + 2 = 4</reasoning> so <answer>4</answer>")
-        Parsed(reasoning='2 + 2 = 4', answer='4', strict=False, soft=True)
+        Parsed(reasoning='2 + 2 = 4', answer='4', strict=False, soft=True, ambiguous=False)
     """
 
     name: str
@@ -63,8 +101,20 @@ class Format(ABC):
         """Return a worked solution as the completion a model should give, both parts stripped."""
 
     @abstractmethod
-    def parse(self, completion: str) -> Parsed:
-        """Return reasoning, answer and the two checks, in time linear in the text; never raises, whatever it is."""
+    def parse(
+        self, completion: str, *, opened: str | None = None, question: str = "", same: Same = same_text
+    ) -> Parsed:
+        """Return reasoning, answer and the two checks, in time linear in the text; never raises, whatever it is.
+
+        Thinking before the layout ("<think>...</think>" of a model whose layout is another) is no part of it. Answers
+        in it are drafts: the final one stands behind, and one that differs from it makes several.
+
+        Args:
+            opened: what the prompt has begun of the completion, see `opened_by`; None: not known, so that a block
+                which is closed and was not opened is the prompt's.
+            question: an answer mark that it holds itself is no answer where there is another.
+            same: whether two answers are one.
+        """
 
     def user_turn(self, question: str) -> str:
         """Return the user turn that asks a question, without any solution."""
@@ -117,40 +167,57 @@ class TagFormat(Format):
         written = (f"{opening}{edge}{text}{edge}{closing}" for (opening, closing), text, edge in blocks)
         return self.gap.join(written) + self.tail
 
-    def parse(self, completion: str) -> Parsed:
-        reasoning_span = _first_block(completion, *self.reasoning_tags)
-        answer_span = _only_block(completion, *self.answer_tags)
-        reasoning = _text(completion, reasoning_span, self.reasoning_tags)
-        answer = _text(completion, answer_span, self.answer_tags) or None
-        if reasoning_span is None or answer_span is None or not reasoning or answer is None:
-            return Parsed(reasoning, answer, strict=False, soft=False)
-        soft = reasoning_span[1] <= answer_span[0]
+    def parse(
+        self, completion: str, *, opened: str | None = None, question: str = "", same: Same = same_text
+    ) -> Parsed:
+        opening, closing = self.reasoning_tags
+        text, drafts = (opened or "") + completion, []
+        if not text.startswith(opening):
+            thinking, text = split_thinking(text, opening, begun=opened is None)
+            drafts = [] if thinking is None else _blocks(thinking, *self.answer_tags) or []
+            if opened is None and opening not in text and closing in text:
+                text = opening + text  # the prompt has opened it
+        start = text.find(opening)
+        end = text.find(closing, start + len(opening)) if start >= 0 else -1
+        reasoning = text[start + len(opening) : end].strip() if end >= 0 else None
+        blocks = _blocks(text, *self.answer_tags)
+        if not blocks:
+            return Parsed(reasoning, None, strict=False, soft=False)
+        answer, several = agreed([block.inner for block in (*drafts, *blocks)], same)
+        last = blocks[-1]
+        if not reasoning or answer is None:
+            return Parsed(reasoning, answer, False, False, several, text[last.end :])
+        soft = end + len(closing) <= last.start
         strict = (
             soft
-            and all(completion.count(tag) == 1 for tag in self.reasoning_tags)
-            and reasoning_span[0] == 0
-            and not completion[reasoning_span[1] : answer_span[0]].strip()
-            and not completion[answer_span[1] :].strip()
+            and len(blocks) == 1
+            and all(text.count(tag) == 1 for tag in self.reasoning_tags)
+            and start == 0
+            and not text[end + len(closing) : last.start].strip()
+            and not text[last.end :].strip()
         )
-        return Parsed(reasoning, answer, strict=strict, soft=soft)
+        return Parsed(reasoning, answer, strict, soft, tail=text[last.end :])
 
 
-def _first_block(text: str, opening: str, closing: str) -> tuple[int, int] | None:
-    """Return where the first block starts and ends, tags included; None when there is none."""
-    start = text.find(opening)
-    end = text.find(closing, start + len(opening)) if start >= 0 else -1
-    return (start, end + len(closing)) if end >= 0 else None
+class _Block(NamedTuple):
+    """An answer block: where it starts and ends, tags included, and the stripped text inside."""
+
+    start: int
+    end: int
+    inner: str
 
 
-def _only_block(text: str, opening: str, closing: str) -> tuple[int, int] | None:
-    """Return where the block is when each of its tags occurs exactly once, in order; None otherwise."""
-    if text.count(opening) != 1 or text.count(closing) != 1:
-        return None
-    return _first_block(text, opening, closing)
-
-
-def _text(completion: str, span: tuple[int, int] | None, tags: tuple[str, str]) -> str | None:
-    """Return the stripped text inside a block, None without a block."""
-    if span is None:
-        return None
-    return completion[span[0] + len(tags[0]) : span[1] - len(tags[1])].strip()
+def _blocks(text: str, opening: str, closing: str) -> list[_Block]:
+    """Return a text's blocks; none where the tags do not open and close one after another, or where there are many."""
+    count = text.count(opening)
+    if not 0 < count <= MAX_MARKS or text.count(closing) != count:
+        return []
+    blocks, place = [], 0
+    for _ in range(count):
+        start = text.find(opening, place)
+        end = text.find(closing, start)
+        if text.find(closing, place) < start or 0 <= text.find(opening, start + 1) < end:
+            return []
+        place = end + len(closing)
+        blocks.append(_Block(start, place, text[start + len(opening) : end].strip()))
+    return blocks

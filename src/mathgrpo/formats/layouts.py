@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from mathgrpo.formats.format import Format, Parsed, TagFormat
+from mathgrpo.formats.format import Format, Parsed, Same, TagFormat, agreed, holds_place, same_text
+from mathgrpo.formats.thinking import split_thinking
 
 XML = TagFormat(
     name="xml",
@@ -53,7 +56,7 @@ THINK_LEAKY = replace(THINK, name="think_leaky", system_prompt="", leaky=True)
 
 _BOX = "\\boxed{"
 # What may follow the box in a sentence that ends with it, such as "the answer is $\boxed{18}$."
-_CLOSINGS = frozenset(mark + stop for mark in ("", "$", "$$", "\\)", "\\]") for stop in ("", ".")) | {".$", ".$$"}
+_CLOSING = re.compile(r"(?:[\s.$*]|\\[\])]){0,12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +71,26 @@ class BoxedFormat(Format):
     def write(self, reasoning: str, answer: str) -> str:
         return f"{reasoning.strip()}\n\n{_BOX}{answer.strip()}}}"
 
-    def parse(self, completion: str) -> Parsed:
-        """Return reasoning (all text before the box), answer and the two checks.
+    def parse(
+        self, completion: str, *, opened: str | None = None, question: str = "", same: Same = same_text
+    ) -> Parsed:
+        """Return reasoning (thinking, and all text before the box), answer and the two checks.
 
-        Without a box the reasoning is the whole text, since nothing else marks it; with several boxes, the text
+        Without a box the reasoning is the whole text, since nothing else marks it; with several equal boxes, the text
         before the first.
         """
-        start = completion.find(_BOX)
-        reasoning = (completion if start < 0 else completion[:start]).strip() or None
-        if completion.count(_BOX) != 1 or (end := closing_brace(completion, start + len(_BOX))) < 0:
+        thinking, text = split_thinking((opened or "") + completion)
+        echoed = box_contents(question)
+        drafts, finals = answer_boxes(thinking or "", echoed), answer_boxes(text, echoed)
+        before = text[: finals[0].start] if finals else text
+        reasoning = "\n\n".join(part for part in (thinking, before.strip()) if part) or None
+        if not finals or any("\\boxed" in box.inner or box.end < 0 for box in finals):
             return Parsed(reasoning, None, strict=False, soft=False)
-        answer = completion[start + len(_BOX) : end].strip() or None
+        answer, several = agreed([box.inner for box in (*drafts, *finals)], same)
+        tail = text[finals[-1].end :]
         soft = reasoning is not None and answer is not None
-        return Parsed(reasoning, answer, strict=soft and completion[end + 1 :].strip() in _CLOSINGS, soft=soft)
+        strict = soft and len(finals) == 1 and _CLOSING.fullmatch(tail.strip()) is not None
+        return Parsed(reasoning, answer, strict, soft, several, tail)
 
 
 BOXED = BoxedFormat(
@@ -94,6 +104,24 @@ _OPENING = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
+class Box(NamedTuple):
+    """A box: where it starts and ends, and what stands in it, stripped; end -1 and "" for one that never closes."""
+
+    start: int
+    end: int
+    inner: str
+
+
+def boxes(text: str) -> list[Box]:
+    r"""Return each \boxed{} of a text; a box in a box is a part of it."""
+    found, place = [], 0
+    while opening := _OPENING.search(text, place):
+        end = closing_brace(text, opening.end())
+        found.append(Box(opening.start(), end + 1 if end >= 0 else -1, text[opening.end() : max(end, 0)].strip()))
+        place = end if end >= 0 else len(text)
+    return found
+
+
 def box_contents(text: str) -> list[str]:
     r"""Return what stands in each \boxed{}, stripped; a box in a box is a part of it. "" for one that never closes.
 
@@ -101,12 +129,19 @@ def box_contents(text: str) -> list[str]:
         >>> box_contents(r"\boxed{\frac{1}{2}} or \boxed{ 3"), box_contents(r"\boxed{\boxed{1}}")
         (['\\frac{1}{2}', ''], ['\\boxed{1}'])
     """
-    contents, place = [], 0
-    while opening := _OPENING.search(text, place):
-        end = closing_brace(text, opening.end())
-        contents.append(text[opening.end() : end].strip() if end >= 0 else "")
-        place = end if end >= 0 else len(text)
-    return contents
+    return [box.inner for box in boxes(text)]
+
+
+def answer_boxes(text: str, echoed: Sequence[str]) -> list[Box]:
+    """Return a text's boxes without those that repeat the question's or the instruction's, as long as one is left."""
+    found, repeated = boxes(text), list(echoed)
+    own = []
+    for box in found:
+        if box.inner in repeated:
+            repeated.remove(box.inner)
+        elif box.end < 0 or not holds_place(box.inner):
+            own.append(box)
+    return own or found
 
 
 def closing_brace(text: str, start: int) -> int:

@@ -15,11 +15,9 @@ from mathgrpo.hardware.cuda_care import leave_cudnn_attention_out
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter, load_adapter
-from mathgrpo.models.policy import Policy
+from mathgrpo.models.policy import UNBOUNDED_CONTEXT, Policy
 from mathgrpo.models.quantized import is_quantized, prepare_quantized, quantization_config
-
-UNBOUNDED_CONTEXT = 1 << 30
-"""Context of a model whose config names no limit (state-space models)."""
+from mathgrpo.models.settled_rope import steady_length, stretched_length
 
 
 def load_policy(section: ModelSection, device: str, *, train: bool) -> Policy:
@@ -74,13 +72,13 @@ def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, 
         compute_dtype=dtype,
         max_context=context_length(model.config),
         name=name,
+        steady_context=steady_length(model) or UNBOUNDED_CONTEXT,
     )
 
 
 def context_length(config: Any) -> int:
     """Return how many tokens the config allows in one sequence, prompt and completion together."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(limit) if limit else UNBOUNDED_CONTEXT
+    return stretched_length(config.get_text_config()) or UNBOUNDED_CONTEXT
 
 
 def _is_trusted(section: ModelSection) -> bool:

@@ -11,7 +11,11 @@ from typing import Any
 import torch
 
 from mathgrpo.errors import UserError
+from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.types import Prompt, Sampling
+
+UNBOUNDED_CONTEXT = 1 << 30
+"""Context of a model without a largest position, such as a recurrent one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Policy:
         compute_dtype: precision of matrix products under `autocast`.
         max_context: prompt and completion tokens together, at most.
         name: what the user called it ("starter", a folder's name, a hub id).
+        steady_context: tokens of a text up to which the rotary embedding is the same, see `settle_rope`.
     """
 
     model: Any
@@ -35,6 +40,7 @@ class Policy:
     compute_dtype: torch.dtype
     max_context: int
     name: str
+    steady_context: int = UNBOUNDED_CONTEXT
 
     @property
     def causal_lm(self) -> Any:
@@ -86,9 +92,10 @@ def _is_bnb(module: Any) -> bool:
 
 
 def check_context(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-    """Raise UserError when a prompt and its longest completion exceed the model's context.
+    """Raise UserError when a prompt and its longest completion exceed the model's context; see to it that it fits them.
 
-    Beyond it positions are unknown to the model: GPT-2 crashes there, others go on and write nonsense.
+    Beyond it positions are unknown to the model: GPT-2 crashes there, others go on and write nonsense. Within it the
+    angles of some rotary embeddings depend on the length.
     """
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
     if longest + sampling.max_new_tokens > policy.max_context:
@@ -97,3 +104,5 @@ def check_context(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling)
             f"{policy.max_context} tokens of context of {policy.name}; use at most {policy.max_context - longest} "
             "or shorter prompts"
         )
+    if longest + sampling.max_new_tokens > policy.steady_context:
+        settle_rope(policy.causal_lm, longest + sampling.max_new_tokens)

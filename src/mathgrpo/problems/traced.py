@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from mathgrpo.errors import UserError
 from mathgrpo.problems.origin import GENERATED, has_one_split, load_problem_sets, read_split, split_sets
+from mathgrpo.problems.row_problem import problem_from_row
 from mathgrpo.problems.sets import ProblemSets, distinct
-from mathgrpo.problems.table_rows import Row, problem_from_row, shown
+from mathgrpo.problems.table_rows import Row, shown
 from mathgrpo.types import Problem
 
 if TYPE_CHECKING:

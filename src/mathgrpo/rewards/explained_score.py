@@ -61,13 +61,19 @@ class Explanation:
 
 
 def explain(
-    suite: RewardSuite, problem: Problem, text: str, prompt: Any, token_ids: Sequence[int] | None = None
+    suite: RewardSuite,
+    problem: Problem,
+    text: str,
+    prompt: Any,
+    token_ids: Sequence[int] | None = None,
+    opened: str | None = None,
 ) -> Explanation:
     """Return what a suite pays for a completion, with the reasons.
 
     Args:
         prompt: messages or text, for rewards that read it.
         token_ids: the completion's, the end token included; without them rewards on length do not apply.
+        opened: what the prompt has begun of the completion; None: not known.
 
     Raises:
         UserError: a reward raises or returns no number.
@@ -75,8 +81,8 @@ def explain(
     columns = {**problem.columns, "answer": problem.answer, "question": problem.question}
     ids = None if token_ids is None else [list(token_ids)]
     each = {name: [value] for name, value in columns.items()}
-    scores = suite.score([prompt], [text], each, completion_ids=ids)
-    row = Row(text, suite.fmt, columns, token_ids, suite.max_new_tokens)
+    scores = suite.score([prompt], [text], each, completion_ids=ids, opened=[opened])
+    row = Row(text, suite.fmt, columns, token_ids, suite.max_new_tokens, opened)
     parts = [_paid(suite, name, values[0], row) for name, values in scores.parts.items()]
     tokens = None if token_ids is None else len(token_ids)
     return Explanation(problem, text, tokens, scores.totals[0], tuple(parts), scores.grades[0])

@@ -34,6 +34,8 @@ def _answer(row: Row, value: float | None) -> str:
     if row.graded.verdict == "no_answer":
         outside = "; a right answer is marked in another way" if value else ""
         return f"no single answer in the {row.fmt.name} format ({_missing(row)}){outside}"
+    if row.graded.answer is None:
+        return f"no single answer in the {row.fmt.name} format: {row.graded.verdict.why}"
     if row.graded.verdict not in ("correct", "wrong"):
         return f"the answer {given} is {row.graded.verdict}: {row.graded.verdict.why}"
     return f"the answer {given} is {'' if row.right else 'not '}the gold {gold}"
@@ -59,17 +61,17 @@ def _form_when_right(row: Row, value: float | None) -> str:
 
 def _parts(row: Row, value: float | None) -> str:
     marks = row.fmt.marks
-    there = len(marks) - len(missing_marks(row.text, marks))
+    there = len(marks) - len(missing_marks(row.whole, marks))
     return f"{there} of {len(marks)} marks once and in order; {_missing(row)}"
 
 
 def _missing(row: Row) -> str:
     """Return in words which of the format's marks do not stand where they should."""
-    missing = missing_marks(row.text, row.fmt.marks)
+    missing = missing_marks(row.whole, row.fmt.marks)
     if not missing:
         return "every mark is there" if row.graded.format_soft else "every mark is there, but a block is empty"
     times = {0: "is missing", 1: "stands before an earlier mark"}
-    counts = {mark: row.text.count(mark) for mark in missing}
+    counts = {mark: row.whole.count(mark) for mark in missing}
     return ", ".join(f"{mark} {times.get(count, f'stands {count} times')}" for mark, count in counts.items())
 
 

@@ -45,6 +45,7 @@ class Row:
         columns: the problem's: answer (the gold), question, and whatever else it has.
         token_ids: the completion's, the end token included; None where they are not known.
         max_new_tokens: the run's limit, 0 where it is not known.
+        opened: what the prompt has begun of the completion ("<think>"), "" for nothing, None where it is not known.
     """
 
     text: str
@@ -52,6 +53,12 @@ class Row:
     columns: Mapping[str, Any] = field(default_factory=dict)
     token_ids: Sequence[int] | None = None
     max_new_tokens: int = 0
+    opened: str | None = None
+
+    @property
+    def whole(self) -> str:
+        """The completion with what the prompt has begun of it."""
+        return (self.opened or "") + self.text
 
     @property
     def gold(self) -> str:
@@ -69,7 +76,7 @@ class Row:
     @functools.cached_property
     def graded(self) -> Graded:
         """What the grader says of it, asked once."""
-        return grade_completion(self.text, self.gold, self.fmt, question=self.question)
+        return grade_completion(self.text, self.gold, self.fmt, question=self.question, opened=self.opened)
 
     @property
     def right(self) -> bool:
@@ -83,11 +90,14 @@ def rows_of(
     columns: Mapping[str, Sequence[Any]],
     completion_ids: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int = 0,
+    opened: Sequence[str | None] | None = None,
 ) -> list[Row]:
-    """Return completions as rewards see them; columns and ids have one value a completion."""
+    """Return completions as rewards see them; columns, ids and `opened` have one value a completion."""
     ids = [None] * len(texts) if completion_ids is None else completion_ids
+    begun = [None] * len(texts) if opened is None else opened
     each = ({name: values[place] for name, values in columns.items()} for place in range(len(texts)))
-    return [Row(text, fmt, own, id_, max_new_tokens) for text, own, id_ in zip(texts, each, ids, strict=True)]
+    rows = zip(texts, each, ids, begun, strict=True)
+    return [Row(text, fmt, own, id_, max_new_tokens, start) for text, own, id_, start in rows]
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,7 @@ class Reward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         max_new_tokens: int = 0,
         settings: Section | None = None,
+        opened: Sequence[str | None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """Return one value a completion, called as TRL does. Without a format: xml; settings: other than its own."""
@@ -156,7 +167,7 @@ class Reward:
         needed = ("answer", "question", *self.columns)
         known = {name: columns[name] for name in needed if columns.get(name) is not None}
         fmt = response_format or get_format("xml")
-        rows = rows_of(completion_texts(completions), fmt, known, completion_ids, max_new_tokens)
+        rows = rows_of(completion_texts(completions), fmt, known, completion_ids, max_new_tokens, opened)
         return [reward.value(row) for row in rows]
 
 

@@ -52,6 +52,7 @@ class RewardSuite:
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
         trainer_state: Any = None,
+        opened: Sequence[str | None] | None = None,
     ) -> Scores:
         """Return what each completion earns.
 
@@ -59,6 +60,7 @@ class RewardSuite:
             prompts: one a completion, as messages or text.
             completions: texts.
             columns: "answer" (gold), "question" and whatever else the problems have; one value a completion.
+            opened: what each prompt has begun of its completion, see `Prompt`; None: not known.
 
         Raises:
             UserError: a user's function raises, or returns anything but one finite number or None per completion.
@@ -71,7 +73,7 @@ class RewardSuite:
             (1.0,)
         """
         _check_lengths(prompts, completions, columns)
-        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens)
+        rows = rows_of(completions, self.fmt, columns, completion_ids, self.max_new_tokens, opened)
         built_in = {name: reward for name, reward in self.rewards.items() if isinstance(reward, Reward)}
         grades = tuple(side_by_side(lambda row: row.graded, rows)) if "answer" in columns else ()
         paid = {name: side_by_side(reward.value, rows) for name, reward in built_in.items()}

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from mathgrpo.config.recipe import VllmSection
+from mathgrpo.errors import UserError, first_line
+from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.models import Policy
 from mathgrpo.models.quantized import linear4bit_layers
@@ -19,7 +21,7 @@ from mathgrpo.rollout.engine import Engine, NativeEngine
 from mathgrpo.rollout.hf.cached_decoder import cached_decoder
 from mathgrpo.rollout.hf.grouped_decoder import grouped_decoder
 from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
-from mathgrpo.rollout.trial import proven
+from mathgrpo.rollout.trial import proven, trial_difference
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
 
@@ -37,6 +39,7 @@ def build_engine(
     triton: bool = True,
     dequantize: bool = True,
     vllm: VllmSection | None = None,
+    longest: int = 0,
 ) -> Engine:
     """Return the engine that draws this policy's completions: "fast", "plain" or "vllm".
 
@@ -44,11 +47,12 @@ def build_engine(
     equal the plain forward pass. plain: the model's own forward pass with a cache. Where neither serves (recurrent
     models), the model goes prompt by prompt. vllm: as its settings say.
 
-    max_rows bounds the rows decoded at once; 0 decodes all. The other switches are for tests and benchmarks:
-    compiled=False leaves out the decoder compiled for this CPU, graphs=False CUDA graphs, triton=False Triton kernels,
-    dequantize=False every decoder that writes a 4-bit model's matrices out.
+    max_rows bounds the rows decoded at once; 0 decodes all. longest: tokens of the longest text to come, prompt and
+    completion; where a model does in long texts what it does not in short ones, that is proven too. The other switches
+    are for tests and benchmarks: compiled=False leaves out the decoder compiled for this CPU, graphs=False CUDA graphs,
+    triton=False Triton kernels, dequantize=False every decoder that writes a 4-bit model's matrices out.
 
-    Raises: UserError when "vllm" cannot run.
+    Raises: UserError when "vllm" cannot run, or no way of drawing tokens is the model's own.
     """
     if kind == "vllm":
         from mathgrpo.rollout.vllm import build_vllm_engine
@@ -63,9 +67,9 @@ def build_engine(
             engine.reason += _WRITTEN_OUT if quantized else ""
             return engine
         obstacles.append(obstacle)
-    decoder = _first_proven(policy, _FAST if compiled else _FAST[1:], obstacles) if fast else None
+    decoder = _first_proven(policy, _FAST if compiled else _FAST[1:], obstacles, longest=longest) if fast else None
     how = _WRITTEN_OUT if decoder is not None and quantized else ""
-    decoder = decoder or plain_decoder(policy, obstacles)
+    decoder = decoder or plain_decoder(policy, obstacles, longest)
     return NativeEngine(policy, decoder, max_rows=max_rows, reason=_reason(decoder.name + how, obstacles))
 
 
@@ -84,19 +88,48 @@ def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | No
     return decoder, _reason(decoder.name if decoder else "", obstacles)
 
 
-def plain_decoder(policy: Policy, obstacles: list[str]) -> Decoder:
-    """Return what decodes any policy by the model's own forward pass; why it is not the faster one, into obstacles."""
-    return _first_proven(policy, (_cached, _grouped), obstacles) or grouped_decoder(policy, remember=False)
+def plain_decoder(policy: Policy, obstacles: list[str], longest: int = 0) -> Decoder:
+    """Return what decodes any policy by the model's own forward pass; why it is not the faster one, into obstacles.
+
+    Raises: UserError when not even rows read anew for every token are drawn by what the model says of them.
+    """
+    decoder = _first_proven(policy, (_cached, _grouped), obstacles, longest=longest)
+    if decoder is None:
+        decoder = grouped_decoder(policy, remember=False)
+        _require_own_tokens(policy, decoder)
+    return decoder
+
+
+_HOPELESS = 0.5
+"""Share of the logits' spread by which no precision is off."""
+
+
+def _require_own_tokens(policy: Policy, decoder: Decoder) -> None:
+    """Raise UserError when the model's own forward pass fails, or says else of a token in a whole text than before."""
+    name = f"model.path={policy.name}: {type(policy.causal_lm).__name__}"
+    try:
+        difference = trial_difference(NativeEngine(policy, decoder), policy)
+    except Exception as error:
+        pass_on(error, "run.engine=plain", "run.device=cpu")
+        raise UserError(
+            f"{name}'s own forward pass fails ({type(error).__name__}: {first_line(error, 120)}); its code, its "
+            "configuration and its weights do not fit together here; use another model"
+        ) from error
+    if not difference <= _HOPELESS:
+        raise UserError(
+            f"{name} says else of a token in a whole text than when it drew it (off by {difference:.1g} of the "
+            "logits' spread), so it cannot learn from its own texts; use another model"
+        )
 
 
 def _first_proven(
-    policy: Policy, builders: tuple[_Builder, ...], obstacles: list[str], *, frozen: bool = False
+    policy: Policy, builders: tuple[_Builder, ...], obstacles: list[str], *, frozen: bool = False, longest: int = 0
 ) -> Decoder | None:
     """Return the first decoder that serves the policy; append to obstacles why those before it do not."""
     for build in builders:
         decoder = build(policy, frozen)
         if not isinstance(decoder, str):
-            engine, failure = proven(partial(NativeEngine, policy, decoder), policy)
+            engine, failure = proven(partial(NativeEngine, policy, decoder), policy, longest)
             if engine is not None:
                 return decoder
             decoder = f"{decoder.name} failed its trial ({failure})"

@@ -38,7 +38,8 @@ def reward_groups(groups: Sequence[RolloutGroup], fmt: Format, suite: RewardSuit
     prompts = [problem_messages(problem, fmt) for problem, _ in asked]
     ids = [list(completion.ids) for group in groups for completion in group.completions]
     texts = [text for _, text in asked]
-    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids)
+    opened = [group.prompt.opened for group in groups for _ in group.texts]
+    scores = suite.score(prompts, texts, reward_columns(groups), completion_ids=ids, opened=opened)
     return with_scores(groups, scores)
 
 

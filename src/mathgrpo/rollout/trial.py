@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models import Policy
+from mathgrpo.models.long_texts import telling_length
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.engine import Engine
 from mathgrpo.types import Prompt, Sampling
@@ -27,9 +29,10 @@ _ROUNDINGS = 3.0
 _Made = TypeVar("_Made", bound=Engine)
 
 
-def proven(make: Callable[[], _Made], policy: Policy) -> tuple[_Made | None, str]:
+def proven(make: Callable[[], _Made], policy: Policy, longest: int = 0) -> tuple[_Made | None, str]:
     """Return an engine that draws from the model's own distribution, else None and in which way it failed.
 
+    longest: tokens of the longest text to come, prompt and completion, as far as it is known.
     An architecture unknown to us can fail in any way of its own, so every exception of the trial counts as
     "does not serve it"; memory errors are not about the architecture and pass through.
 
@@ -37,7 +40,7 @@ def proven(make: Callable[[], _Made], policy: Policy) -> tuple[_Made | None, str
     """
     try:
         engine = make()
-        difference = trial_difference(engine, policy)
+        difference = trial_difference(engine, policy, telling_length(policy.model, longest))
     except Exception as error:
         pass_on(error, "run.engine=fast", "run.engine=plain")
         return None, f"{type(error).__name__}: {first_line(error, 120)}"
@@ -67,23 +70,34 @@ def rounding_difference(policy: Policy) -> float:
     return float((rounded - plain).abs().max() / plain.std().clamp_min(1e-6))
 
 
-def trial_prompts(policy: Policy) -> list[list[int]]:
-    """Return two prompts of 3 and 6 tokens."""
+def trial_prompts(policy: Policy, longer: int = 6) -> list[list[int]]:
+    """Return two prompts, one of 3 tokens and one of 6 or more."""
     rows = policy.model.get_input_embeddings().weight.shape[0]
-    return [[(7 * i + 3) % rows for i in range(3)], [(5 * i + 2) % rows for i in range(6)]]
+    return [[(7 * i + 3) % rows for i in range(3)], [(5 * i + 2) % rows for i in range(longer)]]
 
 
-def trial_difference(engine: Engine, policy: Policy) -> float:
+def trial_difference(engine: Engine, policy: Policy, length: int = 0) -> float:
     """Return how far an engine's log-probabilities are from the plain forward pass, in units of the logits' spread.
 
     Two prompts of 3 and 6 tokens, two sampled rows each.
+    length: tokens of a third text, one row drawn beside a short one.
     """
-    prompts = [Prompt(tuple(ids), key=number) for number, ids in enumerate(trial_prompts(policy), start=1)]
-    groups = engine.generate(prompts, 2, Sampling(max_new_tokens=min(_TRIAL_TOKENS, policy.max_context - 6)))
+    new_tokens = min(_TRIAL_TOKENS, policy.max_context - 6)
+    worst = _difference(engine, policy, trial_prompts(policy), 2, new_tokens)
+    if length:
+        worst = max(worst, _difference(engine, policy, trial_prompts(policy, length - new_tokens), 1, new_tokens))
+    return worst
+
+
+def _difference(
+    engine: Engine, policy: Policy, prompts_ids: Sequence[Sequence[int]], rows: int, new_tokens: int
+) -> float:
+    prompts = [Prompt(tuple(ids), key=number) for number, ids in enumerate(prompts_ids, start=1)]
+    groups = engine.generate(prompts, rows, Sampling(max_new_tokens=new_tokens))
     worst = 0.0
     for prompt, group in zip(prompts, groups, strict=True):
         for completion in group:
-            logits = plain_logits(policy, [*prompt.ids, *completion.ids])[len(prompt.ids) - 1 : -1]
+            logits = plain_logits(policy, [*prompt.ids, *completion.ids], last=len(completion.ids) + 1)[:-1]
             ids = torch.tensor(completion.ids, device=logits.device)
             expected = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
             got = torch.tensor(completion.logprobs, device=logits.device)
@@ -92,9 +106,14 @@ def trial_difference(engine: Engine, policy: Policy) -> float:
     return worst
 
 
-def plain_logits(policy: Policy, ids: Sequence[int]) -> Tensor:
-    """Return the logits behind every token of a sequence, float32[T, V]: one full forward pass, no cache."""
+def plain_logits(policy: Policy, ids: Sequence[int], *, last: int = 0) -> Tensor:
+    """Return the logits behind every token of a sequence, float32[T, V]: one full forward pass, no cache.
+
+    last: behind the last ones alone; where the model can, it makes no others.
+    """
+    model = policy.causal_lm
+    few = {"logits_to_keep": last} if last and "logits_to_keep" in signature(model.forward).parameters else {}
     with resting(policy.model), torch.no_grad(), policy.autocast():
         row = torch.tensor([list(ids)], device=policy.device)
-        logits: Tensor = policy.causal_lm(input_ids=row, use_cache=False).logits
-    return logits[0].float()
+        logits: Tensor = model(input_ids=row, use_cache=False, **few).logits
+    return logits[0, -last:].float()

@@ -22,6 +22,7 @@ from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.locate import locate_model
+from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.models.shape import model_sizes, sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
@@ -32,6 +33,7 @@ from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit, 
 from mathgrpo.training.together import own_bytes, own_part, require_shareable
 from mathgrpo.types import Problem
 from mathgrpo.update import Reference, build_reference
+from mathgrpo.update.layout_trial import unshared_reason
 
 LEAKY_NOTE = "the format shows every solution and answer in the prompt: accuracy here measures copying, not reasoning"
 
@@ -69,9 +71,21 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run should know about how it was set up, one line each."""
-        more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision)
+        more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision, self._rope_note)
         given = (*self.recipe.notes, *self.problems.notes)
         return (*given, *filter(None, more), self.audited, f"rollout engine {self.engine.name}: {self.engine.reason}")
+
+    @property
+    def _rope_note(self) -> str:
+        longest, steady = self.longest_text, self.policy.steady_context
+        if longest <= steady:
+            return ""
+        return f"texts of up to {longest:,} tokens: the rotary embedding is that of more than {steady:,} throughout"
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens of the longest prompt and the longest completion together, of rollouts and evaluations."""
+        return self.longest_prompt + max(self.recipe.rollout.max_new_tokens, self.recipe.evaluation.max_new_tokens)
 
     @property
     def evaluation_tokens(self) -> int:
@@ -107,12 +121,15 @@ def prepare(
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
     longest = require_prompts_fit(every, policy, fmt, max_new_tokens)
+    settle_rope(policy.model, longest + max_new_tokens)
     audited = checked_rewards(
         suite, problems.train, lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"]
     )
     machinery = machinery or machinery_of(recipe.run.engine)
     memory = planned_memory(recipe, policy, longest, world, machinery)
-    engine = engine_of(policy, recipe.rollout.vllm, machinery, memory)
+    engine = engine_of(policy, recipe.rollout.vllm, machinery, memory, longest + max_new_tokens)
+    if machinery.shared_prompt:
+        unshared_reason(policy.model, longest + max_new_tokens)  # remembered; what it refuses is told before step 0
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype, machinery=machinery)
     return Prepared(
         recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, machinery, memory, precision,
@@ -138,13 +155,15 @@ def planned_memory(
     return memory
 
 
-def engine_of(policy: Policy, vllm: VllmSection | None, machinery: Machinery, memory: MemoryPlan | None) -> Engine:
-    """Return the rollout engine of a run, within what its memory plan allows."""
+def engine_of(
+    policy: Policy, vllm: VllmSection | None, machinery: Machinery, memory: MemoryPlan | None, longest: int = 0
+) -> Engine:
+    """Return the rollout engine of a run, within what its memory plan allows; longest: tokens of its longest text."""
     return build_engine(
         policy, "vllm" if vllm is not None else "plain" if machinery.plain else "fast",
         memory.rows if memory is not None else machinery.max_rows, machinery.compiled, graphs=machinery.graphs,
         triton=machinery.triton, dequantize=memory.dequantize if memory is not None else machinery.dequantize != "off",
-        vllm=vllm,
+        vllm=vllm, longest=longest,
     )  # fmt: skip
 
 

@@ -110,7 +110,10 @@ def _run(ready: Prepared, state: TrainingState, folder: Path, stop: StopRequests
     rollout = recipe.rollout
     tokens = recipe.training.steps * rollout.prompts_per_step * rollout.group_size * rollout.max_new_tokens
     meter = world.from_main(lambda: build_speedometer(ready.policy))
-    updater = Updater(ready.policy, ready.optimizer, reference=ready.reference, world=world, machinery=ready.machinery)
+    updater = Updater(
+        ready.policy, ready.optimizer, reference=ready.reference, world=world, machinery=ready.machinery,
+        longest=ready.longest_text,
+    )  # fmt: skip
     return Run(
         RecipeTask(ready), ready.policy, ready.engine, updater, ready.optimizer, meter, stop, world,
         resume_with=f"mathgrpo train --resume {folder}", step=state.step,

@@ -25,6 +25,7 @@ from mathgrpo.config.recipe import (
 from mathgrpo.distributed import World
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.models import Policy
+from mathgrpo.models.long_texts import telling_length
 from mathgrpo.optim.master_adamw import MasterAdamW
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.rollout import Engine, build_engine
@@ -35,9 +36,24 @@ from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.training.prepare import planned_memory
 from mathgrpo.trl_api.dataset import Row, encode, require_context
 from mathgrpo.trl_api.grpo_config import GRPOConfig
+from mathgrpo.types import Prompt
 
 _SAMPLED_ROWS = 64
 """Rows whose prompts are measured. A longer one costs no more than a halved micro-batch."""
+
+
+def measured_prompts(policy: Policy, rows: Sequence[Row], args: GRPOConfig) -> list[Prompt]:
+    """Return the prompts of the first rows."""
+    measured = [rows[i] for i in range(min(len(rows), _SAMPLED_ROWS))]
+    return [encode(policy.tokenizer, row["prompt"], args, 0) for row in measured]
+
+
+def longest_text(policy: Policy, rows: Sequence[Row], args: GRPOConfig) -> int:
+    """Return the tokens of the longest text to come, by the first rows; 0 where the model's trials need not know it."""
+    if not telling_length(policy.model, policy.max_context):
+        return 0
+    longest = max((len(prompt.ids) for prompt in measured_prompts(policy, rows, args)), default=0)
+    return min(longest + args.max_completion_length, policy.max_context)
 
 
 def memory_of(policy: Policy, rows: Sequence[Row], args: GRPOConfig, world: World) -> MemoryPlan | None:
@@ -45,8 +61,7 @@ def memory_of(policy: Policy, rows: Sequence[Row], args: GRPOConfig, world: Worl
 
     Raises: UserError when not even one completion fits, or a prompt is too long for the model.
     """
-    measured = [rows[i] for i in range(min(len(rows), _SAMPLED_ROWS))]
-    prompts = [encode(policy.tokenizer, row["prompt"], args, 0) for row in measured]
+    prompts = measured_prompts(policy, rows, args)
     require_context(prompts, policy.max_context, args)
     recipe = Recipe(
         model=ModelSection(path=policy.name, lora=LoraSection() if hasattr(policy.model, "peft_config") else None),
@@ -59,13 +74,13 @@ def memory_of(policy: Policy, rows: Sequence[Row], args: GRPOConfig, world: Worl
     return planned_memory(recipe, policy, max(len(prompt.ids) for prompt in prompts), world, FAST)
 
 
-def build_trainer_engine(policy: Policy, args: GRPOConfig) -> Engine:
+def build_trainer_engine(policy: Policy, args: GRPOConfig, rows: Sequence[Row]) -> Engine:
     """Return the rollout engine of a trainer: vLLM with use_vllm=True, else the fastest one here.
 
     Raises: UserError when no vLLM is found, or it does not compute what the policy does.
     """
     if not args.use_vllm:
-        return build_engine(policy)
+        return build_engine(policy, longest=longest_text(policy, rows, args))
     section = vllm_section(args, policy.device)
     if section.url:
         _wait_for(section.url, args.vllm_server_timeout)

@@ -29,12 +29,19 @@ from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.model import make_policy, make_reference
 from mathgrpo.trl_api.reporting import Processes, Reporting, push, require_hub, script_world
 from mathgrpo.trl_api.reward_functions import RewardFunctions
-from mathgrpo.trl_api.script_setup import build_trainer_engine, make_optimizer, make_scheduler, memory_of
+from mathgrpo.trl_api.script_setup import (
+    build_trainer_engine,
+    longest_text,
+    make_optimizer,
+    make_scheduler,
+    memory_of,
+)
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
 from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, mean_reward, reward_verdict
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import Updater
+from mathgrpo.update.layout_trial import unshared_reason
 
 
 class GRPOTrainer(Reporting):
@@ -115,7 +122,7 @@ class GRPOTrainer(Reporting):
         rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
         self.reward_funcs, self.reward_func_names = rewards.functions, rewards.names
         with naming(TRL_NAMES):
-            self.engine: Engine = build_trainer_engine(policy, args)
+            self.engine: Engine = build_trainer_engine(policy, args, self.train_dataset)
         self._reference = make_reference(policy, args.beta)
         self._task = ScriptTask(policy, rewards, self.train_dataset, plan, args, world)
         self._given_optimizers = optimizers
@@ -153,7 +160,11 @@ class GRPOTrainer(Reporting):
                 require_same_weights(self._world, self.optimizer, self.state.global_step)
             meter = self._world.from_main(lambda: build_speedometer(self._policy))
             hook = CallbackHook(self, self._task)
-            updater = Updater(self._policy, self.optimizer, reference=self._reference, world=self._world)
+            longest = longest_text(self._policy, self.train_dataset, self.args)
+            unshared_reason(self._policy.model, longest)  # remembered; what it refuses is told before step 0
+            updater = Updater(
+                self._policy, self.optimizer, reference=self._reference, world=self._world, longest=longest
+            )
             run_to_the_end(
                 Run(
                     self._task, self._policy, self.engine, updater, self.optimizer, meter,

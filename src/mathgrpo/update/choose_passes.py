@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,7 +12,9 @@ from torch import nn
 
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.models import Policy
+from mathgrpo.models.policy import UNBOUNDED_CONTEXT
 from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, why_not_served
+from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.update.attention.kernel_choice import choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout
 from mathgrpo.update.forward import Forward, ModuleForward, Passes, split_model
@@ -22,9 +26,15 @@ from mathgrpo.update.step import Step
 _PARTS = {part.rpartition(".")[2] for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN, *HEAD)}
 
 
-def choose_passes(policy: Policy, reference: Reference | None, machinery: Machinery) -> Passes:
-    """Return how the updates of a policy compute; on CUDA the attention kernel is left to `decide_attention`."""
-    reason = unshared_reason(policy.model) if machinery.shared_prompt else "the plain computation"
+def choose_passes(policy: Policy, reference: Reference | None, machinery: Machinery, longest: int = 0) -> Passes:
+    """Return how the updates of a policy compute; on CUDA the attention kernel is left to `decide_attention`.
+
+    longest: tokens of the longest text to come, prompt and completion.
+    """
+    settle_rope(policy.model, longest)
+    if reference is not None and settle_rope(policy.model, 0):
+        settle_rope(reference.model, UNBOUNDED_CONTEXT)
+    reason = unshared_reason(policy.model, longest) if machinery.shared_prompt else "the plain computation"
     forward = choose_forward(policy, machinery, shared_prompt=not reason)
     of_reference = _forward_of_reference(policy, reference, forward)
     modules = [each for each in (forward, of_reference) if isinstance(each, ModuleForward)]
@@ -37,8 +47,14 @@ def choose_passes(policy: Policy, reference: Reference | None, machinery: Machin
         attention="sdpa" if isinstance(forward, ModuleForward) else None,
         attention_is_chosen=bool(reason) or not isinstance(forward, ModuleForward),
         packed=() if reason else tuple({id(each.decoder.config): each.decoder.config for each in modules}.values()),
+        plainer=None if reason else partial(choose_passes, policy, reference, plainly(machinery), longest),
         notes=(f"prompts are computed once per completion in the update: {reason}",) if reason else (),
     )  # fmt: skip
+
+
+def plainly(machinery: Machinery) -> Machinery:
+    """Return what computes updates by the model's own modules, a row a completion, and all else as before."""
+    return replace(machinery, shared_prompt=False, fused_forward="off")
 
 
 def choose_forward(policy: Policy, machinery: Machinery, *, shared_prompt: bool) -> Forward:

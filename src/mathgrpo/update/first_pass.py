@@ -8,22 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mathgrpo.errors import first_line
 from mathgrpo.models.policy import resting
+from mathgrpo.update.fall_back import fall_back, is_of_layout
 from mathgrpo.update.forward import Forward
 from mathgrpo.update.logprobs import chunk_rows, token_logprobs
 from mathgrpo.update.pack import MicroBatch
 from mathgrpo.update.step import Step, Totals
 
 
-@torch.no_grad()
 def fill_old_logprobs(step: Step) -> None:
     """Write the log-probabilities of all the step's pieces into tokens.old_M: a forward pass of the policy as it is.
 
-    The model is in evaluation mode: adapter dropout would make it another policy than the one that sampled.
+    The model is in evaluation mode: adapter dropout would make it another policy than the one that sampled. Where the
+    step's passes fail or give no finite numbers, the plain ones write them.
     """
+    try:
+        _fill_old_logprobs(step)
+        failure = "" if bool(step.tokens.old_M.isfinite().all()) else "log-probabilities are not finite"
+    except Exception as error:
+        if not is_of_layout(error, step):
+            raise
+        failure = f"{type(error).__name__}: {first_line(error)}"
+    if failure and step.passes.plainer is not None:
+        fall_back(step, failure)
+        _fill_old_logprobs(step)
+
+
+@torch.no_grad()
+def _fill_old_logprobs(step: Step) -> None:
     forward = step.passes.forward
     forward.refresh()
-    with resting(step.passes.model):
+    with step.passes.attending(), resting(step.passes.model):
         for pieces in step.plan():
             batch = step.micro_batch(pieces)
             step.tokens.old_M.index_copy_(0, batch.token_index, _all_logprobs(step, forward, batch))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models.policy import base_model
-from mathgrpo.update.attention.packed import AttentionKernel
+from mathgrpo.update.attention.packed import AttentionKernel, packed_attention
 from mathgrpo.update.pack import MicroBatch
 
 
@@ -73,6 +73,7 @@ class Passes:
         attention: kernel of the modules' packed attention; None with the fused forward pass.
         attention_is_chosen: whether it is the kernel of the run; else the first micro-batch decides.
         packed: configurations of the models whose modules use packed attention.
+        plainer: makes the passes to fall back on; None for the plain ones, the model's modules with a row a completion.
         notes: what a user should know, such as why prompts are not shared.
     """
 
@@ -86,7 +87,16 @@ class Passes:
     attention: AttentionKernel | None = "sdpa"
     attention_is_chosen: bool = True
     packed: tuple[Any, ...] = ()
+    plainer: Callable[[], Passes] | None = None
     notes: tuple[str, ...] = ()
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Let the modules attend as these passes do inside the block, to which a backward pass belongs too."""
+        with ExitStack() as attentions:
+            for config in self.packed:
+                attentions.enter_context(packed_attention(config))
+            yield
 
 
 def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:

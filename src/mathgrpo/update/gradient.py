@@ -6,6 +6,7 @@ import torch
 
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import is_out_of_memory
+from mathgrpo.update.fall_back import fall_back, is_of_layout
 from mathgrpo.update.first_pass import ref_logprobs, slopes
 from mathgrpo.update.logprobs import chunk_rows, token_logprobs
 from mathgrpo.update.pack import MicroBatch
@@ -16,20 +17,25 @@ from mathgrpo.update.token_budget import halve_budget
 def step_gradient(step: Step, optimizer: torch.optim.Optimizer, *, first: bool) -> tuple[Totals, list[int]]:
     """Leave the gradient of the whole step in the parameters; return its totals and [micro-batches, tokens].
 
-    Out of memory: the token budget is halved and the step begun again. Micro-batches do not change the gradient.
+    Out of memory: the token budget is halved and the step begun again. Micro-batches do not change the gradient. Any
+    other failure: the step is begun again in the plain layout, whose failure is raised.
     """
     while True:
         optimizer.zero_grad(set_to_none=True)
-        failure = ""
         try:
-            return _accumulate(step, first=first)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or step.token_budget <= 1:
+            with step.passes.attending():
+                return _accumulate(step, first=first)
+        except Exception as error:
+            lacks_memory = is_out_of_memory(error) and step.token_budget > 1
+            if not (lacks_memory or is_of_layout(error, step)):
                 raise
-            failure = first_line(error)
+            kind, failure = type(error).__name__, first_line(error)
         # Outside the except block: the traceback held the failed pass's tensors until here.
         optimizer.zero_grad(set_to_none=True)
-        halve_budget(step, failure)
+        if lacks_memory:
+            halve_budget(step, failure)
+        else:
+            fall_back(step, f"{kind}: {failure}")
 
 
 def _accumulate(step: Step, *, first: bool) -> tuple[Totals, list[int]]:

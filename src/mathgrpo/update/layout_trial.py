@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.hardware.cuda_care import uploaded
+from mathgrpo.hardware.cuda_care import is_out_of_memory, uploaded
+from mathgrpo.models.long_texts import telling_length
 from mathgrpo.models.policy import resting
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update.attention.packed import packed_attention
@@ -20,27 +23,39 @@ from mathgrpo.update.pack import MicroBatch, Piece, build_micro_batch
 TOLERANCE = 1e-3
 """Relative difference below which two fp32 computations of logits count as the same; 16-bit ones get 100 times it."""
 
-_reasons: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+class _Tried(NamedTuple):
+    """What trials found, and how long their longest text was."""
+
+    length: int
+    reason: str
 
 
-def unshared_reason(model: Any) -> str:
+_tried: weakref.WeakKeyDictionary[Any, _Tried] = weakref.WeakKeyDictionary()
+
+
+def unshared_reason(model: Any, longest: int = 0) -> str:
     """Return why the model's prompts cannot be shared in the update, or "" if they can; remembered by model.
 
     Two small groups go through the packed layout, the plain layout and the model's own forward. Whatever an
-    architecture does beside ordinary attention (biases by position, sinks, recurrence) shows as different logits.
+    architecture does beside ordinary attention (biases by position, sinks, recurrence) shows as different logits. What
+    it does in longer texts alone (chunks, windows of its own) shows in two texts of the length that tells.
 
+    longest: tokens of the longest text to come, prompt and completion.
     Raises: UserError when not even the plain layout reproduces the model's own logits.
     """
     decoder, _ = split_model(model)
-    if decoder not in _reasons:
+    length, known = telling_length(model, longest), _tried.get(decoder)
+    if known is None or (not known.reason and known.length < length):
         with resting(model):
-            _reasons[decoder] = _try_layouts(model, decoder)
-    return _reasons[decoder]
+            reason = _try_layouts(model, decoder) if known is None else ""
+            _tried[decoder] = known = _Tried(length, reason or (_try_length(model, length) if length else ""))
+    return known.reason
 
 
 @torch.no_grad()
 def _try_layouts(model: Any, decoder: Any) -> str:
-    plain_batch = _probe_batch(model, shared_prompt=False)
+    plain_batch = _probe_batch(model, _SHORT, shared_prompt=False)
     plain = _logits(model, plain_batch)
     own = model(input_ids=plain_batch.input_ids, attention_mask=plain_batch.attention_mask, use_cache=False).logits
     own = own.flatten(0, 1).index_select(0, plain_batch.logit_rows)
@@ -52,17 +67,37 @@ def _try_layouts(model: Any, decoder: Any) -> str:
     if not getattr(decoder, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
     try:
-        with packed_attention(decoder.config):
-            packed = _logits(model, _probe_batch(model, shared_prompt=True))
+        packed = _logits(model, _probe_batch(model, _SHORT, shared_prompt=True))
     # Whatever an unknown architecture's code raises when its attention is replaced means the same: not served.
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         return f"{type(error).__name__}: {first_line(error)}"
     return "" if _same(packed, plain) else "packed and plain logits differ"
 
 
-def _logits(model: Any, batch: MicroBatch) -> Tensor:
+@torch.no_grad()
+def _try_length(model: Any, length: int) -> str:
+    """Return why prompts cannot be shared in texts of this length: final hidden states, one text at a time."""
+    few = min(_FEW, length // 2)
+    for prompt, completion in ((length - few, few), (few, length - few)):
+        texts = ((3, prompt, (completion,)),)
+        try:
+            packed, plain = (_hidden(model, _probe_batch(model, texts, shared_prompt=each)) for each in (True, False))
+        except Exception as error:
+            what = "no memory to try it" if is_out_of_memory(error) else f"{type(error).__name__}: {first_line(error)}"
+            return f"{what} at {length:,} tokens"
+        if not _same(packed, plain):
+            return f"packed and plain hidden states differ at {length:,} tokens"
+    return ""
+
+
+def _hidden(model: Any, batch: MicroBatch) -> Tensor:
     forward = ModuleForward(model, nullcontext)
-    return forward.head(forward.hidden(batch))
+    with nullcontext() if batch.layout is None else packed_attention(forward.decoder.config):
+        return forward.hidden(batch)
+
+
+def _logits(model: Any, batch: MicroBatch) -> Tensor:
+    return ModuleForward(model, nullcontext).head(_hidden(model, batch))
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -71,8 +106,13 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return bool((first.float() - second.float()).norm() <= tolerance * spread)
 
 
-def _probe_batch(model: Any, *, shared_prompt: bool) -> MicroBatch:
-    """Return two groups of two completions, of made-up tokens and unequal lengths."""
+_SHORT = ((3, 5, (4, 2)), (40, 3, (1, 6)))
+_FEW = 16
+"""Tokens of the shorter part of a long text: its prompt in one, its completion in the other."""
+
+
+def _probe_batch(model: Any, texts: Sequence[tuple[int, int, tuple[int, ...]]], *, shared_prompt: bool) -> MicroBatch:
+    """Return groups of made-up tokens, given as (first token, tokens of the prompt, of each completion)."""
     embedding = model.get_input_embeddings().weight
 
     def made_up(start: int, count: int) -> tuple[int, ...]:
@@ -81,11 +121,13 @@ def _probe_batch(model: Any, *, shared_prompt: bool) -> MicroBatch:
     groups = [
         RolloutGroup(
             Problem(question="probe", answer="0"), Prompt(made_up(start, length), 0),
-            tuple(Completion(made_up(start + n, n), (0.0,) * n, "eos") for n in lengths), ("", ""),
+            tuple(Completion(made_up(start + n, n), (0.0,) * n, "eos") for n in lengths), ("",) * len(lengths),
         )
-        for start, length, lengths in ((3, 5, (4, 2)), (40, 3, (1, 6)))
+        for start, length, lengths in texts
     ]  # fmt: skip
-    pieces, offsets = [Piece(0, (0, 1)), Piece(1, (0, 1))], ((0, 4), (6, 7))
+    pieces = [Piece(b, tuple(range(len(lengths)))) for b, (_, _, lengths) in enumerate(texts)]
+    ends = accumulate((n for _, _, lengths in texts for n in lengths), initial=0)
+    offsets = [[next(ends) for _ in lengths] for _, _, lengths in texts]
     batch: MicroBatch = uploaded(
         build_micro_batch(groups, offsets, pieces, shared_prompt=shared_prompt), embedding.device
     )

@@ -230,7 +230,8 @@ def _plain_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> _Row
             first, padding = len(rows.ids) * width, [0] * (width - len(row))
             rows.logit_rows.extend(range(first + len(prompt) - 1, first + len(row)))
             rows.ids.append(row + padding)
-            rows.positions.append(list(range(width)))
+            # Padding is nowhere further on than the row: there may be no such position, or another rotary embedding.
+            rows.positions.append([*range(len(row)), *([len(row) - 1] * len(padding))])
             rows.mask.append([1] * len(row) + padding)
     return rows
 

@@ -8,6 +8,7 @@ import torch
 
 from mathgrpo.distributed import World
 from mathgrpo.types import RolloutGroup
+from mathgrpo.update.fall_back import fall_back
 from mathgrpo.update.forward import Passes
 from mathgrpo.update.pack import Piece, micro_batch_cost
 from mathgrpo.update.step import Step, Totals, merged
@@ -60,12 +61,16 @@ def of_part(pieces: Sequence[Piece], part: Sequence[Piece]) -> list[Piece]:
 def of_all_processes(world: World, step: Step, totals: Totals, counts: Sequence[int]) -> tuple[Totals, list[int]]:
     """Return a step's totals and counts over all processes, the same in each; its token budget becomes the smallest.
 
-    One that ran out of memory in one process would do so again.
+    One that ran out of memory in one process would do so again. The processes fall back together, too: layouts decide
+    how they divide the work.
     """
     names = list(totals)
     values = torch.stack([totals[name] for name in names]).tolist() if names else []
-    found = world.gather((dict(zip(names, values, strict=True)), list(counts), step.token_budget))
-    parts = [{name: torch.tensor(value, dtype=torch.float64) for name, value in part.items()} for part, _, _ in found]
-    all_counts = [sum(column) for column in zip(*(row for _, row, _ in found), strict=True)]
-    step.token_budget = min(budget for _, _, budget in found)
+    own = dict(zip(names, values, strict=True)), list(counts), step.token_budget, step.passes.plainer is None
+    found = world.gather(own)
+    parts = [{name: torch.tensor(value, dtype=torch.float64) for name, value in part.items()} for part, *_ in found]
+    all_counts = [sum(column) for column in zip(*(row for _, row, *_ in found), strict=True)]
+    step.token_budget = min(budget for _, _, budget, _ in found)
+    if any(is_plain for *_, is_plain in found) and step.passes.plainer is not None:
+        fall_back(step, "in another process")
     return {name: value.to(step.passes.device) for name, value in merged(parts).items()}, all_counts

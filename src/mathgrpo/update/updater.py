@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +19,8 @@ from mathgrpo.hardware.cuda_care import uploaded
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import resting
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update.attention.packed import packed_attention
-from mathgrpo.update.choose_passes import choose_passes, decide_attention
+from mathgrpo.update.choose_passes import choose_passes, decide_attention, plainly
+from mathgrpo.update.fall_back import fall_back
 from mathgrpo.update.first_pass import drops_out, fill_old_logprobs
 from mathgrpo.update.forward import Passes
 from mathgrpo.update.gradient import step_gradient
@@ -90,20 +89,22 @@ class Lesson:
 class Updater:
     """Takes optimizer steps on rollouts. One serves a whole run: its first update chooses how all of them compute.
 
-    A later one chooses anew when the model has been wrapped or hooked since: a pass of our own would not run that.
+    A later one chooses anew when the model has been wrapped or hooked since, which a pass of our own would not run, and
+    when texts have become longer. What fails in an update is left for good, for the plain passes that take its step.
     """
 
     def __init__(
         self, policy: Policy, optimizer: torch.optim.Optimizer, *, reference: Reference | None = None,
-        world: World = SINGLE, machinery: Machinery = FAST,
+        world: World = SINGLE, machinery: Machinery = FAST, longest: int = 0,
     ) -> None:  # fmt: skip
         """policy: its model is in evaluation mode in an update, except adapter dropout. reference: for a KL term.
 
         world: processes that take a step together, all with the same groups, each computing its part of them.
         machinery: the layouts and kernels that compute it; its numbers are the same within rounding.
+        longest: tokens of the longest text of the run, as far as it is known.
         """
         self._policy, self._optimizer, self._reference = policy, optimizer, reference
-        self._world, self._machinery = world, machinery
+        self._world, self._machinery, self._longest = world, machinery, longest
         self._passes: Passes | None = None
         self._outfit: list[tuple[object, ...]] = []
 
@@ -118,7 +119,8 @@ class Updater:
         """
         section, importance = lesson.section, lesson.importance
         policy, world, machinery = self._policy, self._world, self._machinery
-        passes = self._chosen_passes()
+        longest = max((len(group.prompt.ids) for group in groups), default=0) + lesson.max_new_tokens
+        passes = self._chosen_passes(longest)
         objective = objective_of(section, importance)
         pieces = pieces_with_loss(groups, section, skip_zero_advantage=machinery.skip_zero_advantage)
         turns = [of_part(pieces, part) for part in lesson.parts] or [pieces]
@@ -136,10 +138,7 @@ class Updater:
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         before = _weight_sample(parameters)
         history, counts = [], [0, 0]
-        with ExitStack() as modes:
-            for config in passes.packed:
-                modes.enter_context(packed_attention(config))
-            modes.enter_context(update_mode(policy.model))
+        with update_mode(policy.model):
             if len(turns) > 1 or (importance is not None and drops_out(policy.model)):
                 fill_old_logprobs(step)
             for index in range(section.updates_per_rollout):
@@ -148,6 +147,8 @@ class Updater:
                     step, parameters, pieces_of_all, lesson.max_grad_norm, index=index, num_parts=len(turns)
                 )
                 history.append(metrics)
+        if step.passes is not passes:
+            self._passes, self._machinery = step.passes, plainly(machinery)
         return UpdateStats(
             metrics=_mean_metrics(history) | {"weights_moved": _moved_fraction(before, _weight_sample(parameters))},
             tokens=counts[1],
@@ -155,16 +156,16 @@ class Updater:
             micro_batches=counts[0],
             skipped_groups=len(groups) - len({piece.group for piece in pieces}),
             token_budget=step.token_budget,
-            layout="shared" if passes.shared_prompt else "plain",
-            notes=passes.notes,
+            layout="shared" if step.passes.shared_prompt else "plain",
+            notes=step.passes.notes,
         )
 
-    def _chosen_passes(self) -> Passes:
-        """Return how to compute, as it was chosen for the model as it is dressed now."""
+    def _chosen_passes(self, longest: int) -> Passes:
+        """Return how to compute, as it was chosen for the model as it is dressed now and for texts as long as now."""
         outfit = module_outfit(self._policy.model)
-        if self._passes is None or outfit != self._outfit:
-            self._passes = choose_passes(self._policy, self._reference, self._machinery)
-            self._outfit = outfit
+        if self._passes is None or outfit != self._outfit or longest > self._longest:
+            self._longest, self._outfit = max(longest, self._longest), outfit
+            self._passes = choose_passes(self._policy, self._reference, self._machinery, self._longest)
         return self._passes
 
     def _optimizer_step(
@@ -177,16 +178,21 @@ class Updater:
         Raises: NonFiniteError before the weights change.
         """
         optimizer, first = self._optimizer, index < num_parts
-        totals, counts = step_gradient(step, optimizer, first=first)
-        if self._world.size > 1:
-            self._world.sum_gradients(parameters)
-            totals, counts = of_all_processes(self._world, step, totals, counts)
-        norm = _fill_and_norm(parameters)
-        metrics = _metrics(step, pieces, totals, norm, first=first, num_parts=num_parts)
-        if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
+        while True:
+            totals, counts = step_gradient(step, optimizer, first=first)
+            if self._world.size > 1:
+                self._world.sum_gradients(parameters)
+                totals, counts = of_all_processes(self._world, step, totals, counts)
+            norm = _fill_and_norm(parameters)
+            metrics = _metrics(step, pieces, totals, norm, first=first, num_parts=num_parts)
+            if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
+                break
             optimizer.zero_grad(set_to_none=True)
             facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-            raise NonFiniteError(f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}")
+            failure = f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}"
+            if step.passes.plainer is None:
+                raise NonFiniteError(failure)
+            fall_back(step, failure)
         torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

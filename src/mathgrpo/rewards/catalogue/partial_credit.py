@@ -64,7 +64,7 @@ def format_parts(row: Row) -> float:
     Gaming: the tags alone earn it; its weight is limited for that.
     """
     marks = row.fmt.marks
-    return 1.0 - len(missing_marks(row.text, marks)) / len(marks)
+    return 1.0 - len(missing_marks(row.whole, marks)) / len(marks)
 
 
 def missing_marks(text: str, marks: Sequence[str]) -> list[str]:

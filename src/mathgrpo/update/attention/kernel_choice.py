@@ -1,7 +1,8 @@
 """Which kernel serves the packed attention of a run: by name, or the faster on the run's own shapes.
 
 varlen proves itself first: output and gradients on random states must equal those of sdpa, as near as 16-bit rounding
-allows. Where it cannot run, fails or differs it is passed over, and the run says why.
+allows, in a sliding window too where the model has one. Where it cannot run, fails or differs it is passed over, and
+the run says why.
 """
 
 from __future__ import annotations
@@ -47,23 +48,27 @@ def choose_attention(policy: Policy, asked: Literal["auto", "sdpa", "varlen"], l
     On a CPU it is always sdpa. "auto" takes the faster one.
     """
     device, dtype = torch.device(policy.device), policy.compute_dtype
-    shape = head_shape(base_model(policy.model).config.get_text_config())
+    config = base_model(policy.model).config.get_text_config()
+    shape, window = head_shape(config), getattr(config, "sliding_window", None)
     if asked == "sdpa" or (asked == "auto" and device.type == "cpu"):
         return AttentionChoice("sdpa", "")
-    key = (str(device), dtype, shape, asked)
+    key = (str(device), dtype, shape, window, asked)
     if key not in _chosen:
-        _chosen[key] = _varlen_or_sdpa(device, dtype, shape, layout_of, named=asked == "varlen")
+        _chosen[key] = _varlen_or_sdpa(device, dtype, shape, layout_of, named=asked == "varlen", window=window)
     return _chosen[key]
 
 
 def _varlen_or_sdpa(
-    device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int], layout_of: LayoutOf, *, named: bool
-) -> AttentionChoice:
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int], layout_of: LayoutOf, *, named: bool,
+    window: int | None = None,
+) -> AttentionChoice:  # fmt: skip
     """Return varlen where it proves itself and, unless it is named, is the faster one."""
     why = varlen_obstacle(device, dtype)
     if not why:
         trial, (varlen, _) = Trial(shape, device, dtype, *layout_of("sdpa")), layout_of("varlen")
-        why = trial.obstacle(varlen)
+        # A window that no text reaches yet is tried with a shorter one: later texts may be longer.
+        windows = (None,) if window is None else (None, min(window, max(1, varlen.longest // 2)))
+        why = next(filter(None, (trial.obstacle(varlen, each) for each in windows)), "")
     if why:
         return AttentionChoice("sdpa", f"update attention sdpa (varlen not used: {why})")
     if named:
@@ -92,30 +97,32 @@ class Trial:
         )
         self.seed = torch.randn(num_rows, heads, size, generator=generator, device=device, dtype=dtype)
 
-    def obstacle(self, layout: PackedLayout) -> str:
+    def obstacle(self, layout: PackedLayout, window: int | None = None) -> str:
         """Return why varlen's layout does not serve, or "" when it computes what sdpa computes.
 
         It can fail in any way of its own on a device it does not know, so every exception counts as "does not
         serve"; a lack of memory is not about the kernel and passes through.
         """
         try:
-            found = self._pass(layout)
+            found = self._pass(layout, window)
         except Exception as error:
             pass_on(error, "update attention varlen", "run.engine=plain")
             return f"{type(error).__name__}: {first_line(error)}"
-        wanted = self._pass(self.plain)
+        wanted = self._pass(self.plain, window)
         pairs = zip(found, wanted, strict=True)
         # The tensor's max and this comparison let NaN fail.
         difference = float(torch.stack([(a.float() - b.float()).norm() / b.float().norm() for a, b in pairs]).max())
-        return "" if difference <= TOLERANCE.get(self.dtype, 1e-4) else f"it differs from sdpa by {difference:.1g}"
+        where = "" if window is None else f" in a window of {window}"
+        served = difference <= TOLERANCE.get(self.dtype, 1e-4)
+        return "" if served else f"it differs from sdpa by {difference:.1g}{where}"
 
     def seconds(self, layout: PackedLayout) -> float:
         """Return the mean time of a forward and backward pass, on a device that is waited for."""
         timer = Timer("attend()", globals={"attend": partial(self._pass, layout)})
         return float(timer.timeit(REPEATS).mean)
 
-    def _pass(self, layout: PackedLayout) -> list[Tensor]:
+    def _pass(self, layout: PackedLayout, window: int | None = None) -> list[Tensor]:
         with torch.enable_grad():
             query, key, value = self.states
-            output = layout.attend(query, key, value, None)[: self.num_rows]
+            output = layout.attend(query, key, value, None, window)[: self.num_rows]
             return [output.detach(), *torch.autograd.grad(output, self.states, self.seed)]

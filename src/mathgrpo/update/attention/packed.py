@@ -1,8 +1,9 @@
 """Packed shared-prompt attention, served to unmodified transformers models through their attention interface.
 
 A packed row holds [prompt][c1]...[cG] group after group. A prompt row attends to the prompt rows up to itself; a
-completion row to its whole prompt and to its own completion up to itself. Only the attention looks at the layout:
-everything else in a transformer works token by token, and positions come from position_ids.
+completion row to its whole prompt and to its own completion up to itself; in a layer with a sliding window only to the
+last of these. Only the attention looks at the layout: everything else in a transformer works token by token, and
+positions come from position_ids.
 
 Two kernels compute the same, each from a layout of its own:
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -56,7 +57,7 @@ def shared_prompt_attention(
     """Return the attention output of a packed row, in transformers' attention signature.
 
     Shapes: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D].
-    Raises: NotImplementedError for what the packed attention does not honour (soft caps, sinks, short windows).
+    Raises: NotImplementedError for what the packed attention does not honour (soft caps, sinks).
     """
     layout: PackedLayout | None = kwargs.get("packed_layout")
     if layout is None:
@@ -65,10 +66,9 @@ def shared_prompt_attention(
     window = kwargs.get("sliding_window")
     if unserved or attention_mask is not None or dropout or query.shape[0] != 1:
         raise NotImplementedError(f"packed attention does not serve {unserved or 'a mask, dropout or a batch'}")
-    if window is not None and window < layout.longest:
-        raise NotImplementedError(f"sliding window of {window} tokens, context of {layout.longest}")
+    window = None if window is None or window >= layout.longest else int(window)
     query_THD, key_TKD, value_TKD = (states[0].transpose(0, 1) for states in (query, key, value))
-    return layout.attend(query_THD, key_TKD, value_TKD, scaling).unsqueeze(0), None
+    return layout.attend(query_THD, key_TKD, value_TKD, scaling, window).unsqueeze(0), None
 
 
 @contextlib.contextmanager
@@ -96,30 +96,61 @@ class PaddedRows:
         prompt_rows: [N, P] packed row of each prompt token; padding points at row 0.
         completion_rows: [R, C] packed row of each completion input token; padding points at row 0.
         prompt_of_completion: [R] which prompt each completion continues.
+        prompt_lengths: [R] tokens of that prompt, after which a completion's positions go on.
         slots: [T] place of each packed row in the prompts and completions, flattened one after the other.
         completion_bias: [R, 1, C, P + C] 0 where a completion row attends, -inf where it does not.
         longest: longest context, prompt and completion together.
+        windowed: the masks of each window that a layer has asked for, see `_windowed`.
     """
 
     prompt_rows: Tensor
     completion_rows: Tensor
     prompt_of_completion: Tensor
+    prompt_lengths: Tensor
     slots: Tensor
     completion_bias: Tensor
     longest: int
+    windowed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None = None
+    ) -> Tensor:
+        """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D].
+
+        window: how many tokens of its sequence each sees, itself included; None: all.
+        """
         prompts = [_gather(states, self.prompt_rows) for states in (query, key, value)]
         own = [_gather(states, self.completion_rows) for states in (query, key, value)]
         keys, values = (
             torch.cat([prompts[i].index_select(0, self.prompt_of_completion), own[i]], dim=1) for i in (1, 2)
         )
-        bias = self.completion_bias.to(query.dtype)
-        prompt_output = _sdpa(*prompts, scaling=scaling, is_causal=True)
-        completion_output = _sdpa(own[0], keys, values, scaling=scaling, attn_mask=bias)
+        prompt_bias, bias = (None, self.completion_bias) if window is None else self._windowed(window)
+        prompt_mask = None if prompt_bias is None else prompt_bias.to(query.dtype)
+        prompt_output = _sdpa(*prompts, scaling=scaling, attn_mask=prompt_mask, is_causal=prompt_mask is None)
+        completion_output = _sdpa(own[0], keys, values, scaling=scaling, attn_mask=bias.to(query.dtype))
         flat = torch.cat([prompt_output.flatten(0, 1), completion_output.flatten(0, 1)])
         return flat.index_select(0, self.slots)
+
+    def _windowed(self, window: int) -> tuple[Tensor, Tensor]:
+        """Return the biases of prompts [P, P] and completions [R, 1, C, P + C] in a layer with a window; kept.
+
+        A token sees the last `window` positions of its own sequence. Every row sees itself, padding too.
+        """
+        if window not in self.windowed:
+            width_P, width_C = self.prompt_rows.shape[1], self.completion_rows.shape[1]
+            steps = torch.arange(max(width_P, width_C), device=self.slots.device)
+            age = steps[:, None] - steps[None, :]
+            hidden = (age < 0) | (age >= window)
+            none = torch.zeros((), device=self.slots.device)
+            prompt_bias = none.expand(width_P, width_P).masked_fill(hidden[:width_P, :width_P], float("-inf"))
+            # Position of a completion's row i is prompt length + i; that of a prompt's row is its number.
+            age_of_prompt = self.prompt_lengths[:, None, None] + steps[:width_C, None] - steps[:width_P]
+            out_of_sight = torch.cat(
+                [age_of_prompt >= window, hidden[:width_C, :width_C].expand(len(age_of_prompt), -1, -1)], dim=2
+            )
+            bias = self.completion_bias.masked_fill(out_of_sight[:, None], float("-inf"))
+            self.windowed[window] = prompt_bias, bias
+        return self.windowed[window]
 
 
 PackedLayout = PaddedRows | VarlenSegments
@@ -147,6 +178,7 @@ def padded_rows(
         prompt_rows=prompt_rows,
         completion_rows=completion_rows,
         prompt_of_completion=owner,
+        prompt_lengths=torch.tensor([prompts[prompt][1] for _, _, prompt in completions]),
         slots=slots,
         completion_bias=bias,
         longest=longest,

@@ -29,13 +29,18 @@ class VarlenSegments:
     longest_key: int
     longest: int
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D]."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None = None
+    ) -> Tensor:
+        """Return packed attention outputs: query [T, H, D], key and value [T, K, D] -> [T, H, D].
+
+        window: how many tokens of its sequence each sees, itself included; None: all.
+        """
         query, key, value = in_compute_precision(query, key, value)
         keys, values = (_SharedRows.apply(states, self.key_rows) for states in (key, value))  # type: ignore[no-untyped-call]
         return causal_varlen(
             query.contiguous(), keys, values, self.query_ends, self.key_ends, self.longest_query, self.longest_key,
-            scaling,
+            scaling, window,
         )  # fmt: skip
 
 
@@ -67,15 +72,16 @@ def varlen_segments(
 
 def causal_varlen(
     query: Tensor, key: Tensor, value: Tensor, query_ends: Tensor, key_ends: Tensor,
-    longest_query: int, longest_key: int, scaling: float | None,
+    longest_query: int, longest_key: int, scaling: float | None, window: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Return flash attention of segments, causal towards the lower right corner: query [T, H, D] -> [T, H, D].
 
-    Shapes: key and value [S, K, D]; query_ends and key_ends [B + 1].
+    Shapes: key and value [S, K, D]; query_ends and key_ends [B + 1]. window: as in `VarlenSegments.attend`.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
+    # The kernel counts the keys before a query's own; -1: all of them.
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1 if window is None else window - 1, 0)}
     # The kernel itself serves fewer key-value heads; from torch 2.12 on it wants to be told.
     if query.shape[1] != key.shape[1] and "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = True
