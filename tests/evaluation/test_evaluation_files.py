@@ -47,6 +47,7 @@ def test_files_follow_the_contract(tmp_path: Path) -> None:
         "finish_reason",
         "rule",
         "why",
+        "rewards",
     }
     summary = json.loads((tmp_path / "eval" / "after.json").read_text())
     assert summary["accuracy"] == 0.5 and summary["sampled/accuracy"] == 0.5 and summary["settings"]["top_p"] == 0.9

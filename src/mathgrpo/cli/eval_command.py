@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mathgrpo.cli.chosen_suite import Correct, chosen_suite
 from mathgrpo.cli.options import EVERY, Device, FormatName, Model, chosen_problems, open_engine, run_recipe
 from mathgrpo.errors import UserError
 
@@ -25,6 +26,7 @@ def eval_command(
     ] = "",
     split: Annotated[str, typer.Option(help="Split, or file stem in a folder; default: test.")] = "",
     fmt: FormatName = "",
+    correct: Correct = "",
     samples: Annotated[int, typer.Option(help="Sampled completions a problem, beside the greedy one.", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=5.0)] = 1.0,
     top_p: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=1.0)] = 1.0,
@@ -57,12 +59,14 @@ def eval_command(
         model, problems=problems, split=split, fmt=fmt, limit=limit, max_new_tokens=max_new_tokens
     )
     settings = {"samples": samples, "temperature": temperature, "top_p": top_p, "seed": seed}
-    for suffix, evaluation in _evaluations(recipe, model, device, settings):
+    drawing = Drawing(recipe, model, device, correct, settings)
+    for suffix in drawing.sets:
+        evaluation = drawing.evaluation(suffix, out, name + suffix)
         print("\n".join(summary_lines(evaluation, suffix)))
         if out is not None:
             print(f"written to  {write_evaluation(evaluation, out, name + suffix)}")
         if before is not None and not suffix:
-            print("\n".join(comparison_lines(before, evaluation)))
+            print("\n".join(comparison_lines(drawing.rescored(before), evaluation)))
 
 
 def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int) -> Recipe:
@@ -99,6 +103,9 @@ def read_against(path: Path) -> Evaluation:
 
 def summary_lines(evaluation: Evaluation, suffix: str) -> list[str]:
     """Return an evaluation for a reader: greedy numbers, and the samples' beside them."""
+    from mathgrpo.evaluation.records import reward_label
+    from mathgrpo.evaluation.reward_change import number
+
     summary, settings = evaluation.summary(), evaluation.settings
     kinds = [("greedy", "")] + ([(f"{settings.samples} samples", "sampled/")] if settings.samples else [])
     what = "problems of held-out templates" if suffix else "problems"
@@ -108,26 +115,32 @@ def summary_lines(evaluation: Evaluation, suffix: str) -> list[str]:
     ]
     for kind, prefix in kinds:
         get = {key.removeprefix(prefix): value for key, value in summary.items() if key.startswith(prefix)}
+        anywhere = [f"  anywhere    {_percent(get['accuracy_flexible'])} with an answer from anywhere in the text"]
         lines += [
             f"{kind}:",
-            f"  accuracy    {_percent(get['accuracy'])} in the format, 95 % interval "
+            f"  accuracy    {_percent(get['accuracy'])}{evaluation.by or ' in the format'}, 95 % interval "
             f"[{100 * get['accuracy_low']:.1f}, {100 * get['accuracy_high']:.1f}]",
-            f"  anywhere    {_percent(get['accuracy_flexible'])} with an answer from anywhere in the text",
+            *(() if evaluation.by else anywhere),
             f"  format      {_percent(get['format_rate'])} exactly, {_percent(get['format_rate_soft'])} nearly",
             f"  working     {_percent(get['worked_rate'])} show a calculation",
             f"  length      {get['mean_length']:.1f} tokens on average, {_percent(get['clipped_ratio'])} cut off",
         ]
         chances = [f"{key} {_percent(value)}" for key, value in get.items() if key.startswith(("pass@", "maj@"))]
         lines += [f"  samples     {', '.join(chances)}"] if chances and prefix else []
+        paid = [f"{reward_label(key[7:])} {number(value)}" for key, value in get.items() if key.startswith("reward/")]
+        lines += [f"  rewards     {', '.join(paid)}"] if paid else []
     return lines
 
 
 def comparison_lines(before: Evaluation, after: Evaluation) -> list[str]:
     """Return the paired comparison for a reader, greedy and, where both have samples, sampled."""
-    from mathgrpo.evaluation import compare, gain_parts, verdict_line
+    from mathgrpo.evaluation import compare, gain_parts, reward_changes, verdict_line
+    from mathgrpo.evaluation.records import ANSWER
     from mathgrpo.runs.run_folder import gain_line
 
-    lines = [verdict_line(compare(before, after), "accuracy"), gain_line(gain_parts(before, after))]
+    compared = compare(before, after)
+    parts = gain_line(gain_parts(before, after), by_answer=compared.correct == ANSWER)
+    lines = [verdict_line(compared, "accuracy"), parts, *(f"  {each.line}" for each in reward_changes(before, after))]
     if all(record.samples for record in (*before.records, *after.records)):
         lines.append(verdict_line(compare(before, after, metric="sampled"), "sampled accuracy"))
     return lines
@@ -137,26 +150,47 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _evaluations(recipe: Recipe, model: str, device: str, settings: dict[str, Any]) -> list[tuple[str, Evaluation]]:
-    """Return (name suffix, evaluation) of the held-out problems and, when generated, of the held-out templates."""
-    from mathgrpo.evaluation import evaluate
-    from mathgrpo.formats import get_format
-    from mathgrpo.models.locate import locate_model
-    from mathgrpo.problems import load_heldout
-    from mathgrpo.runs.progress import make_progress
+class Drawing:
+    """What is evaluated: the model with its engine, and the problems by name suffix, held-out templates apart.
 
-    locate_model(model)  # a name with nothing behind it is told before problems are read
-    fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
-    max_new_tokens = recipe.rollout.max_new_tokens
-    every = (*sets.heldout, *sets.heldout_templates)
-    policy, engine = open_engine(model, device, every, recipe.problems.source, fmt, max_new_tokens)
-    found = []
-    with make_progress() as progress:
-        for suffix, problems in (("", sets.heldout), ("-templates", sets.heldout_templates)):
-            if problems:
-                what = f"evaluation{suffix}"
-                found.append((suffix, evaluate(
-                    engine, policy, problems, fmt, max_new_tokens=max_new_tokens, **settings,
-                    on_progress=lambda done, total, what=what: progress.doing(what, done, total),  # type: ignore[misc]
-                )))  # fmt: skip
-    return found
+    correct: what counts as correct, "": as in the recipe. settings: those of the samples.
+    """
+
+    def __init__(self, recipe: Recipe, model: str, device: str, correct: str, settings: dict[str, Any]) -> None:
+        from mathgrpo.formats import get_format
+        from mathgrpo.models.locate import locate_model
+        from mathgrpo.problems import load_heldout
+
+        locate_model(model)  # a name with nothing behind it is told before problems are read
+        self._fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
+        self.sets = {"": sets.heldout} | ({"-templates": sets.heldout_templates} if sets.heldout_templates else {})
+        every = (*sets.heldout, *sets.heldout_templates)
+        self._suite = chosen_suite(recipe, self._fmt, correct, every, print)
+        self._settings = settings | {"max_new_tokens": recipe.rollout.max_new_tokens}
+        self._policy, self._engine = open_engine(
+            model, device, every, recipe.problems.source, self._fmt, recipe.rollout.max_new_tokens, suite=self._suite
+        )
+
+    def evaluation(self, suffix: str, out: Path | None, name: str) -> Evaluation:
+        """Return the evaluation of a set; what there is of one that a reward function ends is written to `out`."""
+        from mathgrpo.evaluation.evaluate import RewardFault, evaluate, write_records
+        from mathgrpo.runs.progress import make_progress
+
+        try:
+            with make_progress() as progress:
+                return evaluate(
+                    self._engine, self._policy, self.sets[suffix], self._fmt, suite=self._suite, **self._settings,
+                    on_progress=lambda done, total: progress.doing(f"evaluation{suffix}", done, total),
+                )  # fmt: skip
+        except RewardFault as fault:
+            if out is None:
+                raise
+            kept = f"{len(fault.evaluation.records):,} problems are in {write_records(fault.evaluation, out, name)}"
+            raise UserError(f"{fault}; {kept}") from fault
+
+    def rescored(self, before: Evaluation) -> Evaluation:
+        """Return an earlier evaluation, scored anew where it counts something else as correct."""
+        from mathgrpo.evaluation.one_scale import scored_by
+
+        correct = "answer" if self._suite.correct is None else str(self._suite.correct)
+        return before if before.settings.correct == correct else scored_by(self._suite, before, self.sets[""])

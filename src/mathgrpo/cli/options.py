@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mathgrpo.config.recipe import ProblemsSection
     from mathgrpo.formats import Format
     from mathgrpo.models import Policy
+    from mathgrpo.rewards import RewardSuite
     from mathgrpo.rollout import Engine
     from mathgrpo.types import Problem
 
@@ -130,16 +131,21 @@ def open_engine(
     max_new_tokens: int,
     *,
     plain: bool = False,
+    suite: RewardSuite | None = None,
 ) -> tuple[Policy, Engine]:
     """Return a model and what draws its completions of problems, all of which can be asked and graded.
+
+    suite: the rewards that judge them; where none of them goes by the golds, these need not be gradable.
 
     Raises: UserError when one cannot.
     """
     from mathgrpo.answers.gold_check import require_golds
+    from mathgrpo.rewards.pre_run_check import grades_golds
     from mathgrpo.rollout import build_engine
     from mathgrpo.training.prepare import require_prompts_fit
 
-    require_golds(problems, fmt, source)
+    if suite is None or grades_golds(suite):
+        require_golds(problems, fmt, source)
     policy = open_policy(model, device)
     require_prompts_fit(problems, policy, fmt, max_new_tokens)
     return policy, build_engine(policy, "plain" if plain else "fast")
@@ -180,7 +186,10 @@ def run_recipe(model: str) -> Recipe:
     if (exported := folder / "export.json").is_file():
         record = read_json_object(exported)
         rollout = {"max_new_tokens": record.get("max_new_tokens")}
-        recipe = validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout})
+        kept: dict[str, Any] = {
+            name: record[name] for name in ("rewards", "reward_settings", "evaluation") if name in record
+        }
+        recipe = validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout, **kept})
     else:
         run = run_of(folder)
         recipe = recipe_of_run(run) if run is not None else Recipe()

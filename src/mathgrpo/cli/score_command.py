@@ -101,10 +101,9 @@ def _require_sense(
 
 def _suite(recipe: Recipe) -> RewardSuite:
     from mathgrpo.formats import get_format
-    from mathgrpo.rewards import build_suite
+    from mathgrpo.rewards import recipe_suite
 
-    fmt, limit = get_format(recipe.format.name), recipe.rollout.max_new_tokens
-    return build_suite(recipe.rewards, fmt, recipe.reward_settings, limit)
+    return recipe_suite(recipe, get_format(recipe.format.name))
 
 
 def _completion(file: Path | None, text: str | None) -> str:

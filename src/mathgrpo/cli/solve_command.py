@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mathgrpo.cli.chosen_suite import Correct
 from mathgrpo.cli.options import (
     Device,
     FormatName,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mathgrpo.formats import Format
     from mathgrpo.serving.stream import Streamer
 
-FOR_PROBLEMS = {name: f"--{name}" for name in ("split", "samples", "keep", "limit")}
+FOR_PROBLEMS = {name: f"--{name}" for name in ("split", "samples", "keep", "correct", "limit")}
 """Options that only --problems reads."""
 
 
@@ -45,6 +46,7 @@ def solve_command(
     split: Annotated[str, typer.Option(help="Their split, or file stem in a folder.")] = "train",
     samples: Annotated[int, typer.Option(help="Completions of each of them.", min=1)] = 8,
     keep: Annotated[Literal["correct", "all"], typer.Option(help="Traces to write: correct or all.")] = "correct",
+    correct: Correct = "",
     limit: Annotated[int, typer.Option(help="Problems at most, the first ones; default: all.", min=0)] = 0,
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Append question, reasoning, answer and settings to this file.")
@@ -77,8 +79,9 @@ def solve_command(
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=warmth, top_p=top_p, seed=seed)
     if problems:
         solve_problems(
-            model, problems, split, limit, fmt, sampling, jsonl, samples=samples, keep=keep, device=device, plain=plain
-        )
+            model, problems, split, limit, fmt, sampling, jsonl, samples=samples, keep=keep, device=device, plain=plain,
+            correct=correct,
+        )  # fmt: skip
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
     if jsonl is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mathgrpo.cli.chosen_suite import chosen_suite
 from mathgrpo.cli.options import EVERY, chosen_problems, open_engine, require_appendable, run_recipe, stops_told
 from mathgrpo.errors import UserError
 from mathgrpo.types import Problem, Sampling
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def solve_problems(
     model: str, source: str, split: str, limit: int, fmt: str, sampling: Sampling, jsonl: Path | None, *, samples: int,
-    keep: Literal["correct", "all"], device: str, plain: bool,
+    keep: Literal["correct", "all"], device: str, plain: bool, correct: str = "",
 ) -> None:  # fmt: skip
     """Write the traces, and say how many there are. The arguments are the command's options.
 
@@ -29,6 +30,7 @@ def solve_problems(
             f"--samples {samples}: all would be the same at --temperature 0; use --samples 1 or a temperature"
         )
     require_appendable("--jsonl", jsonl)
+    from mathgrpo.evaluation.records import counted_by
     from mathgrpo.evaluation.solved_traces import TraceFile, write_traces
     from mathgrpo.formats import get_format
     from mathgrpo.models.locate import locate_model
@@ -38,13 +40,17 @@ def solve_problems(
     location, recipe = locate_model(model), run_recipe(model)
     chosen = get_format(fmt or recipe.format.name)
     problems = problems_to_solve(source, split, limit, recipe.problems)
+    suite = chosen_suite(recipe, chosen, correct, problems, print)
+    judged = {} if suite.correct is None else {"correct": str(suite.correct)}
     # What a trace depends on, without a path of this machine.
     file = TraceFile(jsonl, {
         "checkpoint": Path(location).name, "problems": Path(source).name, "split": split, "samples": samples,
         "keep": keep, "format": chosen.name, "temperature": sampling.temperature, "top_p": sampling.top_p,
-        "seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens,
+        "seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens, **judged,
     })  # fmt: skip
-    policy, engine = open_engine(model, device, problems, source, chosen, sampling.max_new_tokens, plain=plain)
+    policy, engine = open_engine(
+        model, device, problems, source, chosen, sampling.max_new_tokens, plain=plain, suite=suite
+    )
     stopped = f"stopped; {jsonl} keeps what is written, and the same command goes on from there"
     with stops_told(stopped), StopRequests() as stop, make_progress() as progress:
 
@@ -54,12 +60,13 @@ def solve_problems(
                 raise Interrupted(stop.received)
 
         counts = write_traces(
-            engine, policy, problems, chosen, file, samples=samples, sampling=sampling, keep=keep, on_batch=on_batch
-        )
+            engine, policy, problems, chosen, file, samples=samples, sampling=sampling, keep=keep, on_batch=on_batch,
+            suite=suite,
+        )  # fmt: skip
     repeated = f", {counts.repeated:,} repeats left out" if counts.repeated else ""
     print(
-        f"{counts.written:,} traces written to {jsonl}: {counts.correct:,} of {counts.drawn:,} completions correct "
-        f"({100 * counts.correct / counts.drawn:.1f} %){repeated}"
+        f"{counts.written:,} traces written to {jsonl}: {counts.correct:,} of {counts.drawn:,} completions correct"
+        f"{counted_by(judged.get('correct', ''))} ({100 * counts.correct / counts.drawn:.1f} %){repeated}"
         if counts.drawn
         else f"{jsonl}: nothing left to do"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +35,9 @@ def sweep_command(
     ] = 0,
     validation: Annotated[int, typer.Option(help="Training problems set aside to judge trials.", min=1)] = 200,
     pruner: Annotated[Pruner, typer.Option(help="Stop trials that fall behind: median, asha or none.")] = "median",
+    objective: Annotated[
+        str, typer.Option(help="What is to be large: correct, the recipe's accuracy, or a reward's mean, by its name.")
+    ] = "correct",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting of every trial.")
     ] = None,
@@ -55,17 +58,21 @@ def sweep_command(
     if resume is not None:
         kept = "a sweep that goes on keeps its own; only --trials can be given with --resume"
         named = {"recipe": "RECIPE", "param": "--param", "overrides": "--set", "out": "--out"}
-        refuse_idle(ctx, named | {"validation": "--validation", "pruner": "--pruner"}, kept)
+        refuse_idle(ctx, named | {name: f"--{name}" for name in ("validation", "pruner", "objective")}, kept)
         folder, (loaded, settings) = resume, _resumed(resume, trials)
     elif recipe:
-        folder, loaded, settings = _new(recipe, param or [], trials or 20, validation, pruner, overrides or [], out)
+        chosen = {"trials": trials or 20, "validation_size": validation, "pruner": pruner, "objective": objective}
+        folder, loaded, settings = _new(recipe, param or [], chosen, overrides or [], out)
     else:
         raise UserError("RECIPE: nothing given; name a recipe, such as demo, or a sweep to go on with: --resume SWEEP")
 
+    from mathgrpo.evaluation.records import counted_by
     from mathgrpo.sweep.run_sweep import result_lines, run_sweep
 
     quiet_libraries()
     print(f"sweep folder  {folder}\nvaried        {'  '.join(each.text() for each in settings.parameters)}", flush=True)
+    judged = counted_by(loaded.evaluation.correct) if settings.objective == "correct" else ""
+    print(f"judged by     {settings.objective}{judged}", flush=True)
     with stops_told():
         winner = run_sweep(folder, loaded, settings, lambda text: print(text, flush=True))
     study = open_study(folder, loaded.run.seed, settings.pruner)
@@ -73,19 +80,27 @@ def sweep_command(
 
 
 def _new(
-    recipe: str, param: list[str], trials: int, validation: int, pruner: Pruner, overrides: list[str], out: Path | None
+    recipe: str, param: list[str], chosen: dict[str, Any], overrides: list[str], out: Path | None
 ) -> tuple[Path, Recipe, SweepSettings]:
-    """Return a new sweep, its folder written."""
+    """Return a new sweep, its folder written. chosen: fields of its settings."""
     from datetime import datetime
 
     from mathgrpo.config import load_recipe
     from mathgrpo.config.load_recipe import find_recipe
+    from mathgrpo.formats import get_format
+    from mathgrpo.rewards.make_suite import settled
     from mathgrpo.sweep.run_sweep import SweepSettings, create_sweep
     from mathgrpo.sweep.space import default_space, parse_parameters
 
     loaded = load_recipe(recipe, overrides)
+    loaded = settled(loaded, get_format(loaded.format.name))
+    if chosen["objective"] not in ("correct", *loaded.rewards):
+        names = ", ".join(loaded.rewards)
+        raise UserError(
+            f"--objective {chosen['objective']}: not measured; use correct, or a reward of [rewards]: {names}"
+        )
     texts = param or [each.text() for each in default_space(loaded)]
-    settings = SweepSettings(parse_parameters(texts, loaded), trials, validation, pruner)
+    settings = SweepSettings(parameters=parse_parameters(texts, loaded), **chosen)
     name = f"sweep-{find_recipe(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = out if out is not None else Path(loaded.run.output_dir).expanduser() / name
     create_sweep(folder, loaded, settings)

@@ -219,6 +219,9 @@ class TrainingSection(Section):
 
 
 class EvaluationSection(Section):
+    correct: str = "auto"
+    """What counts as correct: "answer", a right answer, or a reward of [rewards] with the least it must pay, as
+    "countdown >= 1". auto: "answer", or the reward that the recipe is about where the gold answer is not."""
     samples: int = Field(0, ge=0)
     """Sampled completions a problem beside the greedy one; 0: greedy only."""
     max_new_tokens: int = Field(0, ge=0)

@@ -9,7 +9,16 @@ from math import comb, lcm, sqrt
 from typing import Any
 
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation.records import Evaluation, Metric, ProblemRecord, mean_interval, wilson_interval
+from mathgrpo.evaluation.one_scale import on_one_scale
+from mathgrpo.evaluation.records import (
+    ANSWER,
+    Evaluation,
+    Metric,
+    ProblemRecord,
+    counted_by,
+    mean_interval,
+    wilson_interval,
+)
 from mathgrpo.text import signed
 
 SIGNIFICANT_P = 0.05
@@ -27,6 +36,7 @@ class Comparison:
         problems: number of pairs.
         fixed, broken: problems whose accuracy rose, fell.
         method: how interval and p-value were computed.
+        correct: what both count as correct, see `EvaluationSettings`.
     """
 
     metric: Metric
@@ -39,6 +49,7 @@ class Comparison:
     fixed: int
     broken: int
     method: str
+    correct: str = ANSWER
 
     @property
     def difference(self) -> float:
@@ -60,8 +71,10 @@ def compare(before: Evaluation, after: Evaluation, *, metric: Metric = "greedy")
 
     greedy: Newcombe's paired score interval and the exact McNemar test. sampled: normal interval of the mean paired
     difference (the problem is the unit) and the exact sign-flip test, which is McNemar's for one sample a problem.
+    Evaluations that count different things as correct are brought to one scale first (`on_one_scale`).
     Raises: UserError if the problems differ, there are none, or a "sampled" comparison lacks samples.
     """
+    before, after = on_one_scale(before, after)
     pairs = paired_records(before, after)
     if metric == "sampled" and not all(b.samples and a.samples for b, a in pairs):
         raise UserError(
@@ -79,7 +92,8 @@ def compare(before: Evaluation, after: Evaluation, *, metric: Metric = "greedy")
         low, high = mean_interval([a - b for b, a in shares], -1.0, 1.0)
         p, method = sign_flip_p(_whole_differences(pairs)), "normal interval of paired means, exact sign-flip test"
     mean_before, mean_after = sum(b for b, _ in shares) / n, sum(a for _, a in shares) / n
-    return Comparison(metric, mean_before, mean_after, low, high, p, n, fixed, broken, method)
+    correct = after.settings.correct
+    return Comparison(metric, mean_before, mean_after, low, high, p, n, fixed, broken, method, correct)
 
 
 def paired_records(before: Evaluation, after: Evaluation) -> list[tuple[ProblemRecord, ProblemRecord]]:
@@ -186,10 +200,11 @@ def _whole_differences(pairs: Sequence[tuple[ProblemRecord, ProblemRecord]]) -> 
 def verdict_line(comparison: Comparison, subject: str = "held-out accuracy") -> str:
     """Return the comparison in one line for a reader; says so when the change is not significant or is a loss.
 
+    What decides stands behind the subject where it is a reward: "held-out accuracy (correct by countdown ≥ 1)".
     Example: held-out accuracy 41.2 % → 63.8 %, +22.6 points, 95 % interval [18.9, 26.3], p < 0.001, 500 problems
     """
     line = (
-        f"{subject} {100 * comparison.before:.1f} % → {100 * comparison.after:.1f} %, "
+        f"{subject}{counted_by(comparison.correct)} {100 * comparison.before:.1f} % → {100 * comparison.after:.1f} %, "
         f"{signed_points(comparison.difference)} points, 95 % interval [{points(comparison.low)}, "
         f"{points(comparison.high)}], {p_text(comparison.p)}, {comparison.problems:,} problems"
     )

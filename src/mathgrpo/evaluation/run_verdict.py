@@ -10,7 +10,9 @@ from typing import Any
 
 from mathgrpo.evaluation.compare import Comparison, compare, paired_records, verdict_line
 from mathgrpo.evaluation.evaluate import evaluation_names, read_evaluation
+from mathgrpo.evaluation.one_scale import on_one_scale
 from mathgrpo.evaluation.records import Evaluation, GradedCompletion, Metric, ProblemRecord
+from mathgrpo.evaluation.reward_change import RewardChange, reward_changes
 from mathgrpo.files import to_json, write_atomically
 
 
@@ -33,7 +35,10 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class GainParts:
-    """A gain in accuracy, in percentage points, split by cause; the parts sum to the gain."""
+    """A gain in accuracy, in percentage points, split by cause; the parts sum to the gain.
+
+    Where a reward decides, `arithmetic` is what completions of one kind got better at, whatever the task is.
+    """
 
     format: float
     working: float
@@ -61,7 +66,7 @@ def gain_parts(before: Evaluation, after: Evaluation, *, metric: Metric = "greed
     Shorrocks 2013 (J. Econ. Inequality 11, 99-126) for the Shapley form.
     Raises: UserError if the two evaluations are not on the same problems.
     """
-    pairs = paired_records(before, after)
+    pairs = paired_records(*on_one_scale(before, after))
     mine, other = rates([b for b, _ in pairs], metric), rates([a for _, a in pairs], metric)
     old, new = _filled(mine, other), _filled(other, mine)
     first, last = (old[0], old[1], old[2:]), (new[0], new[1], new[2:])
@@ -128,11 +133,12 @@ SUFFIXES = {"heldout": "", "templates": "-templates"}
 
 @dataclass(frozen=True, slots=True)
 class SetVerdict:
-    """The verdict on one problem set under one metric."""
+    """The verdict on one problem set under one metric, and how each reward has changed there."""
 
     problem_set: str
     comparison: Comparison
     parts: GainParts
+    rewards: tuple[RewardChange, ...] = ()
 
     @property
     def line(self) -> str:
@@ -142,13 +148,16 @@ class SetVerdict:
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as a JSON object."""
-        return {"line": self.line, "comparison": self.comparison.as_dict(), "gain_parts": self.parts.as_dict()}
+        return {
+            "line": self.line, "comparison": self.comparison.as_dict(), "gain_parts": self.parts.as_dict(),
+            "rewards": {change.name: change.as_dict() for change in self.rewards},
+        }  # fmt: skip
 
 
 def write_verdict(run_folder: Path) -> dict[str, SetVerdict]:
     """Return the greedy verdict of each problem set evaluated before and after, and write verdict.json with them.
 
-    verdict.json maps "heldout" and "templates" to {line, comparison, gain_parts}, and "heldout/sampled",
+    verdict.json maps "heldout" and "templates" to {line, comparison, gain_parts, rewards}, and "heldout/sampled",
     "templates/sampled" likewise where both evaluations have samples. Nothing to compare: {} and no file.
     Raises: UserError if an evaluation cannot be read or verdict.json cannot be written.
     """
@@ -177,6 +186,7 @@ def verdicts_of(evaluations: Mapping[str, Evaluation]) -> dict[str, SetVerdict]:
             metrics.append("sampled")
         for metric in metrics:
             verdicts[problem_set if metric == "greedy" else f"{problem_set}/sampled"] = SetVerdict(
-                problem_set, compare(before, after, metric=metric), gain_parts(before, after, metric=metric)
-            )
+                problem_set, compare(before, after, metric=metric), gain_parts(before, after, metric=metric),
+                reward_changes(before, after, metric),
+            )  # fmt: skip
     return verdicts

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mathgrpo.answers import grade_completion
 from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.errors import UserError
+from mathgrpo.evaluation.evaluate import graded_completion
 from mathgrpo.files import append_whole, read_json_lines, to_json
 from mathgrpo.formats import Format
 from mathgrpo.models import Policy
+from mathgrpo.rewards import RewardSuite
 from mathgrpo.rollout import Engine, sample_groups
+from mathgrpo.rollout.groups import reward_groups
 from mathgrpo.types import Problem, RolloutGroup, Sampling
 
 ROWS_AT_ONCE = 256
@@ -98,17 +100,21 @@ def write_traces(
     sampling: Sampling,
     keep: Keep,
     on_batch: Callable[[int, int], None],
+    suite: RewardSuite | None = None,
 ) -> TraceCounts:
     """Sample completions of every problem not done yet, grade them, append those to keep; return the counts.
 
     on_batch(problems done, all problems) is called before the first batch and after each; what it raises ends the
     work with the file in order.
+    suite: says what is correct where a reward is to.
+    Raises: UserError when a reward function fails; what was written before stays.
     """
     todo, counts = file.todo(problems), TraceCounts()
     done, size = len(problems) - len(todo), max(1, ROWS_AT_ONCE // samples)
     on_batch(done, len(problems))
     for start in range(0, len(todo), size):
         groups = sample_groups(engine, policy, todo[start : start + size], fmt, samples, sampling)
+        groups = reward_groups(groups, fmt, suite) if suite is not None and suite.correct is not None else groups
         of_groups = side_by_side(lambda group: trace_rows(group, policy, fmt, file.settings), groups)
         rows = [row for rows in of_groups for row in rows]
         right = [row for row in rows if row["verdict"] == "correct"]
@@ -125,10 +131,9 @@ def trace_rows(group: RolloutGroup, policy: Policy, fmt: Format, settings: dict[
     """Return one row for each completion of a problem: "answer" is the gold one, "predicted" the model's."""
     rows = []
     for sample, (completion, text) in enumerate(zip(group.completions, group.texts, strict=True)):
-        problem, opened = group.problem, group.prompt.opened
-        graded = grade_completion(text, problem.answer, fmt, question=problem.question, opened=opened)
+        problem, graded = group.problem, graded_completion(group, sample, fmt)
         rows.append({
-            "question": group.problem.question, "answer": group.problem.answer, "reasoning": graded.reasoning,
+            "question": problem.question, "answer": problem.answer, "reasoning": graded.reasoning,
             "completion": text, "verdict": graded.verdict, "predicted": graded.answer, "sample": sample,
             "tokens": len(completion.ids), "finish_reason": completion.finish_reason, "model": policy.name,
             "seed": settings["seed"], "settings": settings,

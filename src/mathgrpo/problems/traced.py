@@ -6,7 +6,8 @@ grader has marked the rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mathgrpo.errors import UserError
@@ -29,7 +30,8 @@ def load_worked_sets(section: ProblemsSection) -> ProblemSets:
     """Return training and held-out problems of a supervised recipe, as `load_problem_sets` does.
 
     Of a table of traces the correct ones with a reasoning are taken, every different one of a question: in `train` a
-    question then stands once for each. At most a tenth of the questions is held out of a file without a split.
+    question then stands once for each. Where a reward said what is correct, the answer to learn is the model's own, an
+    equation say, and not the gold. At most a tenth of the questions is held out of a file without a split.
 
     Raises:
         UserError: the source cannot be read, or no trace in it is correct.
@@ -45,9 +47,15 @@ def load_worked_sets(section: ProblemsSection) -> ProblemSets:
         section = section.model_copy(update={"heldout_size": min(section.heldout_size, most)})
     sets = split_sets(questions, section)
     chosen = {problem.id for problem in sets.train}
-    train = tuple(problem for problem in worked if problem.id in chosen)
+    train = tuple(_as_written(problem) for problem in worked if problem.id in chosen)
     notes.append(f"train: {len(train)} worked solutions of {len(sets.train)} questions")
     return ProblemSets(train, sets.heldout, notes=(*notes, *sets.notes))
+
+
+def _as_written(problem: Problem) -> Problem:
+    settings, predicted = problem.columns.get("settings"), problem.columns.get("predicted")
+    by_reward = isinstance(settings, Mapping) and "correct" in settings
+    return replace(problem, answer=predicted) if by_reward and isinstance(predicted, str) else problem
 
 
 def _correct(rows: Sequence[Row], section: ProblemsSection) -> tuple[list[Problem], list[str]]:

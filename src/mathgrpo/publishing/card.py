@@ -16,6 +16,7 @@ import tomli_w
 
 from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import Section
+from mathgrpo.evaluation.records import counted_by
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, verdicts_of
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import conversation_text, prompt_messages
@@ -26,7 +27,7 @@ from mathgrpo.report.charts import Series, draw_intervals, draw_lines
 from mathgrpo.report.curves import accuracy_by_step
 from mathgrpo.report.outcome import before_after_tables
 from mathgrpo.report.read_run import RunData
-from mathgrpo.runs.run_folder import gain_line
+from mathgrpo.runs.run_folder import verdict_details
 
 LICENSE_OF_STARTER = "apache-2.0"
 SET_NAMES = {"heldout": "held-out problems", "templates": "problems of held-out templates"}
@@ -56,8 +57,8 @@ def run_card(
     return _written(
         "run.md", metadata=metadata, source=source, run=run, recipe=recipe, fmt=fmt, repo=repo, license=claimed,
         adapter=adapter, has_curves=has_curves, data=data_name(recipe), started_from=started_from(source),
-        verdicts=verdicts, gain_line=gain_line, set_names=SET_NAMES, tables=before_after_tables(run),
-        after=[(name, found.summary()) for name, found in known if found],
+        verdicts=verdicts, details=verdict_details, set_names=SET_NAMES, tables=before_after_tables(run),
+        after=[(name, found.summary(), found.by) for name, found in known if found],
         example=EXAMPLE, asking="" if fmt.leaky else asking_code(tokenizer, fmt),
         recipe_text=public_recipe(source.supervised or recipe).strip(), without_folders=without_folders,
         versions=", ".join(f"{package} {version}" for package, version in run.info.get("versions", {}).items()),
@@ -109,7 +110,8 @@ def _result(recipe: Recipe, verdict: SetVerdict) -> Any:
         dataset_type=problems.place if hub_id(problems.place) else "mathgrpo-problems",
         dataset_name=f"{data_name(recipe)}, {verdict.problem_set}", dataset_config=problems.subset or None,
         dataset_split=problems.heldout_split, dataset_args={"problems": compared.problems}, metric_type="accuracy",
-        metric_name=f"accuracy, {compared.metric}, in %, with 95 % interval of the gain in points",
+        metric_name=f"accuracy{counted_by(compared.correct)}, {compared.metric}, in %, with 95 % interval of the gain "
+        "in points",
         metric_value=round(100 * compared.after, 2),
         metric_args={
             "before": round(100 * compared.before, 2),
@@ -233,7 +235,8 @@ def draw_curves(run: RunData, path: Path) -> bool:
     accuracy = accuracy_by_step(run, "")
     panels: list[tuple[str, Callable[[Any], None]]] = []
     if accuracy.points:
-        panels.append(("held-out accuracy, with 95 % interval", partial(draw_intervals, series=[accuracy])))
+        by = next(iter(run.evaluations.values())).by
+        panels.append((f"held-out accuracy{by}, with 95 % interval", partial(draw_intervals, series=[accuracy])))
     for name, title in PANELS.items():
         if name in run.metrics:
             panels.append((title, partial(draw_lines, series=[Series(title, run.metrics[name])])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,10 +15,12 @@ import torch
 
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
+from mathgrpo.evaluation.records import counted_by
 from mathgrpo.formats import get_format
 from mathgrpo.models import load_policy
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.publishing import export_check, export_files
+from mathgrpo.publishing.card import public_recipe
 from mathgrpo.publishing.export_check import Difference
 from mathgrpo.publishing.source import Source, find_source
 from mathgrpo.runs.run_folder import versions
@@ -47,7 +50,8 @@ class Export:
         size, files = sum(file["bytes"] for file in record["files"].values()), len(record["files"])
         scores, accuracy = checks["logprobs"], checks["accuracy"]
         solved = f"held-out problems: {accuracy}" if isinstance(accuracy, str) else (
-            f"{accuracy['problems']} held-out problems: {100 * accuracy['after']:.1f} % solved, by the run's own "
+            f"{accuracy['problems']} held-out problems: {100 * accuracy['after']:.1f} % solved"
+            f"{counted_by(accuracy['correct'])}, by the run's own "
             f"evaluation {100 * accuracy['before']:.1f} %"
         )  # fmt: skip
         tensors = checks.get("gguf_tensors")
@@ -134,7 +138,7 @@ def _write_model(
     if check and source.evaluation is None:
         accuracy = "not solved again: the run has no evaluation of these weights to compare with"
     elif check and source.evaluation is not None:
-        accuracy = export_check.require_same_accuracy(exported, source.evaluation, fmt, check).as_dict()
+        accuracy = export_check.require_same_accuracy(exported, source.evaluation, fmt, check, source.recipe).as_dict()
     checks = {"tensors_equal": intact, "logprobs": asdict(apart), "accuracy": accuracy}
     notes = [failure] if failure else []
     if from_4bit is not None:
@@ -144,13 +148,22 @@ def _write_model(
         )
     record = {
         "name": source.name, "kind": kind, "dtype": str(dtype).removeprefix("torch."), "step": source.step,
-        "format": fmt.name, "max_new_tokens": source.recipe.rollout.max_new_tokens,
+        "format": fmt.name, "max_new_tokens": source.recipe.rollout.max_new_tokens, **_judging(source),
         "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(),
         "checks": checks | {"distance_from_4bit": from_4bit and asdict(from_4bit)},
         "notes": notes,
     }  # fmt: skip
     export_files.write_record(folder, record)
     return record
+
+
+def _judging(source: Source) -> dict[str, Any]:
+    """Return what `mathgrpo eval` of the export judges by, without local paths; {} for a model without such a run."""
+    if source.run is None or source.supervised is not None:
+        return {}
+    recipe = tomllib.loads(public_recipe(source.recipe))
+    kept = {name: recipe[name] for name in ("rewards", "reward_settings") if recipe.get(name)}
+    return kept | {"evaluation": {"correct": recipe["evaluation"]["correct"]}}
 
 
 def merge(model: Any) -> Any:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mathgrpo.config import Recipe
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import compare, evaluate
 from mathgrpo.evaluation.compare import Comparison
-from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.evaluation.records import ANSWER, Evaluation, ProblemRecord, counted_by
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy
+from mathgrpo.problems import load_problem_sets
+from mathgrpo.rewards import RewardSuite, build_suite
+from mathgrpo.rewards.criterion import reward_named
 from mathgrpo.rollout import build_engine
 from mathgrpo.types import Problem
 
@@ -91,20 +96,53 @@ def require_same_scores(original: Tensor, exported: Tensor, dtype: torch.dtype) 
     return found
 
 
-def require_same_accuracy(policy: Policy, evaluation: Evaluation, fmt: Format, problems: int) -> Comparison:
+def require_same_accuracy(
+    policy: Policy, evaluation: Evaluation, fmt: Format, problems: int, recipe: Recipe
+) -> Comparison:
     """Return the exported model's accuracy on the run's first held-out problems, paired with the run's own answers.
 
-    Raises: UserError when it is significantly lower (exact McNemar test, p < 0.05).
+    recipe: where a reward decides on correct, that reward and the problems with the columns it needs are read again.
+    Raises: UserError when it is significantly lower (exact McNemar test, p < 0.05), or what decides is not there.
     """
     records = evaluation.records[:problems]
-    wanted = [Problem(record.question, record.gold, template=record.template) for record in records]
+    wanted, suite = [Problem(record.question, record.gold, template=record.template) for record in records], None
     settings = evaluation.settings
-    again = evaluate(build_engine(policy), policy, wanted, fmt, max_new_tokens=settings.max_new_tokens)
+    if settings.correct != ANSWER:
+        with _explained(settings.correct):
+            suite, wanted = _judging(recipe, settings.correct, fmt), _read_again(recipe, records)
+    again = evaluate(build_engine(policy), policy, wanted, fmt, max_new_tokens=settings.max_new_tokens, suite=suite)
     comparison = compare(Evaluation(records, settings), again)
     if comparison.significant and comparison.difference < 0:
         raise UserError(
             f"export: the exported model solves {100 * comparison.after:.1f} % of {comparison.problems} held-out "
-            f"problems, the run's model {100 * comparison.before:.1f} %: broken on the way; nothing was exported; "
-            "use --dtype float32, or --check 0 to export it all the same"
+            f"problems{evaluation.by}, the run's model {100 * comparison.before:.1f} %: broken on the way; nothing was "
+            "exported; use --dtype float32, or --check 0 to export it all the same"
         )
     return comparison
+
+
+def _judging(recipe: Recipe, correct: str, fmt: Format) -> RewardSuite:
+    """Return the reward that decides, alone."""
+    name = reward_named(correct)
+    settings = {key: table for key, table in recipe.reward_settings.items() if key == name}
+    return build_suite({name: 1.0}, fmt, settings, recipe.rollout.max_new_tokens, correct)
+
+
+def _read_again(recipe: Recipe, records: Sequence[ProblemRecord]) -> list[Problem]:
+    """Return the problems of some records with all their columns, which an evaluation does not keep."""
+    sets = load_problem_sets(recipe.problems)
+    by_id = {problem.id: problem for problem in (*sets.train, *sets.heldout, *sets.heldout_templates)}
+    if not all(record.id in by_id for record in records):
+        raise UserError(f"problems.source={recipe.problems.source}: no longer has the run's held-out problems")
+    return [by_id[record.id] for record in records]
+
+
+@contextmanager
+def _explained(correct: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"export: held-out problems cannot be solved again{counted_by(correct)}: {error}; nothing was exported; "
+            "bring it back, or use --check 0"
+        ) from error

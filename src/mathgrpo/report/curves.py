@@ -99,7 +99,8 @@ def accuracy_chart(run: RunData) -> Chart | None:
     if not series:
         return None
     picture = svg("chart-heldout", lambda axes: draw_intervals(axes, series))
-    note = "Greedy, strict, never trained on; bars: 95 % intervals."
+    by = next(iter(run.evaluations.values())).by.strip(" ()")
+    note = f"Greedy, {by or 'strict'}, never trained on; bars: 95 % intervals."
     return Chart("Held-out accuracy", note, picture, series, percent=True)
 
 

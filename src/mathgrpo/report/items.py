@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mathgrpo.evaluation.compare import paired_records
+from mathgrpo.evaluation.one_scale import on_one_scale
 from mathgrpo.evaluation.run_verdict import SUFFIXES
 from mathgrpo.report.read_run import RunData, spread_groups
 
@@ -50,7 +51,7 @@ def _filter_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _problem_rows(run: RunData, problem_set: str) -> Iterator[dict[str, Any]]:
     before, after = (run.evaluations.get(f"{when}{SUFFIXES[problem_set]}") for when in ("before", "after"))
-    for old, new in paired_records(before, after) if before and after else ():
+    for old, new in paired_records(*on_one_scale(before, after)) if before and after else ():
         outcome = _OUTCOME_OF[old.greedy.correct, new.greedy.correct]
         yield {"problem_set": problem_set, "outcome": outcome, "sides": {"before": old, "after": new}}
 

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from mathgrpo.evaluation.compare import signed_points
+from mathgrpo.evaluation.one_scale import on_one_scale
+from mathgrpo.evaluation.records import counted_by, reward_label
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, rates
 from mathgrpo.report.charts import draw_gain, svg
 from mathgrpo.report.read_run import Metrics, RunData
@@ -20,11 +22,14 @@ def verdict_view(verdict: SetVerdict, run: RunData) -> dict[str, Any]:
     """Return what the page shows of a verdict: its line, its parts as numbers and picture, the rates behind."""
     comparison, parts = verdict.comparison, verdict.parts
     suffix = SUFFIXES[verdict.problem_set]
-    chains = [rates(run.evaluations[f"{when}{suffix}"].records, comparison.metric) for when in ("before", "after")]
-    named = [("format", parts.format), ("working", parts.working), ("arithmetic", parts.arithmetic)]
+    both = on_one_scale(run.evaluations[f"before{suffix}"], run.evaluations[f"after{suffix}"])
+    chains = [rates(evaluation.records, comparison.metric) for evaluation in both]
+    better = "solutions" if counted_by(comparison.correct) else "arithmetic"
+    named = [("format", parts.format), ("working", parts.working), (better, parts.arithmetic)]
     return {
         "title": SET_TITLES[verdict.problem_set] + (", sampled" if comparison.metric == "sampled" else ""),
         "line": unbroken(verdict.line),
+        "rewards": [unbroken(change.line) for change in verdict.rewards],
         "comparison": comparison,
         "tone": "none" if not comparison.significant else "good" if comparison.difference > 0 else "bad",
         "gain": signed_points(comparison.difference),
@@ -50,12 +55,11 @@ def before_after_tables(run: RunData) -> list[dict[str, Any]]:
     """Return a before/after table of every number, one for each problem set that has been evaluated."""
     tables = []
     for problem_set, suffix in SUFFIXES.items():
-        sides = [
-            run.evaluations[name].summary() if (name := f"{when}{suffix}") in run.evaluations else None
-            for when in ("before", "after")
-        ]
+        there = [run.evaluations.get(f"{when}{suffix}") for when in ("before", "after")]
+        by = next((evaluation.by for evaluation in reversed(there) if evaluation is not None), "")
+        sides = [{} if evaluation is None else evaluation.summary() for evaluation in there]
         if any(sides):
-            tables.append({"title": SET_TITLES[problem_set], "rows": _table_rows(sides[0] or {}, sides[1] or {})})
+            tables.append({"title": SET_TITLES[problem_set], "rows": _table_rows(sides[0], sides[1], by)})
     return tables
 
 
@@ -71,15 +75,21 @@ ROWS = {
 RATES_OF_SAMPLES = ("sampled/pass@", "sampled/maj@")
 
 
-def _table_rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, str]]:
+def _table_rows(before: Mapping[str, Any], after: Mapping[str, Any], by: str) -> list[dict[str, str]]:
+    """Return the rows of a table. by: what decides on correct, "" for right answers."""
     sampled = dict.fromkeys(n.removeprefix("sampled/") for n in (*before, *after) if n.startswith(RATES_OF_SAMPLES))
-    names = [("", "greedy", name, label) for name, label in ROWS.items()]
-    names += [("sampled/", "sampled", name, label) for name, label in (ROWS | {n: n for n in sampled}).items()]
+    rewards = dict.fromkeys(n for n in (*before, *after) if n.startswith("reward/"))
+    labels = ROWS | {name: f"reward {reward_label(name.removeprefix('reward/'))}" for name in rewards}
+    if by:
+        labels = {"accuracy": f"accuracy{by}", **{k: v for k, v in labels.items() if not k.startswith("accuracy")}}
+    names = [("", "greedy", name, label) for name, label in labels.items()]
+    names += [("sampled/", "sampled", name, label) for name, label in (labels | {n: n for n in sampled}).items()]
     rows = []
     for prefix, kind, name, label in names:
         old, new = before.get(prefix + name), after.get(prefix + name)
-        in_tokens = name == "mean_length"
-        show, difference = (number, partial(signed, decimals=1)) if in_tokens else (percent, signed_points)
+        as_number = name == "mean_length" or name in rewards
+        show = number if as_number else percent
+        difference = partial(signed, decimals=3 if name in rewards else 1) if as_number else signed_points
         change = "" if old is None or new is None else difference(new - old)
         if old is not None or new is not None:
             rows.append({"kind": kind, "label": label, "before": show(old), "after": show(new), "change": change})

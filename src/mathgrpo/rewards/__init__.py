@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mathgrpo.rewards.checked_calls import RewardFunction, bound
-from mathgrpo.rewards.make_suite import build_suite
+from mathgrpo.rewards.make_suite import build_suite, recipe_suite
 from mathgrpo.rewards.registry import CATALOGUE
 from mathgrpo.rewards.reward import Pay, Reward
 from mathgrpo.rewards.suite import RewardSuite, Scores
@@ -21,4 +21,5 @@ __all__ = [
     "Scores",
     "bound",
     "build_suite",
+    "recipe_suite",
 ]

@@ -29,7 +29,8 @@ def fault(function: RewardFunction, error: BaseException, texts: Sequence[str], 
     """Return in words why a function raised, and what to do."""
     missing = _missing(function, call) if isinstance(error, TypeError) else []
     if missing:
-        return f"needs {', '.join(missing)}, which is not there; there are: {', '.join(call)}"
+        there = ", ".join(name for name, value in call.items() if value is not None)
+        return f"needs {', '.join(missing)}, which is not there; there are: {there}"
     return f"raised {describe(error)}{_first_raising(function, texts, call)}; return None where it does not apply"
 
 

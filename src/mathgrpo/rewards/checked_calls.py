@@ -45,17 +45,22 @@ def call_rewards(
 def outcome_of(function: RewardFunction, call: Mapping[str, Any]) -> Any:
     """Return what a function returns, or the exception that it raises; what it does to its lists no other sees."""
     try:
-        return function(**_copied({name: value for name, value in call.items() if _takes(function, name)}))
+        return function(**_copied({name: value for name, value in call.items() if _takes(function, name, value)}))
     except _FAULTS as error:
         return error
 
 
-def _takes(function: RewardFunction, name: str) -> bool:
-    """Return whether a function has a parameter of this name, or **columns; those of builtins are not known."""
+def _takes(function: RewardFunction, name: str, value: Any) -> bool:
+    """Return whether a function has a parameter of this name, or **columns; those of builtins are not known.
+
+    What there is none of (None) only a function that cannot do without gets.
+    """
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return True
+        return value is not None
+    if value is None:
+        return name in parameters and parameters[name].default is inspect.Parameter.empty
     return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
@@ -160,7 +165,8 @@ RewardFunction = Callable[..., Any]
 
 Called with keywords, as TRL does. Columns are sequences as long as the completions: every column of the problem set,
 "answer" (the gold) and "question" always. Beside them come response_format, the run's `Format`, and max_new_tokens,
-completion_ids and trainer_state where there are any. Take `**columns` for those that are not used.
+completion_ids and trainer_state where there are any, else None if the function has no default for them. Take
+`**columns` for those that are not used.
 """
 
 

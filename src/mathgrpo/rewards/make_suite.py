@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 from mathgrpo.config.load_recipe import validated
-from mathgrpo.config.recipe import Section
+from mathgrpo.config.recipe import Recipe, Section
 from mathgrpo.errors import UserError, did_you_mean
 from mathgrpo.formats import Format
 from mathgrpo.rewards.catalogue.answer_and_form import OUTSIDE
 from mathgrpo.rewards.catalogue.length import LengthSettings
 from mathgrpo.rewards.checked_calls import RewardFunction, with_keywords
+from mathgrpo.rewards.criterion import ANSWER, AUTO, criterion_of
 from mathgrpo.rewards.function_file import load_reward
 from mathgrpo.rewards.registry import CATALOGUE
 from mathgrpo.rewards.reward import Reward
@@ -27,6 +28,7 @@ def build_suite(
     fmt: Format,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     max_new_tokens: int = 0,
+    correct: str = AUTO,
 ) -> RewardSuite:
     """Return the rewards a recipe names, ready to score completions in its format.
 
@@ -37,10 +39,11 @@ def build_suite(
         settings: reward name -> its settings, as in a recipe's [reward_settings.NAME]; a user's function gets them as
             keyword arguments.
         max_new_tokens: the length that rewards on length count against when their settings name none.
+        correct: what verdicts go by, as in evaluation.correct.
 
     Raises:
-        UserError: an unknown name or setting, a file or function that does not load, a weight that is not allowed, or
-            sound rewards weighted so that a wrong answer can earn as much as a right one.
+        UserError: an unknown name or setting, a file or function that does not load, a weight that is not allowed,
+            sound rewards weighted so that a wrong answer can earn as much as a right one, or nothing to count by.
     """
     for name, weight in weights.items():
         _check_weight(name, weight)
@@ -57,7 +60,14 @@ def build_suite(
     rewards = {name: _with_settings(name, each, tables.get(name, {}), max_new_tokens) for name, each in found.items()}
     _check_soundness(weights, rewards)
     paid = {name: float(weight) for name, weight in weights.items()}
-    return RewardSuite(MappingProxyType(paid), MappingProxyType(rewards), fmt, max_new_tokens)
+    criterion = criterion_of(correct, weights, rewards)
+    return RewardSuite(MappingProxyType(paid), MappingProxyType(rewards), fmt, max_new_tokens, criterion)
+
+
+def recipe_suite(recipe: Recipe, fmt: Format) -> RewardSuite:
+    """Return a recipe's rewards, as `build_suite` does."""
+    limit, correct = recipe.rollout.max_new_tokens, recipe.evaluation.correct
+    return build_suite(recipe.rewards, fmt, recipe.reward_settings, limit, correct)
 
 
 def _find(name: str) -> Reward | RewardFunction:
@@ -171,3 +181,26 @@ def _total(weights: Mapping[str, float], amounts: Mapping[str, float]) -> float:
 
 def _named(weights: Mapping[str, float], names: Sequence[str]) -> str:
     return ", ".join(f"rewards.{name}={weights[name]}" for name in names)
+
+
+def loadable(weights: Mapping[str, float], kept: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the weights without the user's functions that do not load, and why each does not.
+
+    A finished model is measured where its reward files may not be. kept: left in, so that its fault is raised.
+    """
+    faults: dict[str, str] = {}
+    for name in weights:
+        if name not in CATALOGUE and name != kept:
+            try:
+                _find(name)
+            except UserError as error:
+                faults[name] = str(error)
+    left = {name: weight for name, weight in weights.items() if name not in faults}
+    return left if any(left.values()) else {**left, "correct": 1.0}, faults
+
+
+def settled(recipe: Recipe, fmt: Format) -> Recipe:
+    """Return a recipe whose evaluation.correct says what "auto" stands for, so that other weights do not change it."""
+    criterion = recipe_suite(recipe, fmt).correct
+    correct = ANSWER if criterion is None else str(criterion)
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"correct": correct})})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mathgrpo.answers.gold_check import PROBE_REASONING
-from mathgrpo.errors import UserError, first_line
+from mathgrpo.errors import UserError, first_line, named
 from mathgrpo.formats.chat import problem_messages
 from mathgrpo.rewards.audit import audit
 from mathgrpo.rewards.checked_calls import RewardFunction
@@ -61,26 +61,75 @@ def try_rewards(
     """
     require_applicable(suite, problems)
     own = _users(suite)
-    if not own or not problems:
-        return
+    if own and problems:
+        _try(replace(suite, rewards=own, correct=None), problems, token_ids)
+
+
+def failing(suite: RewardSuite, problems: Sequence[Problem]) -> dict[str, str]:
+    """Return the user's own functions that cannot score these problems, with the reasons; see `try_rewards`."""
+    faults: dict[str, str] = {}
+    for name, function in _users(suite).items() if problems else ():
+        try:
+            _try(replace(suite, rewards={name: function}, correct=None), problems)
+        except UserError as error:
+            faults[name] = str(error)
+    return faults
+
+
+def _try(
+    suite: RewardSuite, problems: Sequence[Problem], token_ids: Callable[[str], Sequence[int]] | None = None
+) -> None:
+    """Raise UserError when the user's functions cannot score the first problem."""
     first = problems[0]
     texts = [suite.fmt.write(PROBE_REASONING, first.answer), ""]
     columns = {name: [first.columns.get(name)] * 2 for problem in problems for name in problem.columns}
     columns |= {"answer": [first.answer] * 2, "question": [first.question] * 2}
     ids = None if token_ids is None else [list(token_ids(text)) for text in texts]
     try:
-        replace(suite, rewards=own).score([problem_messages(first, suite.fmt)] * 2, texts, columns, completion_ids=ids)
+        suite.score([problem_messages(first, suite.fmt)] * 2, texts, columns, completion_ids=ids)
     except UserError as error:
         raise UserError(f"{error} (tried on a right answer and on no text, before step 0)") from error
 
 
 def _require_applies(suite: RewardSuite, name: str, reward: Reward, problems: Sequence[Problem]) -> None:
     """Raise UserError when a built-in reward applies to no problem, for want of a column."""
-    columns = {key: [problem.columns.get(key) for problem in problems] for key in reward.columns}
-    columns["answer"] = [problem.answer for problem in problems]
-    rows = rows_of([suite.fmt.write(PROBE_REASONING, problem.answer) for problem in problems], suite.fmt, columns)
-    if all(reward.value(row) is None for row in rows):
+    if problems and not applies_to(suite, reward, problems):
         raise UserError(
             f"rewards.{name}={suite.weights[name]:g}: applies to none of the {len(problems):,} problems, which lack "
             f"the column {reward.columns[0]}; give problems that have it, or use rewards.{name}=0"
         )
+
+
+def applies_to(suite: RewardSuite, reward: Reward, problems: Sequence[Problem]) -> int:
+    """Return to how many problems a built-in reward that needs columns applies."""
+    columns = {key: [problem.columns.get(key) for problem in problems] for key in reward.columns}
+    columns["answer"] = [problem.answer for problem in problems]
+    rows = rows_of([suite.fmt.write(PROBE_REASONING, problem.answer) for problem in problems], suite.fmt, columns)
+    return sum(reward.value(row) is not None for row in rows)
+
+
+def require_judged(suite: RewardSuite, problems: Sequence[Problem]) -> str:
+    """Return a note where what verdicts go by does not apply to some of the problems to evaluate on, else "".
+
+    Raises:
+        UserError: it applies to none.
+    """
+    reward = suite.rewards[suite.correct.reward] if suite.correct is not None else None
+    if not isinstance(reward, Reward) or not reward.columns or not problems:
+        return ""
+    number, lacks = applies_to(suite, reward, problems), f"lack the column {reward.columns[0]}"
+    if not number:
+        setting = named("evaluation.correct")
+        raise UserError(
+            f'{setting}="{suite.correct}": applies to none of the {len(problems):,} held-out problems, which {lacks}; '
+            f'give problems that have it, or use {setting}="answer"'
+        )
+    left, out_of = len(problems) - number, f"{len(problems):,} held-out problems"
+    return f"{left:,} of {out_of} {lacks}: there correct means a right answer" if left else ""
+
+
+def grades_golds(suite: RewardSuite) -> bool:
+    """Return whether verdicts, or a paid built-in reward, go by the gold answers: then each must be gradable."""
+    paid = [reward for name, reward in suite.rewards.items() if suite.weights[name] and isinstance(reward, Reward)]
+    grading = (each for each in paid if each.pays_right or each.family == "steps" or not each.sound)
+    return suite.correct is None or any(not reward.columns for reward in grading)

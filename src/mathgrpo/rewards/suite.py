@@ -10,6 +10,7 @@ from typing import Any
 from mathgrpo.answers.side_by_side import side_by_side
 from mathgrpo.formats import Format
 from mathgrpo.rewards.checked_calls import RewardFunction, call_rewards, conversational
+from mathgrpo.rewards.criterion import Criterion
 from mathgrpo.rewards.reward import Reward, rows_of
 from mathgrpo.types import Graded
 
@@ -21,7 +22,8 @@ class Scores:
     Attributes:
         totals: weighted sum of the parts, one a completion; a part that is None adds nothing; NaN where all are None.
         parts: reward name -> unweighted value per completion, None where that reward does not apply.
-        grades: what the grader says of each completion; none where the gold answers are not known.
+        grades: what the grader, or the recipe's criterion, says of each completion; none where the gold answers are
+            not known.
     """
 
     totals: tuple[float, ...]
@@ -37,12 +39,14 @@ class RewardSuite:
         weights: by reward name.
         rewards: built-in ones and users' functions by name, each with its settings in it.
         max_new_tokens: the run's limit on a completion; 0 where there is none.
+        correct: what verdicts go by; None: the gold answer.
     """
 
     weights: Mapping[str, float]
     rewards: Mapping[str, Reward | RewardFunction]
     fmt: Format
     max_new_tokens: int = 0
+    correct: Criterion | None = None
 
     def score(
         self,
@@ -83,8 +87,9 @@ class RewardSuite:
                 "response_format": self.fmt, "completion_ids": completion_ids, "trainer_state": trainer_state,
                 "max_new_tokens": self.max_new_tokens or None,
             }  # fmt: skip
-            known = {name: value for name, value in call.items() if value is not None}
-            paid |= call_rewards(users, completions, known)
+            paid |= call_rewards(users, completions, call)
+        if self.correct is not None:
+            grades = self.correct.judged(grades, paid[self.correct.reward])
         return scores_of({name: paid[name] for name in self.rewards}, self.weights, grades)
 
 

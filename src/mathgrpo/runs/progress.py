@@ -96,8 +96,8 @@ class TextProgress(Hook):
         summary = evaluation.summary()
         sampled = f", sampled {100 * summary['sampled/accuracy']:.1f} %" if "sampled/accuracy" in summary else ""
         self.say(
-            f"{'  ' if self._brief else ''}evaluation {name}: accuracy {100 * summary['accuracy']:.1f} %{sampled}, "
-            f"in format {100 * summary['format_rate']:.0f} %, {summary['problems']:,} problems"
+            f"{'  ' if self._brief else ''}evaluation {name}: accuracy {100 * summary['accuracy']:.1f} %{sampled}"
+            f"{evaluation.by}, in format {100 * summary['format_rate']:.0f} %, {summary['problems']:,} problems"
         )
 
     def noted(self, run: Run, note: str) -> None:

@@ -15,6 +15,7 @@ from mathgrpo.config.load_recipe import recipe_from_toml
 from mathgrpo.config.recipe import RunSection, Section
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import GainParts, SetVerdict
+from mathgrpo.evaluation.records import ANSWER
 from mathgrpo.files import append_whole, read_json_lines, read_json_object, to_json, write_atomically
 from mathgrpo.hardware.processor import versions_of
 from mathgrpo.models import Policy
@@ -162,17 +163,24 @@ def device_name(device: str) -> str:
 
 
 def verdict_text(verdicts: Mapping[str, SetVerdict]) -> list[str]:
-    """Return the verdicts for a reader: each with the causes of its gain on a line below."""
-    return [line for verdict in verdicts.values() for line in (verdict.line, gain_line(verdict.parts))]
+    """Return the verdicts for a reader: each with the causes of its gain and the change of each reward below."""
+    return [line for verdict in verdicts.values() for line in (verdict.line, *verdict_details(verdict))]
 
 
-def gain_line(parts: GainParts) -> str:
-    """Return where a gain comes from, in points.
+def verdict_details(verdict: SetVerdict) -> list[str]:
+    """Return what stands below a verdict: the causes of its gain, and how each reward has changed."""
+    by_answer = verdict.comparison.correct == ANSWER
+    return [gain_line(verdict.parts, by_answer=by_answer), *(f"  {change.line}" for change in verdict.rewards)]
+
+
+def gain_line(parts: GainParts, *, by_answer: bool = True) -> str:
+    """Return where a gain comes from, in points. by_answer: no reward decides on correct.
 
     Example:
         >>> gain_line(GainParts(format=1.0, working=15.25, arithmetic=-0.5))
         '  of which format +1.0, choosing to work +15.2, better arithmetic −0.5 points'
     """
-    named = {"format": parts.format, "choosing to work": parts.working, "better arithmetic": parts.arithmetic}
+    better = "better arithmetic" if by_answer else "better solutions"
+    named = {"format": parts.format, "choosing to work": parts.working, better: parts.arithmetic}
     shown = ", ".join(f"{name} {signed(value, 1)}" for name, value in named.items())
     return f"  of which {shown} points"

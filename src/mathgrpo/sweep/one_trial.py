@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,9 @@ EVALUATIONS = 4
 """Evaluations of a trial on the way to its end, where the recipe names no distance between them."""
 
 OnEvaluation = Callable[[int, float], bool]
-"""Told the step and the accuracy of an evaluation in a run; answers whether the run should stop there."""
+"""Told the step and the objective's value in an evaluation of a run; answers whether the run should stop there."""
+CORRECT = "correct"
+"""The objective that is the accuracy: the share of what the recipe counts as correct."""
 
 
 class Pruned(Exception):
@@ -36,18 +39,29 @@ class Pruned(Exception):
 class Watch(Hook):
     """Asks after each evaluation between steps whether to go on."""
 
-    def __init__(self, on_evaluation: OnEvaluation) -> None:
-        self._on_evaluation = on_evaluation
+    def __init__(self, on_evaluation: OnEvaluation, objective: str = CORRECT) -> None:
+        self._on_evaluation, self._objective = on_evaluation, objective
 
     def evaluated(self, run: Run, name: str, evaluation: Evaluation, seconds: float) -> None:
         """Act on the evaluation."""
         step = name.removeprefix("step-")
-        if step.isdigit() and self._on_evaluation(int(step), evaluation.summary()["accuracy"]):
+        if step.isdigit() and self._on_evaluation(int(step), value_of(evaluation.summary(), self._objective)):
             raise Interrupted(0)  # the loop then ends as it does after Ctrl-C: saved, and ready to be resumed
 
 
-def run_trial(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
-    """Return the accuracy at the end of a trial's run; a run folder that is there already is gone on with.
+def value_of(summary: Mapping[str, Any], objective: str) -> float:
+    """Return what an evaluation is worth: its accuracy, or the mean of a reward.
+
+    Raises: UserError when the reward applied to no completion.
+    """
+    name = "accuracy" if objective == CORRECT else f"reward/{objective}"
+    if name not in summary:
+        raise UserError(f"--objective {objective}: this reward applied to no validation problem; choose another")
+    return float(summary[name])
+
+
+def run_trial(recipe: Recipe, on_evaluation: OnEvaluation, objective: str = CORRECT) -> float:
+    """Return the objective's value at the end of a trial's run; a run folder that is there already is gone on with.
 
     Raises: Pruned when on_evaluation stops it; Interrupted after Ctrl-C; whatever training raises.
     """
@@ -57,7 +71,7 @@ def run_trial(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
         if read_info(folder).get("status") != "finished":
             train(
                 resumed_recipe(folder, []) if resume else recipe, recipe_name="sweep", resume=resume,
-                progress=make_progress(brief=True), hooks=[Watch(on_evaluation)],
+                progress=make_progress(brief=True), hooks=[Watch(on_evaluation, objective)],
             )  # fmt: skip
     except Interrupted as stop:
         if stop.signum:
@@ -67,7 +81,7 @@ def run_trial(recipe: Recipe, on_evaluation: OnEvaluation) -> float:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return float(read_json_object(folder / EVALUATION_FOLDER / "after.json")["accuracy"])
+    return value_of(read_json_object(folder / EVALUATION_FOLDER / "after.json"), objective)
 
 
 def write_problems(recipe: Recipe, folder: Path, validation_size: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,9 @@ from mathgrpo.config import Recipe, recipe_to_toml
 from mathgrpo.config.load_recipe import recipe_from_toml
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation.evaluate import validation_reason
+from mathgrpo.evaluation.records import reward_label
 from mathgrpo.files import read_json_object, to_json, write_atomically
-from mathgrpo.sweep.one_trial import TRIALS, OnEvaluation, Pruned, run_trial, trial_recipe, write_problems
+from mathgrpo.sweep.one_trial import CORRECT, TRIALS, OnEvaluation, Pruned, run_trial, trial_recipe, write_problems
 from mathgrpo.sweep.space import Parameter, with_values
 from mathgrpo.training import Interrupted
 
@@ -40,12 +42,14 @@ class SweepSettings:
         trials: how many in all.
         validation_size: problems that judge a trial.
         pruner: what stops trials early.
+        objective: what is to be large: "correct", the accuracy, or a reward's name, its mean.
     """
 
     parameters: tuple[Parameter, ...]
     trials: int
     validation_size: int
     pruner: Pruner
+    objective: str = CORRECT
 
 
 def create_sweep(folder: Path, recipe: Recipe, settings: SweepSettings) -> None:
@@ -84,7 +88,7 @@ def open_sweep(folder: Path) -> tuple[Recipe, SweepSettings]:
 
 
 def run_sweep(
-    folder: Path, recipe: Recipe, settings: SweepSettings, say: Callable[[str], None], run: RunTrial = run_trial
+    folder: Path, recipe: Recipe, settings: SweepSettings, say: Callable[[str], None], run: RunTrial | None = None
 ) -> FrozenTrial:
     """Run the trials that are left and return the best of all; its recipe is then in best.toml.
 
@@ -97,12 +101,12 @@ def run_sweep(
         say(f"trial {trial.number + 1}/{settings.trials}  {values_text(values)}")
         changed = trial_recipe(with_values(recipe, values), folder, trial.number, settings.validation_size)
         try:
-            error = _one_trial(study, trial, changed, run)
+            error = _one_trial(study, trial, changed, run or partial(run_trial, objective=settings.objective))
         except (Interrupted, KeyboardInterrupt) as stop:
             signum = stop.signum if isinstance(stop, Interrupted) else 2
             message = f"stopped in trial {trial.number + 1}; resume with: mathgrpo sweep --resume {folder}"
             raise Interrupted(signum, message) from None
-        say("  " + outcome_text(study.get_trials(deepcopy=False)[trial.number]))
+        say("  " + outcome_text(study.get_trials(deepcopy=False)[trial.number], settings.objective))
         failures = [*failures, error] if error else []
         found = best(study)
         if found is not None:
@@ -120,9 +124,13 @@ def result_lines(
 ) -> list[str]:
     """Return the sweep's end for a reader: its trials from the best down, and what to do next."""
     ranked = sorted(trials, key=lambda trial: (trial.state.name != "COMPLETE", -(trial.value or 0.0), trial.number))
-    shown = [f"{trial.number + 1:>5}  {outcome_text(trial):<34}  {values_text(trial.params)}" for trial in ranked]
+    shown = [
+        f"{trial.number + 1:>5}  {outcome_text(trial, settings.objective):<34}  {values_text(trial.params)}"
+        for trial in ranked
+    ]
+    what = "accuracy" if settings.objective == CORRECT else f"reward {reward_label(settings.objective)}"
     return [
-        "trial  validation accuracy                 settings",
+        f"trial  {f'validation {what}':<34}  settings",
         *shown,
         f"best    trial {winner.number + 1}: {values_text(winner.params)}",
         f"        on {settings.validation_size:,} validation problems taken out of training; the best of several is "
@@ -132,14 +140,14 @@ def result_lines(
     ]
 
 
-def outcome_text(trial: FrozenTrial) -> str:
+def outcome_text(trial: FrozenTrial, objective: str = CORRECT) -> str:
     """Return how a trial ended."""
+    shown = "{:.3f}".format if objective != CORRECT else lambda value: f"{100 * value:.1f} %"
     if trial.state.name == "COMPLETE":
-        return f"accuracy {100 * (trial.value or 0.0):.1f} %"
+        return f"{'accuracy' if objective == CORRECT else 'reward'} {shown(trial.value or 0.0)}"
     if trial.state.name == "PRUNED":
         last = max(trial.intermediate_values, default=0)
-        reached = 100 * trial.intermediate_values.get(last, 0.0)
-        return f"pruned at step {last} with {reached:.1f} %"
+        return f"pruned at step {last} with {shown(trial.intermediate_values.get(last, 0.0))}"
     return f"failed: {trial.user_attrs.get('error', 'unknown')}"
 
 
@@ -154,9 +162,9 @@ def _one_trial(study: Study, trial: Trial, recipe: Recipe, run: RunTrial) -> str
     """Run a trial and tell the study how it ended; return the first line of the error that ended it, "" without one."""
     from optuna.trial import TrialState
 
-    def on_evaluation(step: int, accuracy: float) -> bool:
+    def on_evaluation(step: int, value: float) -> bool:
         if step not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:  # by the process before
-            trial.report(accuracy, step)
+            trial.report(value, step)
         return bool(trial.should_prune())
 
     trial.set_user_attr("run", recipe.run.name)

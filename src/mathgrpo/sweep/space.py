@@ -15,7 +15,7 @@ from mathgrpo.config.overrides import overridden, parse_value
 from mathgrpo.errors import UserError, first_line
 
 HOW = "write PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=ONE,TWO,THREE"
-FIXED = ("run.", "problems.", "training.steps", "training.trackers")
+FIXED = ("run.", "problems.", "training.steps", "training.trackers", "evaluation.correct")
 """Settings a sweep decides itself, or that would make trials incomparable."""
 
 

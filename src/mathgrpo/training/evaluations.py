@@ -8,7 +8,9 @@ from pathlib import Path
 from time import perf_counter
 
 from mathgrpo.distributed.world import interleaved
+from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, evaluation_names, write_verdict
+from mathgrpo.evaluation.evaluate import RewardFault, write_records
 from mathgrpo.evaluation.records import Evaluation
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.runs.hook import Hook, Run
@@ -48,31 +50,44 @@ class Evaluations(Hook):
         for full_name, problems in ((name, sets.heldout), (f"{name}-templates", sets.heldout_templates)):
             if problems and full_name not in there:
                 started = perf_counter()
-                evaluation = self._one(run, f"evaluation {full_name}", problems)
+                evaluation = self._one(run, full_name, problems)
                 run.tell("evaluated", full_name, evaluation, perf_counter() - started)
 
-    def _one(self, run: Run, what: str, problems: Sequence[Problem]) -> Evaluation:
+    def _one(self, run: Run, name: str, problems: Sequence[Problem]) -> Evaluation:
         """Return the evaluation of all problems, each process making that of its share.
 
-        Raises: Interrupted, in all processes, when one of them was asked to stop.
+        Raises: Interrupted, in all processes, when one of them was asked to stop; UserError when a reward fails.
         """
         ready, section = self._ready, self._ready.recipe.evaluation
         everything = len(problems) * (1 + section.samples)
 
         def on_progress(done: int, total: int) -> None:
             run.stop.heed()
-            run.tell("counted", what, done * everything // total, everything)  # the others are about as far
+            # the others are about as far
+            run.tell("counted", f"evaluation {name}", done * everything // total, everything)
 
         share, made = run.world.share(problems), None
         with suppress(StopWanted):
             if share:
                 on_progress(0, everything)
-                made = evaluate(
-                    ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
-                    samples=section.samples, seed=ready.recipe.run.seed, on_progress=on_progress,
-                )  # fmt: skip
+                try:
+                    made = evaluate(
+                        ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
+                        suite=ready.suite, samples=section.samples, seed=ready.recipe.run.seed, on_progress=on_progress,
+                    )  # fmt: skip
+                except RewardFault as fault:
+                    raise self._failed(run, name, fault) from fault
         run.stop_if_asked()
         found = run.world.gather(made)
         assert found[0] is not None
         records = interleaved([part.records if part is not None else () for part in found])
         return Evaluation(tuple(records), found[0].settings)
+
+    def _failed(self, run: Run, name: str, fault: RewardFault) -> UserError:
+        """Return what to tell after a reward failed; weights and what was evaluated so far are kept."""
+        path = write_records(fault.evaluation, self._folder, name)
+        run.keep()
+        return UserError(
+            f"evaluation {name}: {fault}; {len(fault.evaluation.records):,} problems are in {path}; mend it and go on "
+            f"with {run.resume_with}"
+        )

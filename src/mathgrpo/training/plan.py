@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mathgrpo.evaluation.records import counted_by
 from mathgrpo.models.shape import count_parameters
 from mathgrpo.text import gigabytes
 from mathgrpo.training.memory_plan import MemoryPlan
@@ -22,6 +23,7 @@ def plan_lines(run: Prepared, folder: Path) -> list[str]:
     evaluated = (len(sets.heldout) + len(sets.heldout_templates)) * (1 + recipe.evaluation.samples)
     samples = f" and {recipe.evaluation.samples} samples" if recipe.evaluation.samples else ""
     every = f", every {recipe.training.evaluate_every} steps" if recipe.training.evaluate_every else ""
+    counted = "" if run.suite.correct is None else counted_by(str(run.suite.correct))
     return [
         f"model       {run.policy.name}: {counts.total:,} parameters, {share}; "
         f"computes in {precision} on {run.policy.device}",
@@ -32,7 +34,7 @@ def plan_lines(run: Prepared, folder: Path) -> list[str]:
         f"run         {steps:,} steps, {recipe.grpo.updates_per_rollout} update(s) each, {epochs:.2g} epochs, "
         f"{steps * completions:,} completions",
         f"evaluation  before and after{every}: {evaluated:,} completions each (greedy{samples}), "
-        f"at most {run.evaluation_tokens} tokens",
+        f"at most {run.evaluation_tokens} tokens{counted}",
         *(memory_lines(run.memory) if run.memory is not None else ()),
         f"run folder  {folder}",
         *(f"note        {note}" for note in run.notes),

@@ -26,8 +26,9 @@ from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.models.shape import model_sizes, sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
 from mathgrpo.problems import ProblemSets, load_problem_sets
-from mathgrpo.rewards import RewardSuite, build_suite
-from mathgrpo.rewards.pre_run_check import checked_rewards
+from mathgrpo.rewards import RewardSuite, recipe_suite
+from mathgrpo.rewards.criterion import criterion_note
+from mathgrpo.rewards.pre_run_check import checked_rewards, grades_golds, require_judged
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.training.memory_plan import MemoryPlan, plan_memory, require_fit, require_room
 from mathgrpo.training.together import own_bytes, own_part, require_shareable
@@ -51,6 +52,7 @@ class Prepared:
         audited: how the rewards stand up to an audit, in a line.
         reference: the policy before training, None without a KL term.
         world: the processes that run it together.
+        judged: held-out problems that are judged otherwise than the others.
     """
 
     recipe: Recipe
@@ -67,11 +69,13 @@ class Prepared:
     precision: str = ""
     audited: str = ""
     world: World = SINGLE
+    judged: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run should know about how it was set up, one line each."""
-        more = (LEAKY_NOTE if self.fmt.leaky else "", self.precision, self._rope_note)
+        counted = criterion_note(self.recipe.evaluation.correct, self.suite)
+        more = (LEAKY_NOTE if self.fmt.leaky else "", counted, *self.judged, self.precision, self._rope_note)
         given = (*self.recipe.notes, *self.problems.notes)
         return (*given, *filter(None, more), self.audited, f"rollout engine {self.engine.name}: {self.engine.reason}")
 
@@ -105,14 +109,16 @@ def prepare(
     require_possible(recipe)
     require_shareable(recipe, world.size)
     fmt = get_format(recipe.format.name)
-    suite = build_suite(recipe.rewards, fmt, recipe.reward_settings, recipe.rollout.max_new_tokens)
+    suite = recipe_suite(recipe, fmt)
     device = resolve_device(recipe.run.device)
     locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
     _require_room(recipe, device, world)
     problems = load_problem_sets(recipe.problems)
     require_enough(problems.train, recipe.rollout)
     every = (*problems.train, *problems.heldout, *problems.heldout_templates)
-    require_golds(every, fmt, recipe.problems.source)
+    if grades_golds(suite):
+        require_golds(every, fmt, recipe.problems.source)
+    judged = [require_judged(suite, heldout) for heldout in (problems.heldout, problems.heldout_templates)]
     torch.manual_seed(recipe.run.seed)  # a fresh adapter is drawn from it
     bound_kernel_caches()
     recipe, precision = world.from_main(lambda: settle_precision(recipe, device))  # a measurement may differ
@@ -133,7 +139,7 @@ def prepare(
     optimizer = build_optimizer(policy.model, recipe.optimizer, policy.compute_dtype, machinery=machinery)
     return Prepared(
         recipe, problems, fmt, suite, policy, engine, optimizer, reference, longest, machinery, memory, precision,
-        audited, world,
+        audited, world, tuple(filter(None, judged)),
     )  # fmt: skip
 
 

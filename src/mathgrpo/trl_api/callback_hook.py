@@ -127,7 +127,10 @@ class CallbackHook(Hook):
         lines = (run.speedometer.line, speed_line(taken), *(verdict.line for verdict in verdicts))
         print("\n".join(filter(None, lines)))
         if verdicts:
-            content = {verdict.name: {"line": verdict.line, **asdict(verdict)} for verdict in verdicts}
+            content = {
+                "/".join(filter(None, (verdict.name, verdict.function))): {"line": verdict.line, **asdict(verdict)}
+                for verdict in verdicts
+            }
             write_atomically(Path(self._args.output_dir) / "verdict.json", to_json(content, indent=1) + "\n")
 
     def close(self, run: Run, status: str) -> None:

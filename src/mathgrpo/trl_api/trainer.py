@@ -38,7 +38,7 @@ from mathgrpo.trl_api.script_setup import (
 )
 from mathgrpo.trl_api.script_task import ScriptTask
 from mathgrpo.trl_api.trainer_checkpoint import find_checkpoint, load_checkpoint, save_model
-from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, mean_reward, reward_verdict
+from mathgrpo.trl_api.trl_metrics import RewardsAt, RewardVerdict, lengths_and_rewards, reward_verdicts, rewards_at
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update import Updater
 from mathgrpo.update.layout_trial import unshared_reason
@@ -202,9 +202,7 @@ class GRPOTrainer(Reporting):
         with naming(TRL_NAMES):
             found, noted = self._rewarded(rows, chunks)
         values = lengths_and_rewards(found, noted, str(self.args.scale_rewards))
-        self._evaluated.setdefault(metric_key_prefix, []).append(
-            RewardsAt(self.state.global_step, tuple(mean_reward(group) for group in found))
-        )
+        self._evaluated.setdefault(metric_key_prefix, []).append(rewards_at(self.state.global_step, found))
         metrics: dict[str, float | None] = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         metrics |= speed_metrics(metric_key_prefix, started, num_samples=len(rows), num_steps=len(chunks))
         self.log(metrics)
@@ -233,11 +231,13 @@ class GRPOTrainer(Reporting):
     def verdicts(self) -> list[RewardVerdict]:
         """Whether the rewards of each evaluation set rose, from its first evaluation here to its last, row by row.
 
+        First their sum, then, of several reward functions, what each pays alone.
+
         Draws differ by the weights only, so the comparison is paired. `train` shows it at its end, and writes
         verdict.json; eval_on_start=True makes the first evaluation that of the model before training.
         """
-        compared = (reward_verdict(name, made[0], made[-1]) for name, made in self._evaluated.items())
-        return [verdict for verdict in compared if verdict is not None]
+        compared = (reward_verdicts(name, made[0], made[-1]) for name, made in self._evaluated.items())
+        return [verdict for verdicts in compared for verdict in verdicts]
 
     def _note_best(self, metrics: dict[str, float | None]) -> None:
         """Keep the best value of args.metric_for_best_model in the state, after the callbacks have compared with it."""

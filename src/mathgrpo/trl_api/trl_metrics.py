@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
-import torch
-
 from mathgrpo.evaluation.compare import SIGNIFICANT_P, p_text
-from mathgrpo.evaluation.records import mean_interval
+from mathgrpo.evaluation.reward_change import reward_change
 from mathgrpo.runs.task import Metrics
 from mathgrpo.text import signed
 from mathgrpo.types import RolloutGroup
@@ -73,9 +71,7 @@ def _zero_share(groups: Sequence[RolloutGroup], totals: Sequence[float], scale: 
     return fmean(float(_deviation(_known(group.rewards)) < 1e-8) for group in groups)
 
 
-def mean_reward(group: RolloutGroup) -> float:
-    """Return the mean reward of a group's completions, NaN where no reward applied."""
-    known = _known(group.rewards)
+def _mean(known: Sequence[float]) -> float:
     return fmean(known) if known else math.nan
 
 
@@ -87,17 +83,15 @@ def _deviation(values: Sequence[float]) -> float:
     return stdev(values) if len(values) > 1 else 0.0
 
 
-FLIPS = 20_000
-"""Sign flips drawn for the paired test: a p-value near 0.05 is then known to 0.0015."""
-
-
 @dataclass(frozen=True, slots=True)
 class RewardVerdict:
     """The paired difference of mean rewards between two evaluations, before and after some steps.
 
     Attributes:
-        low, high: 95 % interval of the difference.
+        name: of the evaluation set.
+        low, high: 95 % interval of the difference, of Student's t over the rows.
         p: two-sided p-value of the paired sign-flip test that there is none.
+        function: the reward function it is about; "": the sum of all.
     """
 
     name: str
@@ -109,12 +103,14 @@ class RewardVerdict:
     high: float
     p: float
     rows: int
+    function: str = ""
 
     @property
     def line(self) -> str:
         """The verdict in one line."""
+        of_function, gain = f" {self.function}" if self.function else "", signed(self.after - self.before, 3)
         text = (
-            f"{self.name} reward {self.before:.3f} → {self.after:.3f}, {signed(self.after - self.before, 3)}, 95 % "
+            f"{self.name} reward{of_function} {self.before:.3f} → {self.after:.3f}, {gain}, 95 % "
             f"interval [{self.low:.3f}, {self.high:.3f}], {p_text(self.p)}, {self.rows:,} rows, steps "
             f"{self.before_step} to {self.after_step}"
         )
@@ -125,13 +121,39 @@ class RewardVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RewardsAt:
-    """What an evaluation found: the mean reward of each row's completions, NaN where no reward applied."""
+    """What an evaluation found: the mean reward of each row's completions, NaN where no reward applied.
+
+    Attributes:
+        parts: reward function -> the same of what it alone paid, unweighted.
+    """
 
     step: int
     rewards: tuple[float, ...]
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-def reward_verdict(name: str, before: RewardsAt, after: RewardsAt) -> RewardVerdict | None:
+def rewards_at(step: int, groups: Sequence[RolloutGroup]) -> RewardsAt:
+    """Return what an evaluation found; each function by itself where there are several."""
+    names = list(groups[0].reward_parts) if groups else []
+    parts = {
+        name: tuple(_mean([value for value in group.reward_parts[name] if value is not None]) for group in groups)
+        for name in (names if len(names) > 1 else ())
+    }
+    return RewardsAt(step, tuple(_mean(_known(group.rewards)) for group in groups), parts)
+
+
+def reward_verdicts(name: str, before: RewardsAt, after: RewardsAt) -> list[RewardVerdict]:
+    """Return the comparison of two evaluations' rewards, in all and function by function."""
+    sides = {"": (before.rewards, after.rewards)}
+    sides |= {part: (before.parts[part], values) for part, values in after.parts.items() if part in before.parts}
+    compared = (
+        reward_verdict(name, replace(before, rewards=old), replace(after, rewards=new), function)
+        for function, (old, new) in sides.items()
+    )
+    return [verdict for verdict in compared if verdict is not None]
+
+
+def reward_verdict(name: str, before: RewardsAt, after: RewardsAt, function: str = "") -> RewardVerdict | None:
     """Return the comparison of two evaluations; None for one evaluation, other rows, or none with a reward in both.
 
     Example:
@@ -140,22 +162,10 @@ def reward_verdict(name: str, before: RewardsAt, after: RewardsAt) -> RewardVerd
         (True, 1.0)
     """
     pairs = [(b, a) for b, a in zip(before.rewards, after.rewards, strict=False) if b == b and a == a]
-    if not pairs or after.step <= before.step or len(before.rewards) != len(after.rewards):
+    if after.step <= before.step or len(before.rewards) != len(after.rewards):
         return None
-    differences = [a - b for b, a in pairs]
-    low, high = mean_interval(differences, float("-inf"), float("inf"))
-    means = fmean(b for b, _ in pairs), fmean(a for _, a in pairs)
-    return RewardVerdict(name, before.step, after.step, *means, low, high, sign_flip_share(differences), len(pairs))
-
-
-def sign_flip_share(differences: Sequence[float]) -> float:
-    """Return the share of random sign flips whose sum is at least as far from 0 as the observed one.
-
-    The observed signs count as one flip (Phipson and Smyth 2010), so it is never 0. The flips are the same every time.
-    """
-    values = torch.tensor(differences, dtype=torch.float64)
-    generator, as_far, observed = torch.Generator().manual_seed(0), 1, float(values.sum().abs())
-    for _ in range(FLIPS // 1000):
-        signs = torch.randint(0, 2, (1000, len(values)), generator=generator, dtype=torch.int8).double() * 2 - 1
-        as_far += int(((signs @ values).abs() >= observed * (1 - 1e-12)).sum())
-    return as_far / (FLIPS + 1)
+    change = reward_change(name, pairs)
+    if change is None:
+        return None
+    found = change.before, change.after, change.low, change.high, change.p, change.problems
+    return RewardVerdict(name, before.step, after.step, *found, function)
