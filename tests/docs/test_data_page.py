@@ -10,10 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from mathgrpo.cli.app import app
+from mathgrpo.config import load_recipe
 from mathgrpo.config.recipe import ProblemsSection
-from mathgrpo.formats import FORMATS
+from mathgrpo.formats import FORMATS, get_format
 from mathgrpo.problems.origin import load_problem_sets
 from mathgrpo.problems.table import READERS
+from mathgrpo.rewards import recipe_suite
+from mathgrpo.rewards.pre_run_check import require_judged
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 (ROWS,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
@@ -67,7 +70,31 @@ def test_the_held_out_problems_do_not_depend_on_the_order_of_rows(tmp_path: Path
 
 
 def test_the_prompt_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[-1]
     exec(compile(code, "data.md", "exec"), {"__name__": "example"})  # noqa: S102  our own documentation
     shown = capsys.readouterr().out
     assert "What is 2 + 2?" in shown and "<reasoning>" in shown
+
+
+def test_the_countdown_example_is_a_recipe_about_countdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    section = PAGE.split("## Countdown", 1)[1].split("\n## ", 1)[0]
+    (code,), (toml,) = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("python", "toml"))
+    exec(compile(code, "data.md", "exec"), {"__name__": "example"})  # noqa: S102  our own documentation
+    Path("countdown.toml").write_text(toml)
+    recipe = load_recipe("countdown.toml")
+    sets, suite = load_problem_sets(recipe.problems), recipe_suite(recipe, get_format("xml"))
+    assert len(sets.heldout) == 200 and require_judged(suite, sets.heldout) == ""
+    problem = next(
+        each
+        for each in sets.heldout
+        if each.columns["target"] == sum(each.columns["nums"][:2]) - each.columns["nums"][2]
+    )
+    columns = {name: [value] * 2 for name, value in {**problem.columns, "answer": problem.answer}.items()}
+    texts = [
+        suite.fmt.write("work", answer) for answer in ("{} + {} - {}".format(*problem.columns["nums"]), problem.answer)
+    ]
+    scores = suite.score(["?"] * 2, texts, columns)
+    assert scores.totals == (1.1, 0.1) and [graded.verdict for graded in scores.grades] == ["correct", "wrong"]
+    Path("countdown.toml").write_text(toml.partition("[evaluation]")[0])
+    assert recipe_suite(load_recipe("countdown.toml"), get_format("xml")).correct == suite.correct, "by itself"

@@ -50,12 +50,12 @@ def audit_command(
     from mathgrpo.config import load_recipe
     from mathgrpo.formats import get_format
     from mathgrpo.problems import load_problem_sets
-    from mathgrpo.rewards import build_suite
+    from mathgrpo.rewards import recipe_suite
     from mathgrpo.rewards.audit import audit
 
     loaded = load_recipe(recipe, overrides or [])
     fmt = get_format(loaded.format.name)
-    suite = build_suite(loaded.rewards, fmt, loaded.reward_settings, loaded.rollout.max_new_tokens)
+    suite = recipe_suite(loaded, fmt)
     train = load_problem_sets(loaded.problems).train
     problems = train[:: max(1, len(train) // number)][:number]
     own, whose = _own(loaded, problems, file, samples)

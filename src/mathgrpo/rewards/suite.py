@@ -22,8 +22,7 @@ class Scores:
     Attributes:
         totals: weighted sum of the parts, one a completion; a part that is None adds nothing; NaN where all are None.
         parts: reward name -> unweighted value per completion, None where that reward does not apply.
-        grades: what the grader, or the recipe's criterion, says of each completion; none where the gold answers are
-            not known.
+        grades: what grader or criterion say of each completion; none where the gold answers are not known.
     """
 
     totals: tuple[float, ...]
