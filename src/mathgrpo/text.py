@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 
@@ -54,6 +55,25 @@ def signed(value: float, decimals: int = 2) -> str:
     """
     rounded = round(value, decimals) + 0.0
     return f"{rounded:+.{decimals}f}".replace("-", MINUS) if rounded else f"{0:.{decimals}f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many significant digits, a true minus sign and no needless zeros; a dash for none.
+
+    Example:
+        >>> number(1234.6), number(0.0000123), number(-0.5), number(float("nan"))
+        ('1,235', '1.23e−5', '−0.5', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e6:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", MINUS)
+    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    text = f"{value:,.{decimals}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

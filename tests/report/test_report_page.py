@@ -141,6 +141,9 @@ def test_a_full_size_run_stays_under_two_megabytes(tmp_path: Path) -> None:
         if row["data-outcome"] == "broken" and row["data-set"] == "heldout"
     ]
     assert len(shown) == broken
+    order = [row["data-outcome"] for row in reader.named("details", cls="row")]
+    assert order == sorted(order, key=["broken", "fixed", "both-wrong", "both-right"].index)
+    assert "problems that broke first" in page
 
 
 def test_filters_say_how_many_there_are_when_not_all_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

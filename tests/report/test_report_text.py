@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+import re
 import time
+from pathlib import Path
 
-from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
-from mathgrpo.text import duration, signed
+import mathgrpo
+from mathgrpo.report.safe_text import brief, clean, percent, shorten
+from mathgrpo.text import duration, number, signed
 
 
 def test_clean_leaves_only_what_can_be_seen() -> None:
@@ -49,3 +52,15 @@ def test_numbers_for_readers() -> None:
     assert percent(0.638) == "63.8\N{NO-BREAK SPACE}%"
     assert [signed(x) for x in (1.256, -0.75, -0.001)] == ["+1.26", "\N{MINUS SIGN}0.75", "0.00"]
     assert [duration(s) for s in (12.34, 400, 7500)] == ["12 s", "6 min 40 s", "2 h 05 min"]
+
+
+def test_no_reader_meets_a_share_or_a_size_with_an_exponent() -> None:
+    """f"{100:.2g}" is "1e+02": what a reader is shown goes through `number`; a setting stands as it can be written."""
+    written = {"sweep/run_sweep.py", "publishing/card.py", "update/updater.py", "update/attention/kernel_choice.py"}
+    source = Path(mathgrpo.__file__).parent
+    found = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if re.search(r"\{[^{}]*:,?\.\d+[ge]\}", path.read_text(encoding="utf-8"))
+    }
+    assert found <= written | {"text.py"}

@@ -96,7 +96,7 @@ def test_a_users_function_takes_only_parameters_that_it_has(user: str) -> None:
         ({"correct": 1.0, "format_parts": 0.15, "format_always": 0.15}, "(together 0.3)"),
         ({"correct": 1.0, "near_answer": 0.5}, "rewards.near_answer=0.5"),
         ({"correct": 0.4, "verified_steps": 0.7}, "rewards.verified_steps=0.7"),
-        ({"verified_steps": 1.0}, "rewards.verified_steps=1.0"),
+        ({"verified_steps": 1.0}, "nothing pays for being right"),
         ({"fluency": 1.0}, "nothing pays for being right"),
         ({"correct": 1.0, "soft_overlong": 1.0}, "penalties of up to 1 could make a right answer"),
         ({"correct": 1.0, "fluency": 0.5, "language": 0.5}, "rewards.fluency=0.5, rewards.language=0.5: penalties"),

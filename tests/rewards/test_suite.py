@@ -166,7 +166,7 @@ def test_a_long_completion_is_shown_shortened(user: str) -> None:
         ({"correct": float("inf")}, "rewards.correct=inf"),
         ({"correct": 1.0, "format": -0.1}, "rewards.format=-0.1"),
         ({"correct": 1.0, "format_always": 0.25}, "rewards.format_always=0.25: a wrong answer in perfect form"),
-        ({"format_always": 0.1}, "rewards.format_always=0.1"),
+        ({"correct": 0.1, "format_always": 0.1}, "rewards.format_always=0.1"),
         ({"nowhere.py:f": 1.0}, "no such file nowhere.py"),
         ({"mathgrpo.rewards:f": 1.0}, "no such file"),
         ({":": 1.0}, "no such file"),

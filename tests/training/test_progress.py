@@ -66,6 +66,27 @@ def test_the_picture_before_the_first_step_and_after() -> None:
         assert words in shown
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 80, 120])
+@pytest.mark.parametrize("large", [1.0, 1000.0])
+def test_a_narrow_terminal_has_fewer_columns_and_no_number_cut(width: int, large: float) -> None:
+    sizes = {"reward": 0.512 * large, "tokens_per_s": 123456 * large, "time/step": 81.25 * large}
+    row = FULL | sizes | {"step": 12345.0}
+    lines = picture([row, ROW], 99999, 12345.0, ("evaluation before", 1000, 1319), width=width).splitlines()
+    whole = {
+        f"{sizes['reward']:.3f}",
+        f"{sizes['tokens_per_s']:,.0f}",
+        f"{sizes['time/step']:.1f}",
+        "12345",
+        "25.0",
+        "%",
+    }
+    whole |= {"12345", "250", "1.250", "0.500", "100", "12", "2.0", "1,234", "3"}
+    (head,) = [i for i, line in enumerate(lines) if "reward" in line and "step" in line]
+    assert set(" ".join(lines[head + 1 : head + 3]).split()) <= whole
+    assert {"step", "reward", "correct"} <= set(lines[head].split()) and all(len(line) <= width for line in lines)
+    assert "\u2026" not in "".join(lines) and (width < 80 or "tok/s" in lines[head])
+
+
 def test_markup_and_control_characters_are_only_characters(capsys: pytest.CaptureFixture[str]) -> None:
     assert printable("[red]\x1b[31m\u202e🙂\n") == "[red]\\x1b[31m\\u202e🙂\n"
     assert "[bold]" in picture([ROW], 60, 0.0, ("[bold]", 0, 0))

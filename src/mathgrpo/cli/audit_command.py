@@ -70,7 +70,7 @@ def lines(found: Audit, whose: str) -> list[str]:
     from rich.table import Table
 
     from mathgrpo.cli.score_text import drawn
-    from mathgrpo.text import escaped
+    from mathgrpo.text import escaped, number
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="none")
     table.add_column("completion", overflow="fold")
@@ -85,18 +85,19 @@ def lines(found: Audit, whose: str) -> list[str]:
     kinds = {exploit.wrong.probe.kind: exploit for exploit in reversed(found.exploits)}
     for exploit in list(reversed(kinds.values()))[:SHOWN_EXPLOITS]:
         told += _shown(
-            f"{exploit.wrong.probe.kind}, against {exploit.right.total:.3g} for a right answer", exploit.wrong
+            f"{exploit.wrong.probe.kind}, against {number(exploit.right.total)} for a right answer", exploit.wrong
         )
     return told
 
 
 def _shown(title: str, each: Earned) -> list[str]:
     """Return a completion with what each reward pays for it."""
-    from mathgrpo.text import escaped, quoted
+    from mathgrpo.text import escaped, number, quoted
 
-    paid = ", ".join(f"{name} {value:.3g}" for name, value in each.parts.items() if value)
+    paid = ", ".join(f"{name} {number(value)}" for name, value in each.parts.items() if value)
     return [
-        "", f"{title}: {each.total:.3g} ({escaped(paid) or 'nothing'})", f"  gold        {quoted(each.problem.answer)}",
+        "", f"{title}: {number(each.total)} ({escaped(paid) or 'nothing'})",
+        f"  gold        {quoted(each.problem.answer)}",
         f"  completion  {quoted(each.probe.text, 160)}",
     ]  # fmt: skip
 

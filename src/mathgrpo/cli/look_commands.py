@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mathgrpo.cli.options import Overrides
-from mathgrpo.text import wrapped
+from mathgrpo.text import number, wrapped
 
 MEMORY = "main {main_gb} GB, {main_free_gb} GB of it free, disk {disk_here_free_gb} GB free here, " \
          "{disk_cache_free_gb} GB free for the cache"  # fmt: skip
@@ -77,7 +77,7 @@ def _recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
     share = 100 * recipe["trainable"] / max(recipe["total"], 1)
     return {
         "model": f"{recipe['model']}, {recipe['architecture']}",
-        "parameters": f"{recipe['total']:,} in all, {recipe['trainable']:,} train ({share:.2g} %), "
+        "parameters": f"{recipe['total']:,} in all, {recipe['trainable']:,} train ({number(share, 2)} %), "
         f"{recipe['quantized']:,} in 4 bits",
         "served by": recipe["served"],
     }

@@ -90,7 +90,8 @@ def _enter(model: type[BaseModel], here: Any, path: list[str], key: str, overrid
     """Return the table or list one step down."""
     if isinstance(here, list):
         if not key.isdigit() or int(key) >= len(here):
-            raise UserError(f"--set {override}: {plain_name(path[:-1])} has entries 0 to {len(here) - 1}, not {key}")
+            there = f"entries 0 to {len(here) - 1}" if here else "no entries"
+            raise UserError(f"--set {override}: {plain_name(path[:-1])} has {there}, not {key}")
         return here[int(key)]
     if key not in here:
         # Named weights are laid over the default ones, not put in their place.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.types import Prompt, Sampling
 
@@ -100,9 +100,14 @@ def check_context(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling)
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
     if longest + sampling.max_new_tokens > policy.max_context:
         raise UserError(
-            f"rollout.max_new_tokens={sampling.max_new_tokens}: with a prompt of {longest} tokens it exceeds the "
-            f"{policy.max_context} tokens of context of {policy.name}; use at most {policy.max_context - longest} "
-            "or shorter prompts"
+            f"{named('rollout.max_new_tokens', str(sampling.max_new_tokens))}: with a prompt of {longest} tokens it "
+            f"exceeds the {policy.max_context} tokens of context of {policy.name}; {room_remedy(policy, longest)}"
         )
     if longest + sampling.max_new_tokens > policy.steady_context:
         settle_rope(policy.causal_lm, longest + sampling.max_new_tokens)
+
+
+def room_remedy(policy: Policy, longest: int) -> str:
+    """Return what to do where the longest prompt and its completion are longer than the context."""
+    room = policy.max_context - longest
+    return f"use at most {room} or shorter prompts" if room > 0 else "shorten the prompt or take the problem out"

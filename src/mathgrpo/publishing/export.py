@@ -24,6 +24,7 @@ from mathgrpo.publishing.card import public_recipe
 from mathgrpo.publishing.export_check import Difference
 from mathgrpo.publishing.source import Source, find_source
 from mathgrpo.runs.run_folder import versions
+from mathgrpo.text import number
 
 Kind = Literal["merged", "adapter", "zip", "gguf"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,8 +61,8 @@ class Export:
             f"exported    {self.folder}: {record['kind']}, {record['dtype']}, {files} file{'s' if files > 1 else ''}, "
             f"{size / 1e6:,.1f} MB",
             f"checked     {checks['tensors_equal']} tensors on disk bit for bit as in memory; log-probabilities of "
-            f"{scores['tokens']} tokens differ by {scores['mean']:.2g} nats on average, "
-            f"{scores['largest']:.2g} at most",
+            f"{scores['tokens']} tokens differ by {number(scores['mean'], 2)} nats on average, "
+            f"{number(scores['largest'], 2)} at most",
             f"            {solved}",
             *packed,
             *(f"note        {note}" for note in record["notes"]),
@@ -144,7 +145,7 @@ def _write_model(
     if from_4bit is not None:
         notes.append(
             "trained over 4-bit weights, exported over the full-precision ones: log-probabilities of the same tokens "
-            f"are {from_4bit.mean:.2g} nats apart on average"
+            f"are {number(from_4bit.mean, 2)} nats apart on average"
         )
     record = {
         "name": source.name, "kind": kind, "dtype": str(dtype).removeprefix("torch."), "step": source.step,

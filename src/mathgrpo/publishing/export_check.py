@@ -22,6 +22,7 @@ from mathgrpo.problems import load_problem_sets
 from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rewards.criterion import reward_named
 from mathgrpo.rollout import build_engine
+from mathgrpo.text import number
 from mathgrpo.types import Problem
 
 NUM_PROBES = 8
@@ -90,7 +91,7 @@ def require_same_scores(original: Tensor, exported: Tensor, dtype: torch.dtype) 
     if not found.mean <= TOLERANCE[dtype]:
         raise UserError(
             f"export: the exported model is not the trained one: log-probabilities of the same {found.tokens} tokens "
-            f"differ by {found.mean:.3g} nats on average, rounding to {str(dtype).removeprefix('torch.')} explains "
+            f"differ by {number(found.mean)} nats on average, rounding to {str(dtype).removeprefix('torch.')} explains "
             f"{TOLERANCE[dtype]:g}; nothing was exported; use --dtype float32 to see whether it is the rounding"
         )
     return found

@@ -16,8 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mathgrpo.report.safe_text import number
-from mathgrpo.text import signed
+from mathgrpo.text import number, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +139,7 @@ def _scale(axes: Axes, values: Sequence[float], percent: bool = False, log: bool
         axes.set_yscale("log")
         return
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %" if percent else number(v)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{number(100 * v, 4)} %" if percent else number(v)))
     finite = [v for v in values if math.isfinite(v)]
     if min(finite, default=0.0) >= 0:  # a curve of counts or shares is read against zero
         axes.set_ylim(0, None if max(finite, default=0.0) > 0 else 1)

@@ -17,7 +17,7 @@ OUTCOMES = {"fixed": "fixed", "broken": "broken", "both-right": "both right", "b
 
 _OUTCOME_OF = dict(zip(((False, True), (True, False), (True, True), (False, False)), OUTCOMES, strict=True))
 """Whether it was right before and after -> outcome."""
-_FIRST_KEPT = ("broken", "fixed", "both-wrong", "both-right")
+_FIRST = ("broken", "fixed", "both-wrong", "both-right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class Shown:
 
 
 def shown_problems(run: RunData, template: Any, room: int) -> Shown:
-    """Return one row a problem evaluated before and after, in `room` bytes; broken and fixed ones stay longest."""
+    """Return one row a problem evaluated before and after, broken and fixed ones first, as many as fit `room` bytes."""
     rows = [row for problem_set in SUFFIXES for row in _problem_rows(run, problem_set)]
-    html = [template.render(row, outcomes=OUTCOMES) for row in rows]
-    kept: set[int] = set()
-    for i in sorted(range(len(rows)), key=lambda i: _FIRST_KEPT.index(rows[i]["outcome"])):
-        room -= len(html[i].encode())
+    rows.sort(key=lambda row: _FIRST.index(row["outcome"]))
+    html: list[str] = []
+    for row in rows:
+        text = template.render(row, outcomes=OUTCOMES)
+        room -= len(text.encode())
         if room < 0:
             break
-        kept.add(i)
-    shown = [rows[i] for i in sorted(kept)]
-    return Shown([html[i] for i in sorted(kept)], len(rows), _filter_counts(shown), _filter_counts(rows))
+        html.append(text)
+    return Shown(html, len(rows), _filter_counts(rows[: len(html)]), _filter_counts(rows))
 
 
 def _filter_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

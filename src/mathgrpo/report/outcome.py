@@ -12,8 +12,8 @@ from mathgrpo.evaluation.records import counted_by, reward_label
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, rates
 from mathgrpo.report.charts import draw_gain, svg
 from mathgrpo.report.read_run import Metrics, RunData
-from mathgrpo.report.safe_text import number, percent, unbroken
-from mathgrpo.text import signed
+from mathgrpo.report.safe_text import percent, unbroken
+from mathgrpo.text import number, signed
 
 SET_TITLES = {"heldout": "Held-out problems", "templates": "Held-out templates"}
 

@@ -15,8 +15,8 @@ from mathgrpo.report.curves import chart_sections
 from mathgrpo.report.items import OUTCOMES, Shown, shown_groups, shown_problems
 from mathgrpo.report.outcome import SET_TITLES, before_after_tables, verdict_view
 from mathgrpo.report.read_run import RunData
-from mathgrpo.report.safe_text import brief, clean, number, percent, shorten
-from mathgrpo.text import duration, signed
+from mathgrpo.report.safe_text import brief, clean, percent, shorten
+from mathgrpo.text import duration, number, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_BYTES = 1_900_000

@@ -56,25 +56,6 @@ def brief(text: str, most: int = 40) -> str:
     return words if len(words) <= most and len(text) <= 4 * most else words[: most - 1] + "…"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits, a true minus sign and no needless zeros; a dash for none.
-
-    Example:
-        >>> number(1234.6), number(0.0000123), number(-0.5), number(float("nan"))
-        ('1,235', '1.23e−5', '−0.5', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return "\N{EN DASH}"
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-3 or abs(value) >= 1e6:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", MINUS)
-    decimals = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
-    text = f"{value:,.{decimals}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", MINUS)
-
-
 def percent(share: float | None, decimals: int = 1) -> str:
     """Return a share as a percentage that does not break across lines, "63.8 %"; a dash for none."""
     if share is None or not math.isfinite(share):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from mathgrpo.formats.chat import problem_messages
 from mathgrpo.rewards.probes import IN_FORM, Probe, probes, right_answers
 from mathgrpo.rewards.suite import RewardSuite, Scores
+from mathgrpo.text import number
 from mathgrpo.types import Problem
 
 TokenIds = Callable[[str], Sequence[int]]
@@ -90,14 +91,13 @@ class Audit:
             return "rewards not audited: no reward applied to a right answer"
         if self.sound:
             least, most = min(e.total for e in right), max(e.total for e in wrong)
-            return (
-                f"rewards audited: right answers in the format earn {least:.3g} at least, {tried}, {most:.3g} at most"
-            )
+            earned = f"right answers in the format earn {number(least)} at least"
+            return f"rewards audited: {earned}, {tried}, {number(most)} at most"
         worst = self.exploits[0]
         more = "more than" if worst.wrong.total > worst.right.total + CLOSE else "as much as"
         return (
-            f"rewards NOT SOUND: {worst.wrong.probe.kind!r} earns {worst.wrong.total:.3g}, {more} the right answer's "
-            f"{worst.right.total:.3g} ({len(self.exploits)} of {tried}); see mathgrpo audit"
+            f"rewards NOT SOUND: {worst.wrong.probe.kind!r} earns {number(worst.wrong.total)}, {more} the right "
+            f"answer's {number(worst.right.total)} ({len(self.exploits)} of {tried}); see mathgrpo audit"
         )
 
 

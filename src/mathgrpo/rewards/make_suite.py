@@ -155,18 +155,18 @@ def _check_soundness(weights: Mapping[str, float], rewards: Mapping[str, Reward 
     wrong = _total(weights, {name: each.bounds.wrong for name, each in sound.items()})
     right = _total(weights, {name: max(each.bounds.right, 0.0) for name, each in sound.items()})
     penalty = -_total(weights, {name: min(each.bounds.right, 0.0) for name, each in sound.items()})
-    least = OUTSIDE * weights["correct"] if "correct" in weights else right
+    least = OUTSIDE * weights["correct"] if weights.get("correct") else right
+    if not any(weights[name] for name, each in sound.items() if each.pays_right):
+        raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
     if wrong > 0 and wrong >= least:
         named = [name for name, each in sound.items() if weights[name] * each.bounds.wrong > 0]
         together = "" if len(named) == 1 else f" (together {wrong:g})"
-        source = f"{OUTSIDE} of rewards.correct" if "correct" in weights else "what a right answer earns"
+        source = f"{OUTSIDE} of rewards.correct" if weights.get("correct") else "what a right answer earns"
         hint = ", or rewards.format, which pays right answers only" if named[0].startswith("format_") else ""
         raise UserError(
             f"{_named(weights, named)}{together}: a wrong answer in perfect form would earn as much as a right one; "
             f"keep what wrong answers earn below {least:g} ({source}){hint}"
         )
-    if not any(weights[name] for name, each in sound.items() if each.pays_right):
-        raise UserError("rewards: nothing pays for being right; add rewards.correct=1.0")
     if penalty > 0 and right - penalty <= wrong:
         named = [name for name, each in sound.items() if weights[name] * each.bounds.right < 0]
         raise UserError(

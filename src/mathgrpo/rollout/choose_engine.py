@@ -22,6 +22,7 @@ from mathgrpo.rollout.hf.cached_decoder import cached_decoder
 from mathgrpo.rollout.hf.grouped_decoder import grouped_decoder
 from mathgrpo.rollout.torch_ops.torch_decoder import fused_decoder
 from mathgrpo.rollout.trial import proven, trial_difference
+from mathgrpo.text import number
 
 _WRITTEN_OUT = ", 4-bit matrices written out for each rollout"
 
@@ -117,7 +118,7 @@ def _require_own_tokens(policy: Policy, decoder: Decoder) -> None:
         ) from error
     if not difference <= _HOPELESS:
         raise UserError(
-            f"{name} says else of a token in a whole text than when it drew it (off by {difference:.1g} of the "
+            f"{name} says else of a token in a whole text than when it drew it (off by {number(difference, 1)} of the "
             "logits' spread), so it cannot learn from its own texts; use another model"
         )
 

@@ -16,6 +16,7 @@ from mathgrpo.models import Policy
 from mathgrpo.models.long_texts import telling_length
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.engine import Engine
+from mathgrpo.text import number
 from mathgrpo.types import Prompt, Sampling
 
 _TRIAL_TOKENS = 12
@@ -45,7 +46,7 @@ def proven(make: Callable[[], _Made], policy: Policy, longest: int = 0) -> tuple
         pass_on(error, "run.engine=fast", "run.engine=plain")
         return None, f"{type(error).__name__}: {first_line(error, 120)}"
     if not is_rounding(difference, policy):
-        return None, f"off by {difference:.1g} of the logits' spread"
+        return None, f"off by {number(difference, 1)} of the logits' spread"
     return engine, ""
 
 

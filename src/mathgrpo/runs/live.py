@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mathgrpo.runs.hook import Run
@@ -30,8 +30,19 @@ COLUMNS = {
     "mfu/step": ("MFU", "{:.0f} %", 100.0),
     "time/step": ("s", "{:.1f}", 1.0),
 }
-"""Metric -> column title, format and factor; together at most 80 columns wide."""
+"""Metric -> column title, format and factor."""
+FIRST_LEFT_OUT = (
+    "mfu/step",
+    "entropy",
+    "grad_norm",
+    "tokens_per_s",
+    "completions/mean_length",
+    "format_rate",
+    "time/step",
+)
+"""Metrics in the order in which a narrow terminal does without them: a column less, never a number cut."""
 BAR_WIDTH = 30
+_GAP = 2
 
 
 class LiveProgress(TextProgress):
@@ -41,7 +52,8 @@ class LiveProgress(TextProgress):
         super().__init__(brief=brief)
         self._console = Console(highlight=False, markup=False)
         words = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[beside]}", markup=False)
-        self._bars = Progress(words[0], BarColumn(BAR_WIDTH), words[1], console=self._console)
+        bar = BarColumn(None, table_column=Column(max_width=BAR_WIDTH))  # narrower where the terminal is
+        self._bars = Progress(words[0], bar, words[1], console=self._console)
         self._steps, self._now = (self._bars.add_task("", visible=False, total=1, beside="") for _ in range(2))
         self._rows: list[Mapping[str, float]] = []
         self._live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=4, transient=True)
@@ -82,17 +94,35 @@ class LiveProgress(TextProgress):
 
     def picture(self) -> Group:
         """Return the display as it is now."""
-        below = (self._table(), Text(speed_line(self._rows), style="dim")) if self._rows else ()
+        below = (StepTable(self._rows), Text(speed_line(self._rows), style="dim")) if self._rows else ()
         return Group(self._bars, *below)
 
-    def _table(self) -> Table:
-        shown = {metric: column for metric, column in COLUMNS.items() if any(metric in row for row in self._rows)}
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for title, _, _ in shown.values():
-            table.add_column(title, justify="right")
-        for row in self._rows:
-            table.add_row(*(
-                pattern.format(factor * row[metric]) if metric in row else ""
-                for metric, (_, pattern, factor) in shown.items()
-            ))  # fmt: skip
-        return table
+
+class StepTable:
+    """The last steps' numbers, as many columns as the terminal has room for."""
+
+    def __init__(self, rows: Sequence[Mapping[str, float]]) -> None:
+        self._cells = {
+            metric: [pattern.format(factor * row[metric]) if metric in row else "" for row in rows]
+            for metric, (_, pattern, factor) in COLUMNS.items()
+            if any(metric in row for row in rows)
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield the table."""
+        cells = self._fitting(options.max_width)
+        table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim")
+        for metric in cells:
+            table.add_column(COLUMNS[metric][0], justify="right", no_wrap=True)
+        for row in zip(*cells.values(), strict=True):
+            table.add_row(*row)
+        yield table
+
+    def _fitting(self, width: int) -> dict[str, list[str]]:
+        """Return the columns that fit into a width."""
+        cells = dict(self._cells)
+        for metric in FIRST_LEFT_OUT:
+            if sum(max(map(len, (COLUMNS[name][0], *texts))) + _GAP for name, texts in cells.items()) <= width:
+                break
+            cells.pop(metric, None)
+        return cells

@@ -93,7 +93,7 @@ def write_problems(recipe: Recipe, folder: Path, validation_size: int) -> None:
     if 2 * validation_size > len(train):
         raise UserError(
             f"--validation {validation_size}: there are {len(train)} training problems, and at least half must stay "
-            f"for training; use {len(train) // 2} or less"
+            f"for training; {f'use {len(train) // 2} or less' if len(train) > 1 else 'give more problems'}"
         )
     sets = hold_out(train, recipe.problems.source, train_size=len(train), heldout_size=validation_size)
     for name, problems in ((TRAIN, sets.train), (VALIDATION, sets.heldout)):

@@ -281,5 +281,7 @@ def _kept_bytes(plan: MemoryPlan, recipe: Recipe, way: Machinery, kind: str, log
 def _remedy(plan: MemoryPlan) -> str:
     """Return what to do about a run that does not fit."""
     if plan.resident > (plan.device or 0):
+        if plan.gradients + plan.optimizer < plan.weights:  # an adapter trains already
+            return "use a smaller model or a larger device"
         return f"use {named('model.lora')}, a smaller model or a larger device"
     return f"lower {named('rollout.max_new_tokens')}, or use a smaller model or a larger device"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mathgrpo.evaluation.records import counted_by
 from mathgrpo.models.shape import count_parameters
-from mathgrpo.text import gigabytes
+from mathgrpo.text import gigabytes, number
 from mathgrpo.training.memory_plan import MemoryPlan
 from mathgrpo.training.prepare import Prepared
 
@@ -31,7 +31,7 @@ def plan_lines(run: Prepared, folder: Path) -> list[str]:
         + (f", {len(sets.heldout_templates):,} of held-out templates" if sets.heldout_templates else ""),
         f"step        {rollout.prompts_per_step} prompts × {rollout.group_size} completions = {completions:,}, at most "
         f"{completions * rollout.max_new_tokens:,} sampled tokens; longest prompt {run.longest_prompt} tokens",
-        f"run         {steps:,} steps, {recipe.grpo.updates_per_rollout} update(s) each, {epochs:.2g} epochs, "
+        f"run         {steps:,} steps, {recipe.grpo.updates_per_rollout} update(s) each, {number(epochs, 2)} epochs, "
         f"{steps * completions:,} completions",
         f"evaluation  before and after{every}: {evaluated:,} completions each (greedy{samples}), "
         f"at most {run.evaluation_tokens} tokens{counted}",

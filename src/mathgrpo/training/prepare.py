@@ -14,7 +14,7 @@ from mathgrpo.config.load_recipe import require_possible
 from mathgrpo.config.machinery import Machinery, machinery_of
 from mathgrpo.config.recipe import RolloutSection, VllmSection
 from mathgrpo.distributed import SINGLE, World
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, named
 from mathgrpo.formats import Format, get_format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.hardware.device_memory import bound_kernel_caches, keep_freed_memory
@@ -22,6 +22,7 @@ from mathgrpo.hardware.precision import cpu_precision
 from mathgrpo.models import Policy, load_policy, resolve_device
 from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.locate import locate_model
+from mathgrpo.models.policy import room_remedy
 from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.models.shape import model_sizes, sizes_ahead
 from mathgrpo.optim.optimizer import build_optimizer
@@ -198,9 +199,10 @@ def _require_room(recipe: Recipe, device: str, world: World) -> None:
 def require_enough(problems: Sequence[Problem], rollout: RolloutSection) -> None:
     """Raise UserError unless there are problems for one step at least."""
     if len(problems) < rollout.prompts_per_step:
+        lower = f"use at most {len(problems)}, or " if problems else ""
         raise UserError(
-            f"rollout.prompts_per_step={rollout.prompts_per_step}: there are only {len(problems)} training problems; "
-            "a step never takes a problem twice, so lower it or give more problems"
+            f"rollout.prompts_per_step={rollout.prompts_per_step}: there are only {len(problems)} training problems, "
+            f"and a step never takes a problem twice; {lower}give more problems"
         )
 
 
@@ -213,11 +215,10 @@ def require_prompts_fit(problems: Sequence[Problem], policy: Policy, fmt: Format
     longest = max(lengths)
     question = problems[lengths.index(longest)].question[:60]
     if longest + max_new_tokens > policy.max_context:
-        room = policy.max_context - longest
-        remedy = f"use at most {room}" if room > 0 else "take the long problems out"
         raise UserError(
-            f"rollout.max_new_tokens={max_new_tokens}: with the longest prompt of {longest} tokens ({question!r}…) "
-            f"that is more than the model's context of {policy.max_context}; {remedy}"
+            f"{named('rollout.max_new_tokens', str(max_new_tokens))}: with the longest prompt of {longest} tokens "
+            f"({question!r}…) that is more than the model's context of {policy.max_context}; "
+            f"{room_remedy(policy, longest)}"
         )
     return longest
 

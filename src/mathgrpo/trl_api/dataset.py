@@ -130,9 +130,11 @@ def require_context(prompts: Sequence[Prompt], max_context: int, args: GRPOConfi
     """
     longest = max(len(prompt.ids) for prompt in prompts)
     if longest + args.max_completion_length > max_context:
+        room = max_context - longest
+        lower = f"use at most {room}, " if room > 0 else ""
         raise UserError(
             f"max_completion_length={args.max_completion_length}: with a prompt of {longest} tokens that is more than "
-            f"the model's context of {max_context}; lower it, set max_prompt_length, or take the long prompts out"
+            f"the model's context of {max_context}; {lower}set max_prompt_length, or take the long prompts out"
         )
 
 

@@ -20,6 +20,7 @@ from mathgrpo.models.policy import is_linear4bit
 from mathgrpo.models.qwen_view import effective_weight
 from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
+from mathgrpo.text import gigabytes
 
 
 def served_weights(policy: Policy) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def write_weights(weights: dict[str, Tensor], path: Path) -> str:
     except Exception as error:  # safetensors raises its own class for a full disk
         size = sum(weight.numel() * weight.element_size() for weight in weights.values())
         raise UserError(
-            f"rollout.vllm.exchange={path.parent}: {size / 1e9:.2g} GB of weights cannot be written there ({error}); "
+            f"rollout.vllm.exchange={path.parent}: {gigabytes(size)} of weights cannot be written there ({error}); "
             "name a folder with more room"
         ) from error
     return digest

@@ -17,6 +17,7 @@ from mathgrpo.rollout.vllm.pushed_weights import plain_config, served_weights, w
 from mathgrpo.rollout.vllm.server_process import OwnServer
 from mathgrpo.rollout.vllm.versions import find_python, require_tested
 from mathgrpo.rollout.vllm.vllm_engine import Scratch, VllmEngine
+from mathgrpo.text import number
 
 CPU_BATCH_TOKENS = 8192
 """Prompt tokens that a CPU build computes together."""
@@ -45,7 +46,7 @@ def build_vllm_engine(policy: Policy, section: VllmSection, max_rows: int = 0) -
         except BaseException:
             engine.close()
             raise
-        engine.reason += f"; trial passed, log-probabilities {found.mean:.1g} apart on average"
+        engine.reason += f"; trial passed, log-probabilities {number(found.mean, 1)} apart on average"
     return engine
 
 

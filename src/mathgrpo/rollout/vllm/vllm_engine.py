@@ -21,6 +21,7 @@ from mathgrpo.rollout.engine import Engine
 from mathgrpo.rollout.vllm import pushed_weights as probe
 from mathgrpo.rollout.vllm.backend import Backend, Drawn, Request, ServerLost
 from mathgrpo.rollout.vllm.pushed_weights import Difference, fingerprint, served_weights, write_weights
+from mathgrpo.text import number
 from mathgrpo.types import Completion, Prompt, Sampling
 
 _PROBE_TOKENS = 128
@@ -151,8 +152,8 @@ class VllmEngine(Engine):
         if not found.mean <= limit:
             raise UserError(
                 f"rollout.vllm.probe_tolerance={limit:g}: after {what} vLLM's log-probabilities of {len(ids)} tokens "
-                f"are {found.mean:.2g} off on average, {found.largest:.2g} at most, so it does not compute what the "
-                f"policy does; use {named('rollout.vllm', 'none')} for this model"
+                f"are {number(found.mean, 2)} off on average, {number(found.largest, 2)} at most, so it does "
+                f"not compute what the policy does; use {named('rollout.vllm', 'none')} for this model"
             )
         return found
 
