@@ -57,7 +57,7 @@ HOSTILE = (
     "\\operatorname{Gamma}(10^7)", "\\binom{1000}{500}", "{10^{6} \\choose 500000}", "\\sqrt[10^9]{2}",
     "\\sum_{k=1}^{10^9} k", "\\prod_{k=1}^{9} k", "\\int_0^1 x dx", "(" * 300, "1 " * 50_000, "9" * 5000,
     "\\frac{1}{" * 20 + "1" + "}" * 20, "\\sqrt" * 30 + "2", '__import__("os").getpid()', "().__class__", "🎉",
-    "\\input{x}",
+    "\\input{x}", "2^{\\frac{123456789}{1000000000}}",
 )  # fmt: skip
 
 
@@ -104,6 +104,32 @@ def test_code_is_never_executed(tmp_path: Path) -> None:
         grade(payload, "\\sqrt{2}")
         grader.ask(gold="\\sqrt{2}", answer=payload)  # past the refusal, straight to the parser
     assert not proof.exists()
+
+
+SAME_READINGS = r"""
+import math_verify.parser
+from sympy import srepr
+from mathgrpo.answers.expressions_equal import read
+from mathgrpo.answers.two_stage_grammar import read_in_two_stages
+
+atoms = r"x;2;\pi;\sqrt{3};\frac{1}{2};(a+b);|x|;[0,1);f(x);1,234;x_1".split(";")
+texts = [a + between + b for a in atoms for b in atoms[:6] for between in ("+", " ", "^", ",", "\\le ")]
+
+def readings():
+    math_verify.parser.parse_latex_cached.cache_clear()
+    return [None if (found := read(text)) is None or isinstance(found, str) else srepr(found) for text in texts]
+
+full = readings()
+assert read_in_two_stages() and readings() == full
+assert sum(found is not None for found in full) > 60
+"""
+
+
+def test_reading_in_two_stages_reads_the_same() -> None:
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-c", SAME_READINGS], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
 def test_sympy_is_never_loaded_in_this_process() -> None:

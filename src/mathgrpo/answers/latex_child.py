@@ -272,6 +272,9 @@ def main(limits: Limits) -> None:
         os.write(replies, b'{"ready": false}\n')
         return
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the parent may have found the package by a path of its own
+    from mathgrpo.answers.two_stage_grammar import read_in_two_stages
+
+    read_in_two_stages()
     for question in WARM_UP:
         worked_out(question)
     gc.freeze()  # shared with the workers for as long as nobody touches it

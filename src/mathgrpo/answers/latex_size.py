@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 MAX_DIGITS = 2000
 """Decimal digits of a number on the way, numerator and denominator together."""
-MAX_TERMS = 500
+MAX_TERMS = 250
 """Terms of a polynomial on the way, multiplied out."""
 MAX_DEGREE = 2500
 MAX_FACTORIAL = 200
 MAX_CHOICES_DIGITS = 100
 MAX_ROOT = 100
+MAX_ROOT_IN_EXPONENT = 10**6
 
 _DIGITS = re.compile(r"([0-9]*)\.?([0-9]*)(?:[eE]([-+]?[0-9]+))?", re.ASCII)
 
@@ -105,6 +106,8 @@ def power_size(base: Size, exponent: Size) -> Size:
     degree, atoms = max(base.degree * times, float(bool(base.atoms))), base.atoms | exponent.atoms
     if not exponent.whole:
         atoms |= {"root"}
+        if exponent.digits - exponent.top > 2 * math.log10(MAX_ROOT_IN_EXPONENT):  # of a fraction both parts are digits
+            raise Refused(f"an exponent with a denominator over {MAX_ROOT_IN_EXPONENT:,}")
     count = max(1, math.ceil(times))
     terms = _choices(count + base.terms - 1, base.terms - 1)
     if base.rows and base.atoms:
