@@ -65,7 +65,7 @@ def audit_command(
         problems, own, whose = _kept(file, number)
     else:
         train = load_problem_sets(loaded.problems).train
-        problems = train[:: max(1, len(train) // number)][:number]
+        problems = list(train[:: max(1, len(train) // number)][:number])
         own, whose = _drawn(loaded, problems, samples)
     opened = encode_prompt(tokenizer, problems[0], fmt).opened if tokenizer is not None else ""
     found = audit(suite, problems, _token_ids(tokenizer), own, opened)
