@@ -52,16 +52,6 @@ class Verdict(str):
         return str.__str__(self)
 
 
-def outcome_of_file(word: str) -> str:
-    """Return the outcome that a file says, in today's word: what is "refused" was "unreadable" before.
-
-    Example:
-        >>> outcome_of_file("unreadable"), outcome_of_file("wrong")
-        ('refused', 'wrong')
-    """
-    return "refused" if word == "unreadable" else word
-
-
 def question_id(question: str) -> str:
     """Return a 16-digit hexadecimal name for a question, blind to case and spacing.
 
@@ -166,6 +156,8 @@ class Graded:
         flexible_verdict: on `found`.
         format_strict, format_soft: the format's two checks.
         worked: the reasoning has at least one arithmetic step, an "=" with a number on both sides.
+        found_at: where `found` stands: "format", or outside it in a "tag", "box", behind a "hash", "said" to be the
+            answer, or simply the "last" formula or number; "none" without one.
     """
 
     reasoning: str | None
@@ -176,6 +168,7 @@ class Graded:
     format_strict: bool
     format_soft: bool
     worked: bool
+    found_at: str = field(default="none", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

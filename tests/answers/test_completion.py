@@ -25,9 +25,9 @@ def test_all_ninety_six_defects_are_in_the_table() -> None:
     [
         ("", None),
         ("no number", None),
-        ("<answer>7</answer> #### 18", "7"),
+        ("<answer>7</answer> #### 18", None),
         ("<SOLUTION>7</SOLUTION>", "7"),
-        ("\\boxed{7} #### 18", "7"),
+        ("\\boxed{7} #### 18", None),
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("\\boxed{7", None),
         ("#### 7\nso 18", "7"),

@@ -61,7 +61,7 @@ def test_a_wrong_answer_in_perfect_form_never_beats_a_right_one_whatever_the_wei
 def test_hedging_outside_the_format_earns_nothing() -> None:
     for text in (
         "#### 17 #### 18",
-        "\\boxed{18} #### 18",
+        "\\boxed{18} #### 17",
         "17 or 18",
         "18 <answer>",
         "the answer is 18",

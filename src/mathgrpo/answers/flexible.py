@@ -1,30 +1,45 @@
 """The answer of a completion wherever it stands: for evaluation ("flexible" accuracy), never paid as such.
 
-Order: answer tags of any format; else \\boxed{}; else ####; else "answer is"/"answer:"; else the last number. At each
-of the first three stops several differing answers are no answer. Every search is linear in the length of the text.
+Order: answer tags of any format; else \\boxed{}; else ####; else "answer is"/"answer:"; else the last formula or
+number. At each of the first three stops several differing answers are no answer, and so is one that the text behind it
+takes back. What stands behind the thinking goes before what stands in it. Every search is linear in the text.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
+from mathgrpo.answers.in_prose import last_expression
+from mathgrpo.answers.marks import Mark, hashed, said_answer, tagged
 from mathgrpo.answers.numbers import parse_number
-from mathgrpo.arithmetic.number_grammar import NUMBER_LIKE
-from mathgrpo.formats.layouts import box_contents
+from mathgrpo.answers.taken_back import is_taken_back
+from mathgrpo.formats.agreement import Same, agreed, same_text
+from mathgrpo.formats.layouts import Box, answer_boxes, box_contents
+from mathgrpo.formats.thinking import split_thinking
+from mathgrpo.types import Verdict
 
-_TAGS = (("<answer>", "</answer>"), ("<SOLUTION>", "</SOLUTION>"))
-_HASHES = re.compile(r"####+[ \t]*([^\n#]*)")
-_SAYS = re.compile(r"\banswer(?: is|:)(?:\*\*)?:?", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?](?:\s|\*|$)")
-_SIGNED = r"(?:(?<![0-9A-Za-z_)%])[+\-\u2212])?\\?[$£€]?[+\-\u2212]?"
-_RUN = re.compile(
-    rf"(?<![0-9A-Za-z_.,]){_SIGNED}(?:{NUMBER_LIKE}|\.[0-9]+)(?: [0-9]+/[0-9]+)?"
-    rf"(?: ?[-+*/^×÷\u2212] ?{NUMBER_LIKE})*(?:\\?%)?",
-    re.ASCII,
-)
-MAX_SAID_CHARS = 200
-MAX_MARKS = 1000
-"""Answer marks read in one completion; a text with more of them has no answer."""
+Stop = Literal["format", "tag", "box", "hash", "said", "last", "none"]
+
+AMBIGUOUS = Verdict("ambiguous", why="there are several answers, and they differ")
+NOT_IN_FORMAT = Verdict("no_answer", why="there is no answer where the format has it")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer found in a text.
+
+    Attributes:
+        answer: its text, None without one.
+        stop: where it was found.
+        ambiguous: there are several that differ.
+    """
+
+    answer: str | None = None
+    stop: Stop = "none"
+    ambiguous: bool = False
 
 
 def flexible_answer(text: str) -> str | None:
@@ -34,57 +49,43 @@ def flexible_answer(text: str) -> str | None:
         >>> flexible_answer("So 9 * 2 = 18.\\n#### 18"), flexible_answer("\\\\boxed{18} or \\\\boxed{19}")
         ('18', None)
     """
-    for marked in (tagged_answers(text), box_contents(text), hash_answers(text)):
-        if marked:
-            return _agreed(marked)
-    said = _said_answer(text)
+    return find_answer(text, same_number).answer
+
+
+def same_number(one: str, other: str) -> bool:
+    """Return whether two answers are the same text, or numbers of the same value."""
+    value = parse_number(one)
+    return same_text(one, other) or (value is not None and value == parse_number(other))
+
+
+def find_answer(text: str, same: Same, *, question: str = "") -> Found:
+    """Return the answer of a completion wherever it stands, and where that was.
+
+    Args:
+        text: the completion, with what the prompt has begun of it.
+        same: whether two answers are one.
+        question: a box that only repeats one of its boxes is no answer where there is another.
+    """
+    thinking, final = split_thinking(text)
+    found = _find(final, thinking or "", same, question)
+    return found if found.stop != "none" or not thinking else _find(thinking, "", same, question)
+
+
+def _find(text: str, drafts: str, same: Same, question: str) -> Found:
+    readers: tuple[tuple[Stop, Callable[[str], Sequence[Mark | Box]]], ...] = (
+        ("tag", tagged), ("box", partial(answer_boxes, echoed=box_contents(question))), ("hash", hashed),
+    )  # fmt: skip
+    for stop, read in readers:
+        marks = read(text)
+        if marks:
+            answer, several = agreed([mark.inner for mark in (*read(drafts), *marks)], same)
+            broken = marks[-1].end < 0 or any("\\boxed" in mark.inner for mark in marks)
+            broken = broken or (len(marks) > 1 and not all(mark.inner for mark in marks))
+            if several or broken or (answer and is_taken_back(answer, text[marks[-1].end :], same)):
+                return Found(None, stop, ambiguous=True)
+            return Found(answer, stop)
+    said = said_answer(text)
     if said is not None:
-        return said or None
-    numbers = _runs(text)
-    return numbers[-1] if numbers else None
-
-
-def tagged_answers(text: str) -> list[str]:
-    """Return what stands in answer tags of any format."""
-    found: list[str] = []
-    for opening, closing in _TAGS:
-        for piece in text.split(opening, MAX_MARKS + 1)[1:]:
-            inner, end, _ = piece.partition(closing)
-            found += [inner.strip()] if end else []
-    return found
-
-
-def hash_answers(text: str) -> list[str]:
-    """Return what follows each #### on its line."""
-    return [match[1].strip() for match in _HASHES.finditer(text)]
-
-
-def _agreed(answers: list[str]) -> str | None:
-    """Return the one answer that all of these are, by value; None if they differ or are too many."""
-    if len(answers) > MAX_MARKS:
-        return None
-    first = answers[0]
-    value = parse_number(first)
-    same = all(other == first or (value is not None and parse_number(other) == value) for other in answers)
-    return first if same and first else None
-
-
-def _said_answer(text: str) -> str | None:
-    """Return the number after the last "answer is" or "answer:"; "" if several are, None if none is."""
-    start = -1
-    for match in _SAYS.finditer(text):
-        start = match.end()
-    if start < 0:
-        return None
-    line = text[start : start + MAX_SAID_CHARS].lstrip().partition("\n")[0]
-    end = _SENTENCE_END.search(line)
-    sentence = (line[: end.start()] if end else line).strip().rstrip("*").strip()
-    if parse_number(sentence) is not None:
-        return sentence
-    numbers = _runs(sentence.rpartition("=")[2])
-    return (numbers[0] if len(numbers) == 1 else "") if numbers else None
-
-
-def _runs(text: str) -> list[str]:
-    """Return the numbers of a text in order, each with the sums and quotients it is an operand of ("8-3" is one)."""
-    return [match[0].rstrip(", ") for match in _RUN.finditer(text)]
+        return Found(said or None, "said", ambiguous=not said)
+    last = last_expression(text)
+    return Found() if last is None else Found(last or None, "last")

@@ -6,13 +6,13 @@ Two plain integers are compared here; what else an answer and a gold may be, in 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 
 from mathgrpo.answers.against_gold import EQUAL, UNEQUAL, compared
-from mathgrpo.answers.flexible import flexible_answer
-from mathgrpo.answers.numbers import read_quantity
+from mathgrpo.answers.flexible import AMBIGUOUS, NOT_IN_FORMAT, Found, find_answer
+from mathgrpo.answers.taken_back import is_taken_back, same_answer
 from mathgrpo.formats import Format
-from mathgrpo.formats.format import same_text
 from mathgrpo.types import Graded, Verdict
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -21,8 +21,6 @@ _DIGIT = re.compile(r"[0-9]", re.ASCII)
 _LEFT_CHARS = 40
 
 NO_ANSWER = Verdict("no_answer", why="there is no answer")
-AMBIGUOUS = Verdict("ambiguous", why="there are several answers, and they differ")
-NOT_IN_FORMAT = Verdict("no_answer", why="there is no answer where the format has it")
 
 
 def grade(answer: str | None, gold: str, *, question: str = "") -> Verdict:
@@ -50,42 +48,31 @@ def grade(answer: str | None, gold: str, *, question: str = "") -> Verdict:
 def grade_completion(text: str, gold: str, fmt: Format, *, question: str = "", opened: str | None = None) -> Graded:
     """Return what there is to know about a completion, from one parse. Never raises.
 
-    Several answers are one where they are equal in value; what differs is "ambiguous".
-
-    Args:
-        question: tells whether a percentage was asked for, see `grade`, and which boxes only repeat it.
-        opened: what the prompt has begun of the completion, see `Format.parse`; None: not known.
+    Several answers are one where they are equal in value; what differs is "ambiguous". For `question` see `grade`, for
+    `opened` `Format.parse`.
     """
-    same = partial(same_answer, gold=gold, question=question)
+    same = partial(same_answer, right=lambda answer: grade(answer, gold, question=question) == "correct")
     parsed = fmt.parse(text, opened=opened, question=question, same=same)
-    found = parsed.answer if parsed.answer is not None else flexible_answer(text)
-    flexible_verdict = grade(found, gold, question=question)
-    outside = AMBIGUOUS if parsed.ambiguous else NOT_IN_FORMAT
+    if parsed.answer is not None and not parsed.strict and is_taken_back(parsed.answer, parsed.tail, same):
+        parsed = replace(parsed, answer=None, soft=False, ambiguous=True)
+    if parsed.answer is not None:
+        verdict = flexible = grade(parsed.answer, gold, question=question)
+        found = Found(parsed.answer, "format")
+    else:
+        verdict = AMBIGUOUS if parsed.ambiguous else NOT_IN_FORMAT
+        found = find_answer((opened or "") + text, same, question=question)
+        flexible = AMBIGUOUS if found.ambiguous else grade(found.answer, gold, question=question)
     return Graded(
         reasoning=parsed.reasoning,
         answer=parsed.answer,
-        found=found,
-        verdict=outside if parsed.answer is None else flexible_verdict,
-        flexible_verdict=flexible_verdict,
+        found=found.answer,
+        verdict=verdict,
+        flexible_verdict=flexible,
         format_strict=parsed.strict,
         format_soft=parsed.soft,
         worked=has_equation(text if parsed.reasoning is None else parsed.reasoning),
+        found_at=found.stop,
     )
-
-
-def same_answer(one: str, other: str, *, gold: str, question: str = "") -> bool:
-    """Return whether two answers of a completion are one: the same text or number, or both the gold.
-
-    Example:
-        >>> same_answer("18", "18.0", gold="7"), same_answer("18", "19", gold="18")
-        (True, False)
-    """
-    if same_text(one, other):
-        return True
-    quantity = read_quantity(one)
-    if quantity is not None and quantity == read_quantity(other):
-        return True
-    return grade(one, gold, question=question) == "correct" == grade(other, gold, question=question)
 
 
 def has_equation(text: str) -> bool:

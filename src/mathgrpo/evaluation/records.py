@@ -11,11 +11,20 @@ from math import comb, sqrt
 from typing import Any, Literal
 
 from mathgrpo.answers import parse_number
-from mathgrpo.types import outcome_of_file
 
 Metric = Literal["greedy", "sampled"]
 ANSWER = "answer"
 """What an evaluation counts as correct where no reward decides: a right answer."""
+
+
+def outcome_of_file(word: str) -> str:
+    """Return the outcome that a file says, in today's word: what is "refused" was "unreadable" before.
+
+    Example:
+        >>> outcome_of_file("unreadable"), outcome_of_file("wrong")
+        ('refused', 'wrong')
+    """
+    return "refused" if word == "unreadable" else word
 
 
 @dataclass(frozen=True, slots=True)

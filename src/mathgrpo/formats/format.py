@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from mathgrpo.errors import UserError
+from mathgrpo.formats.agreement import Same, agreed, answer_blocks, same_text
 from mathgrpo.formats.thinking import split_thinking
 from mathgrpo.types import Problem
-
-MAX_MARKS = 1000
-"""Answer marks read in one completion; a text with more of them has no answer."""
-_PLACEHOLDERS = frozenset(("", "...", "…", "\\ldots", "\\dots", "answer", "your answer", "final answer"))
-MAX_PLACEHOLDER_CHARS = 20
-
-Same = Callable[[str, str], bool]
-"""Whether two answers of a completion are one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +31,6 @@ class Parsed:
     soft: bool
     ambiguous: bool = False
     tail: str = field(default="", repr=False, compare=False)
-
-
-def same_text(one: str, other: str) -> bool:
-    """Return whether two answers are the same text, spaces and dollar signs aside."""
-    return "".join(one.replace("$", "").split()) == "".join(other.replace("$", "").split())
-
-
-def holds_place(answer: str) -> bool:
-    """Return whether a text only holds the place of an answer, as instructions write it: "", "...", "your answer"."""
-    return len(answer) < MAX_PLACEHOLDER_CHARS and answer.casefold().strip("[] ") in _PLACEHOLDERS
-
-
-def agreed(answers: Sequence[str], same: Same) -> tuple[str | None, bool]:
-    """Return the answer that all of these are, as the first writes it; and whether they differ, so that there is none.
-
-    What only holds the place of an answer counts by itself alone.
-    """
-    if len(answers) > MAX_MARKS:
-        return None, True
-    said = [answer for answer in dict.fromkeys(answers) if not holds_place(answer)]
-    if len(said) > 1 and not all(same(said[0], other) for other in said[1:]):
-        return None, True
-    return (said[0] if said else next(filter(None, answers), None)), False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +74,9 @@ class Format(ABC):
     ) -> Parsed:
         """Return reasoning, answer and the two checks, in time linear in the text; never raises, whatever it is.
 
-        Thinking before the layout ("<think>...</think>" of a model whose layout is another) is no part of it. Answers
-        in it are drafts: the final one stands behind, and one that differs from it makes several.
-
-        Args:
-            opened: what the prompt has begun of the completion, see `opened_by`; None: not known, so that a block
-                which is closed and was not opened is the prompt's.
-            question: an answer mark that it holds itself is no answer where there is another.
-            same: whether two answers are one.
+        Thinking before the layout is no part of it; answers in it are drafts, which must not differ from the final one.
+        opened: what the prompt has begun of it, see `opened_by`; None: not known, and a block only closed is the
+        prompt's. question: a box that it holds is no answer where there is another. same: whether two answers are one.
         """
 
     def user_turn(self, question: str) -> str:
@@ -174,50 +137,29 @@ class TagFormat(Format):
         text, drafts = (opened or "") + completion, []
         if not text.startswith(opening):
             thinking, text = split_thinking(text, opening, begun=opened is None)
-            drafts = [] if thinking is None else _blocks(thinking, *self.answer_tags) or []
+            drafts = [] if thinking is None else answer_blocks(thinking, *self.answer_tags)
             if opened is None and opening not in text and closing in text:
                 text = opening + text  # the prompt has opened it
         start = text.find(opening)
         end = text.find(closing, start + len(opening)) if start >= 0 else -1
         reasoning = text[start + len(opening) : end].strip() if end >= 0 else None
-        blocks = _blocks(text, *self.answer_tags)
+        only = only_block(text, *self.answer_tags)
+        blocks = [only] if only else answer_blocks(text, *self.answer_tags)
         if not blocks:
             return Parsed(reasoning, None, strict=False, soft=False)
-        answer, several = agreed([block.inner for block in (*drafts, *blocks)], same)
-        last = blocks[-1]
-        if not reasoning or answer is None:
-            return Parsed(reasoning, answer, False, False, several, text[last.end :])
-        soft = end + len(closing) <= last.start
-        strict = (
-            soft
-            and len(blocks) == 1
-            and all(text.count(tag) == 1 for tag in self.reasoning_tags)
-            and start == 0
-            and not text[end + len(closing) : last.start].strip()
-            and not text[last.end :].strip()
-        )
-        return Parsed(reasoning, answer, strict, soft, tail=text[last.end :])
+        (begin, behind, answer), several = blocks[-1], False
+        if drafts or len(blocks) > 1:
+            answer, several = agreed([inner for _, _, inner in (*drafts, *blocks)], same)
+        soft = bool(reasoning and answer) and end + len(closing) <= begin
+        alone = start == 0 and text.count(opening) == text.count(closing) == len(blocks) == 1
+        strict = soft and alone and not text[end + len(closing) : begin].strip() and not text[behind:].strip()
+        return Parsed(reasoning, answer or None, strict, soft, several, text[behind:])
 
 
-class _Block(NamedTuple):
-    """An answer block: where it starts and ends, tags included, and the stripped text inside."""
-
-    start: int
-    end: int
-    inner: str
-
-
-def _blocks(text: str, opening: str, closing: str) -> list[_Block]:
-    """Return a text's blocks; none where the tags do not open and close one after another, or where there are many."""
-    count = text.count(opening)
-    if not 0 < count <= MAX_MARKS or text.count(closing) != count:
-        return []
-    blocks, place = [], 0
-    for _ in range(count):
-        start = text.find(opening, place)
-        end = text.find(closing, start)
-        if text.find(closing, place) < start or 0 <= text.find(opening, start + 1) < end:
-            return []
-        place = end + len(closing)
-        blocks.append(_Block(start, place, text[start + len(opening) : end].strip()))
-    return blocks
+def only_block(text: str, opening: str, closing: str) -> tuple[int, int, str | None] | None:
+    """Return start, end and stripped inside of the block when each of its tags occurs exactly once, in order."""
+    if text.count(opening) != 1 or text.count(closing) != 1:
+        return None
+    start = text.find(opening)
+    end = text.find(closing, start)
+    return (start, end + len(closing), text[start + len(opening) : end].strip()) if end >= 0 else None

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from mathgrpo.formats.format import Format, Parsed, Same, TagFormat, agreed, holds_place, same_text
+from mathgrpo.formats.agreement import Same, agreed, holds_place, same_text
+from mathgrpo.formats.format import Format, Parsed, TagFormat
 from mathgrpo.formats.thinking import split_thinking
 
 XML = TagFormat(

@@ -11,8 +11,8 @@ from mathgrpo.config.load_recipe import read_toml
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import Evaluation, evaluation_names, read_evaluation
 from mathgrpo.evaluation.evaluate import validation_reason
+from mathgrpo.evaluation.records import outcome_of_file
 from mathgrpo.files import read_json_lines, read_json_object
-from mathgrpo.types import outcome_of_file
 
 MOST_GROUPS = 400
 """Groups held in memory for the page; of a longer run, evenly spread ones."""

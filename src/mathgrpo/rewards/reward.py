@@ -96,8 +96,7 @@ def rows_of(
     ids = [None] * len(texts) if completion_ids is None else completion_ids
     begun = [None] * len(texts) if opened is None else opened
     each = ({name: values[place] for name, values in columns.items()} for place in range(len(texts)))
-    rows = zip(texts, each, ids, begun, strict=True)
-    return [Row(text, fmt, own, id_, max_new_tokens, start) for text, own, id_, start in rows]
+    return [Row(t, fmt, own, id_, max_new_tokens, o) for t, own, id_, o in zip(texts, each, ids, begun, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from mathgrpo.answers import grade, parse_number
-from mathgrpo.answers.flexible import hash_answers
 from mathgrpo.rewards.reward import Pay, Row, reward
 
 OUTSIDE = 0.25
@@ -18,8 +17,8 @@ _ANSWER_TAG = re.compile(r"</?(?:answer|SOLUTION)>")
 def correct(row: Row) -> float:
     r"""Return 1 for a right answer in the format's one answer block, 0.25 for one marked in another way, else 0.
 
-    Marked in another way: no answer tag of any format, and exactly one \boxed{} or one "####", or nothing but the
-    number. It is worth something so that being right beats being wrong, and little so that the format is learned.
+    Marked in another way: no answer tag of any format, and one \boxed{} or one "####" (or equal ones), or nothing but
+    the number. It is worth something so that being right beats being wrong, and little so that the format is learned.
 
     Gaming: guessing the gold; several answers, lists, other scripts' digits and unevaluated expressions earn 0.
     Source: accuracy reward of DeepSeek-R1, arXiv 2501.12948.
@@ -31,11 +30,10 @@ def _right_outside(row: Row) -> bool:
     """Return whether a text without any answer tag marks exactly one answer in another way, and it is right."""
     if row.graded.answer is not None or row.graded.flexible_verdict != "correct" or _ANSWER_TAG.search(row.text):
         return False
-    marks = row.text.count("\\boxed") + len(hash_answers(row.text))
-    if marks > 1:
-        return False
-    if marks or row.graded.found == row.text.strip():
+    if row.graded.found_at in ("box", "hash") or row.graded.found == row.text.strip():
         return True  # it is what was found, and so is graded already
+    if any(mark in row.text for mark in ("\\boxed", "####")):
+        return False
     return parse_number(row.text) is not None and grade(row.text, row.gold, question=row.question) == "correct"
 
 
