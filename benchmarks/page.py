@@ -7,20 +7,20 @@ from pathlib import Path
 
 from benchmarks.repeats import spread
 from benchmarks.results import Experiment, Results, read_results
-from benchmarks.table import fastest_trl, origin, ratio, row_of
+from benchmarks.table import nearest_trl, origin, ratio, row_of
 from mathgrpo.text import with_inside
 
 PAGE = Path("docs/performance.md")
 RESULTS = Path("benchmarks/results")
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 HEAD = (
-    "| | mathgrpo, s a step | TRL's fastest path | s a step | step × | rollout × | update × | peak, MB |\n"
+    "| | mathgrpo, s a step | the nearest TRL that took part | s a step | step × | rollout × | update × | peak, MB |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
 
 def summary(results: Results) -> str:
-    """Return one line an experiment: this project beside TRL's fastest path in the same run."""
+    """Return one line an experiment: this project beside the nearest TRL row of the same run."""
     lines = [line for line in map(_line, results.experiments) if line]
     return "\n".join([origin(results), "", HEAD, *lines])
 
@@ -34,17 +34,17 @@ def with_summary(page: str, results: Results) -> str:
 
 
 def _line(experiment: Experiment) -> str:
-    ours, fastest = row_of(experiment, "ours"), fastest_trl(experiment)
-    if ours is None or fastest is None or not ours.samples:
+    ours, nearest = row_of(experiment, "ours"), nearest_trl(experiment)
+    if ours is None or nearest is None or not ours.samples:
         return ""
     ratios = [
-        ratio(fastest, ours, lambda s: s.seconds), ratio(fastest, ours, lambda s: s.rollout_s),
-        ratio(fastest, ours, lambda s: s.update_s),
+        ratio(nearest, ours, lambda s: s.seconds), ratio(nearest, ours, lambda s: s.rollout_s),
+        ratio(nearest, ours, lambda s: s.update_s),
     ]  # fmt: skip
-    peaks = f"{ours.samples[-1].peak_bytes / 1e6:,.0f} against {fastest.samples[-1].peak_bytes / 1e6:,.0f}"
+    peaks = f"{ours.samples[-1].peak_bytes / 1e6:,.0f} against {nearest.samples[-1].peak_bytes / 1e6:,.0f}"
     cells = [
-        experiment.title, _median([s.seconds for s in ours.samples]), fastest.contestant.label,
-        _median([s.seconds for s in fastest.samples]), *(f"{r.median:.2f}" if r else "" for r in ratios), peaks,
+        experiment.title, _median([s.seconds for s in ours.samples]), nearest.contestant.label,
+        _median([s.seconds for s in nearest.samples]), *(f"{r.median:.2f}" if r else "" for r in ratios), peaks,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 

@@ -60,26 +60,29 @@ def axis_table(axis: Axis) -> str:
 
 
 def step_ratio_line(experiment: Experiment) -> str:
-    """Return the last line of a run: how many times faster a step is than TRL's fastest, in one run."""
-    ours, fastest = row_of(experiment, "ours"), fastest_trl(experiment)
-    if ours is None or fastest is None or not ours.samples:
+    """Return the last line of a run: how many times longer a step of the nearest TRL row takes, in one run."""
+    ours, nearest = row_of(experiment, "ours"), nearest_trl(experiment)
+    if ours is None or nearest is None or not ours.samples:
         return "step ratio: not measured, a side is missing (see the failures above)"
-    whole = ratio(fastest, ours, lambda s: s.seconds)
-    rollout = ratio(fastest, ours, lambda s: s.rollout_s)
-    update = ratio(fastest, ours, lambda s: s.update_s)
+    whole = ratio(nearest, ours, lambda s: s.seconds)
+    rollout = ratio(nearest, ours, lambda s: s.rollout_s)
+    update = ratio(nearest, ours, lambda s: s.update_s)
     if whole is None or rollout is None or update is None:
         return "step ratio: not measured, the two sides share no step"
     return (
-        f"step ratio {whole.median:.2f}: a step of {fastest.contestant.label} takes {whole.median:.2f} times as long "
+        f"step ratio {whole.median:.2f}: a step of {nearest.contestant.label} takes {whole.median:.2f} times as long "
         f"as mathgrpo's (quartiles {whole.low:.2f} to {whole.high:.2f}, {len(ours.samples)} steps; rollout "
         f"{rollout.median:.2f}, update {update.median:.2f})"
     )
 
 
-def fastest_trl(experiment: Experiment) -> Row | None:
-    """Return the TRL row with the lowest median step, among those on the allocator that TRL comes with."""
-    rows = [r for r in experiment.rows if r.contestant.kind == "trl" and r.samples and not r.contestant.env]
-    return min(rows, key=lambda row: spread([s.seconds for s in row.samples]).median, default=None)
+def nearest_trl(experiment: Experiment) -> Row | None:
+    """Return the TRL row whose steps take the least, beside ours on the same prompts: of all that took part, those
+    with an environment made for them too."""
+    ours = row_of(experiment, "ours")
+    rows = [r for r in experiment.rows if r.contestant.kind == "trl" and r.samples]
+    found = [(each.median, row) for row in rows if ours and (each := ratio(row, ours, lambda s: s.seconds))]
+    return min(found, key=lambda pair: pair[0])[1] if found else next(iter(rows), None)
 
 
 def ratio(theirs: Row, ours: Row, part: Callable[[Sample], float]) -> Spread | None:

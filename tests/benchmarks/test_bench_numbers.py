@@ -20,7 +20,7 @@ from benchmarks.results import Axis, Point, Results, read_results, write_results
 from benchmarks.scaling import cost_us, costs, rises
 from benchmarks.settings import OURS, TRL_GENERATE
 from benchmarks.spread_reward import spread as spread_reward
-from benchmarks.table import axis_table, experiment_table, fastest_trl, markdown, step_ratio_line
+from benchmarks.table import axis_table, experiment_table, markdown, nearest_trl, step_ratio_line
 from mathgrpo.config import load_recipe
 from mathgrpo.errors import UserError
 
@@ -57,11 +57,12 @@ def test_ratios_pair_steps_on_the_same_prompts() -> None:
     assert paired_ratio({1: 1.0}, {2: 1.0}) is None
 
 
-def test_the_ratio_line_is_against_trls_fastest_path_on_its_own_allocator() -> None:
-    fastest = fastest_trl(experiment())
-    assert fastest is not None and fastest.contestant.name == "trl-generate"
-    assert step_ratio_line(experiment()).startswith("step ratio 3.00: a step of TRL, `generate` takes 3.00 times")
-    assert "quartiles 2.50 to 3.50, 3 steps; rollout 3.00, update 3.00" in step_ratio_line(experiment())
+def test_the_ratio_line_is_against_the_nearest_of_all_trl_rows() -> None:
+    nearest = nearest_trl(experiment())
+    assert nearest is not None and nearest.contestant.name == "trl-allocator"
+    line = step_ratio_line(experiment())
+    assert line.startswith("step ratio 1.50: a step of TRL, `generate`, allocator as ours takes 1.50 times")
+    assert "quartiles 1.50 to 1.50, 3 steps; rollout 1.50, update 1.50" in line
     assert "not measured" in step_ratio_line(experiment(with_trl=False))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.page import END, PAGE, RESULTS, with_summary
+from benchmarks.page import END, PAGE, RESULTS, summary, with_summary
 from benchmarks.results import read_results
 from benchmarks.table import markdown
 
@@ -29,3 +29,17 @@ def test_a_page_without_marks_is_refused() -> None:
     results = read_results(ROOT / RESULTS / "bench.json")
     with pytest.raises(ValueError, match="end of results"):
         with_summary(f"# Performance\n{END}", results)
+
+
+def test_the_readme_s_table_is_that_of_the_last_run() -> None:
+    """Each line: the nearest TRL row's label, then ratios and seconds in two or three digits."""
+    table = [line for line in summary(read_results(ROOT / RESULTS / "bench.json")).splitlines() if "whole step" in line]
+    told = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "256 tokens," in line]
+    assert len(table) == len(told) == 4
+    for measured, line in zip(table, told, strict=True):
+        _, title, ours, label, theirs, *ratios, _, _ = (cell.strip() for cell in measured.split("|"))
+        _, what, nearest, *shown, _ = (cell.strip(" *") for cell in line.split("|"))
+        assert label == f"TRL, {nearest}" and title.endswith(what.rsplit(" ", 1)[1])
+        for number, words in zip((*ratios, ours, theirs), shown, strict=True):
+            words = words.rstrip("× s*")
+            assert abs(float(words) - float(number)) <= 0.5 * 10 ** -len(words.partition(".")[2]) + 1e-9, line

@@ -67,10 +67,10 @@ def solve_command(
 
     \b
     Examples:
-      mathgrpo solve starter "Tom has 12 apples and buys 7 more. How many has he?"
+      mathgrpo solve starter "A tower is made out of 4 pink cubes, 2 times as many black cubes, and an unknown number of green cubes. If there are 16 cubes in the tower in total, how many green cubes are there?"
       mathgrpo solve runs/my-run --file questions.txt --jsonl answers.jsonl
       mathgrpo solve runs/my-run --problems data/gsm8k --samples 8 --keep correct --jsonl traces.jsonl
-    """
+    """  # noqa: E501  a question is one argument, and a shorter one the starter guesses
     if question and (file is not None or problems):
         raise UserError(f"{'--problems' if problems else '--file'}: a question is given too; give one or the other")
     if problems and file is not None:
