@@ -120,6 +120,21 @@ def test_a_countdown_problem_is_solved_to_have_a_right_answer() -> None:
     assert solved([2, 3], 100) is None and solved([8, 3, 5, 1], 4) is not None and solved("x", 1) is None
 
 
+def test_where_a_reward_says_what_is_correct_an_unknown_right_answer_is_not_made_up(tmp_path: Path) -> None:
+    problem = Problem("Make 98 of five numbers.", "98", columns={"nums": [44, 19, 35, 2, 2], "target": 98})
+    found = audit(build_suite({"countdown": 1.0}, get_format("xml")), [problem])
+    assert (
+        found.sound and found.line() == "rewards not audited: what a right answer to these problems earns is not known"
+    )
+
+
+def test_a_prompt_that_opens_the_thinking_is_gone_on_from() -> None:
+    suite = build_suite({"correct": 1.0, "format": 0.1}, get_format("think"))
+    found = audit(suite, PROBLEMS, opened="<think>\n")
+    right = [each.total for each in found.earned if each.probe.kind == IN_FORM]
+    assert found.sound and right == [pytest.approx(1.1)] * 4
+
+
 def test_the_models_own_completions_are_judged_too() -> None:
     suite, fmt = build_suite({"correct": 1.0, "format": 0.1}, get_format("xml")), get_format("xml")
     own = [(PROBLEMS[0], fmt.write("9 * 2 = 18", "18")), (PROBLEMS[0], fmt.write("9 + 2 = 11", "11"))]
@@ -157,7 +172,7 @@ def test_the_command_says_what_was_tried_and_ends_by_it(command: Any, tmp_path: 
     code, out, err = command("demo", lines, "--set", f'rewards={{"{tmp_path}/style.py:style"=1.0}}', "--json")
     record = json.loads(out)
     assert (code, err, record["sound"]) == (1, "", False)
-    assert {kind["kind"]: kind["tried"] for kind in record["kinds"]}[OWN_WRONG] == 2
+    assert {kind["kind"]: kind["tried"] for kind in record["kinds"]}[OWN_WRONG] == 2 and record["problems"] == 1
     assert record["exploits"][0]["earns"] == record["exploits"][0]["right_earns"] == 1.0
 
 

@@ -29,7 +29,9 @@ def audit_command(
         Path | None,
         typer.Argument(help="The model's completions, .jsonl such as a run's rollouts.jsonl; else the model is asked."),
     ] = None,
-    number: Annotated[int, typer.Option("--problems", metavar="N", help="Training problems to try.", min=1)] = 20,
+    number: Annotated[
+        int, typer.Option("--problems", metavar="N", help="Problems to try: of the training set, or of FILE.", min=1)
+    ] = 20,
     samples: Annotated[
         int, typer.Option(metavar="N", help="Completions to draw of the model for each problem; 0: none.", min=0)
     ] = 2,
@@ -47,8 +49,10 @@ def audit_command(
       mathgrpo audit demo --set 'rewards."my_rewards.py:style"=0.5' --problems 50
       mathgrpo audit demo runs/my-run/rollouts.jsonl --json
     """
+    from mathgrpo.cli.score_command import tokenizer_of
     from mathgrpo.config import load_recipe
     from mathgrpo.formats import get_format
+    from mathgrpo.formats.chat import encode_prompt
     from mathgrpo.problems import load_problem_sets
     from mathgrpo.rewards import recipe_suite
     from mathgrpo.rewards.audit import audit
@@ -56,10 +60,15 @@ def audit_command(
     loaded = load_recipe(recipe, overrides or [])
     fmt = get_format(loaded.format.name)
     suite = recipe_suite(loaded, fmt)
-    train = load_problem_sets(loaded.problems).train
-    problems = train[:: max(1, len(train) // number)][:number]
-    own, whose = _own(loaded, problems, file, samples)
-    found = audit(suite, problems, _token_ids(loaded), own)
+    tokenizer = tokenizer_of(loaded)
+    if file is not None:
+        problems, own, whose = _kept(file, number)
+    else:
+        train = load_problem_sets(loaded.problems).train
+        problems = list(train[:: max(1, len(train) // number)][:number])
+        own, whose = _drawn(loaded, problems, samples)
+    opened = encode_prompt(tokenizer, problems[0], fmt).opened if tokenizer is not None else ""
+    found = audit(suite, problems, _token_ids(tokenizer), own, opened)
     print(json.dumps(as_record(found), ensure_ascii=False) if as_json else "\n".join(lines(found, whose)))
     if not found.sound:
         raise typer.Exit(NOT_SOUND)
@@ -119,13 +128,19 @@ def as_record(found: Audit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _own(recipe: Recipe, problems: Sequence[Problem], file: Path | None, samples: int) -> tuple[list[Own], str]:
-    """Return completions of the model with their problems, and where they are from in words."""
+def _kept(file: Path, number: int) -> tuple[list[Problem], list[Own], str]:
+    """Return the first problems of a file of completions, their completions, and where these are from in words."""
     from mathgrpo.cli.score_text import read_completions
 
-    if file is not None:
-        read = read_completions(file, None)
-        return read, f"{len(read):,} of {file}"
+    read = read_completions(file, None)
+    problems = list({problem.id: problem for problem, _ in read}.values())[:number]
+    kept = {problem.id for problem in problems}
+    own = [(problem, text) for problem, text in read if problem.id in kept]
+    return problems, own, f"{len(own):,} of the {len(read):,} in {file}"
+
+
+def _drawn(recipe: Recipe, problems: Sequence[Problem], samples: int) -> tuple[list[Own], str]:
+    """Return completions drawn of the model with their problems, and in words how many or why there are none."""
     if not samples:
         return [], "none (--samples 0)"
     try:
@@ -153,11 +168,8 @@ def _sampled(recipe: Recipe, problems: Sequence[Problem], samples: int) -> list[
     return [(group.problem, text) for group in drawn for text in group.texts]
 
 
-def _token_ids(recipe: Recipe) -> Any:
-    """Return what makes token ids of a text, end token included; None where the tokenizer is not on this machine."""
-    from mathgrpo.cli.score_command import tokenizer_of
-
-    tokenizer = tokenizer_of(recipe)
+def _token_ids(tokenizer: Any) -> Any:
+    """Return what makes token ids of a text, end token included; None without a tokenizer."""
     if tokenizer is None:
         return None
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

@@ -13,6 +13,7 @@ from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hardware.cuda_care import leave_cudnn_attention_out
 from mathgrpo.hub import offline_if_unreachable
+from mathgrpo.models.adapter_proof import require_inside
 from mathgrpo.models.locate import adapter_base, locate_model
 from mathgrpo.models.lora import attach_adapter, load_adapter
 from mathgrpo.models.policy import UNBOUNDED_CONTEXT, Policy
@@ -59,12 +60,15 @@ def load_policy(section: ModelSection, device: str, *, train: bool) -> Policy:
 
 
 def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, name: str) -> Policy:
-    """Return a policy around a model that is already loaded."""
+    """Return a policy around a model that is already loaded.
+
+    Raises: UserError for an adapter that does not live in the model's layers.
+    """
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if device.startswith("cuda"):
         leave_cudnn_attention_out()
-    return Policy(
+    policy = Policy(
         model=model,
         tokenizer=tokenizer,
         eos_ids=end_token_ids(model, tokenizer),
@@ -74,6 +78,8 @@ def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, 
         name=name,
         steady_context=steady_length(model) or UNBOUNDED_CONTEXT,
     )
+    require_inside(policy)
+    return policy
 
 
 def context_length(config: Any) -> int:

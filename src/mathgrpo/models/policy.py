@@ -82,6 +82,15 @@ def resting(model: Any) -> Iterator[None]:
             module.training = True
 
 
+def module_outfit(model: Any) -> list[tuple[object, ...]]:
+    """Return what decides which forward pass serves a model: each module's class, hooks, and replaced forward."""
+    return [
+        (type(module), type(module).forward, len(module._forward_hooks), len(module._forward_pre_hooks),
+         len(module._backward_hooks), len(module._backward_pre_hooks), "forward" in vars(module))
+        for module in model.modules()
+    ]  # fmt: skip
+
+
 def is_linear4bit(module: Any) -> bool:
     """Return whether a module is bitsandbytes' own 4-bit layer (PEFT's layer around one has the same name)."""
     return type(module).__name__ == "Linear4bit" and _is_bnb(module)

@@ -10,6 +10,7 @@ What needs neither stacking nor casting is not copied: it is the model's own mem
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mathgrpo.models.policy import is_linear4bit
-from mathgrpo.models.quantized import written_out
+from mathgrpo.models.known_modules import why_unknown
+from mathgrpo.models.module_weights import NotServed, effective_weight, plain_module
+from mathgrpo.models.policy import module_outfit
 
 Source = Callable[[str], Tensor | None]
 """Name of a parameter, such as "model.layers.0.mlp.up_proj.weight" -> its values now; None for a bias there is not."""
@@ -97,7 +99,9 @@ class QwenView:
         """Take over the weights as they are now, adapters merged; return whether an address is another than before.
 
         num_positions: as when it was made.
+        Raises: NotServed when the model has been wrapped or hooked since in a way that the view does not know.
         """
+        require_served(self.model)
         before, self._addresses = self._addresses, {}
         self.embedding, self.norm = self._vector("model.embed_tokens.weight"), self._vector("model.norm.weight")
         self.layers = tuple(self._layer(f"model.layers.{i}.") for i in range(self.num_layers))
@@ -127,7 +131,7 @@ class QwenView:
 
     def _matrix(self, prefix: str, parts: tuple[str, ...], *, norm: Tensor | None = None, scale: float = 1.0) -> Pair:
         """Return the parts stacked. scale: multiplies the rows of the first part. norm: multiplies all columns."""
-        name, modules = prefix + parts[0], [_base(self.model.get_submodule(prefix + part)) for part in parts]
+        name, modules = prefix + parts[0], [plain_module(self.model.get_submodule(prefix + part)) for part in parts]
         biases = [self._source(f"{prefix}{part}.bias") for part in parts]
         bias = None
         if any(each is not None for each in biases):
@@ -139,7 +143,7 @@ class QwenView:
             factor = scale if i == 0 else 1.0
             if bias is not None and given is not None:
                 bias[rows] = given if factor == 1.0 else given * factor
-            if len(parts) == 1 and norm is None and values.dtype == self.dtype and values is module.weight:
+            if len(parts) == 1 and norm is None and values.dtype == self.dtype and isinstance(values, nn.Parameter):
                 weight = self._noted(name, values.detach())
                 continue
             if weight is None:
@@ -153,7 +157,7 @@ class QwenView:
     def _vector(self, name: str) -> Tensor:
         """Return a parameter in its own precision: the model's own memory, unless it had to be gathered."""
         values = self._read(name)
-        if values is self.model.get_parameter(name):
+        if isinstance(values, nn.Parameter):  # what is merged or gathered is a tensor of its own
             return self._noted(name, values.detach())
         return self._place(name, tuple(values.shape), values, values.dtype).copy_(values)
 
@@ -192,9 +196,22 @@ def whole_weights(model: Any) -> Source:
     def read(name: str) -> Tensor | None:
         path, _, kind = name.rpartition(".")
         module = model.get_submodule(path)
-        return effective_weight(module) if kind == "weight" else getattr(_base(module), kind)
+        return effective_weight(module) if kind == "weight" else getattr(plain_module(module), kind)
 
     return read
+
+
+def require_served(model: Any) -> None:
+    """Raise NotServed unless a causal LM has such a view as it is dressed now."""
+    outfit = module_outfit(model)
+    if _served_as.get(model) != outfit:
+        obstacle = why_not_served(model)
+        if obstacle:
+            raise NotServed(obstacle)
+        _served_as[model] = outfit
+
+
+_served_as: weakref.WeakKeyDictionary[Any, object] = weakref.WeakKeyDictionary()
 
 
 def why_not_served(model: Any) -> str:
@@ -209,23 +226,7 @@ def why_not_served(model: Any) -> str:
     rope_type = (config.rope_parameters or {}).get("rope_type", "default")
     if rope_type not in _FIXED_ROPE:
         return f"its rotary embedding ({rope_type}) changes with the length"
-    matrices = {part.rpartition(".")[2] for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN, *HEAD)}
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in matrices and not _is_plain(module):
-            return f"{name} is a {type(module).__name__}"
-    return ""
-
-
-def effective_weight(module: Any) -> Tensor:
-    """Return W, or W + scale * B A for every active adapter of a LoRA layer; a 4-bit W is written out."""
-    base = _base(module)
-    weight: Tensor = written_out(base) if is_linear4bit(base) else base.weight
-    if base is module or module.merged or module.disable_adapters:
-        return weight
-    for adapter in module.active_adapters:
-        if adapter in module.lora_A:
-            weight = weight + module.get_delta_weight(adapter)
-    return weight
+    return why_unknown(model)
 
 
 def rotary_rows(body: Any, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,19 +238,3 @@ def rotary_rows(body: Any, positions: Tensor, like: Tensor) -> tuple[Tensor, Ten
     half = sin.shape[-1] // 2
     signed = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
     return cos[0, :, None].contiguous(), signed[:, None]
-
-
-def _base(module: Any) -> Any:
-    """Return the plain layer inside an adapter's, or the layer itself."""
-    return getattr(module, "base_layer", module)
-
-
-def _is_plain(module: Any) -> bool:
-    """Whether the layer's output is x W^T + b for a W that can be written down: Linear, 4-bit, plain LoRA around it."""
-    if type(module) is nn.Linear or is_linear4bit(module):
-        return True
-    base = getattr(module, "base_layer", None)
-    home = "peft.tuners.lora.bnb" if is_linear4bit(base) else "peft.tuners.lora.layer"
-    if not (type(base) is nn.Linear or is_linear4bit(base)) or type(module).__module__ != home:
-        return False
-    return not any(getattr(module, "lora_variant", {}).values()) and not any(getattr(module, "lora_bias", {}).values())

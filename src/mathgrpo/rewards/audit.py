@@ -88,7 +88,7 @@ class Audit:
         right = [each for each in self.earned if each.probe.right]
         tried = f"{len(wrong)} completions without a right answer, on {self.problems} problems"
         if not right or not wrong:
-            return "rewards not audited: no reward applied to a right answer"
+            return "rewards not audited: what a right answer to these problems earns is not known"
         if self.sound:
             least, most = min(e.total for e in right), max(e.total for e in wrong)
             earned = f"right answers in the format earn {number(least)} at least"
@@ -102,13 +102,18 @@ class Audit:
 
 
 def audit(
-    suite: RewardSuite, problems: Sequence[Problem], token_ids: TokenIds | None = None, own: Sequence[Own] = ()
+    suite: RewardSuite,
+    problems: Sequence[Problem],
+    token_ids: TokenIds | None = None,
+    own: Sequence[Own] = (),
+    opened: str = "",
 ) -> Audit:
     """Return what the rewards of a suite, a user's own included, pay on these problems; each is called once.
 
     Args:
         token_ids: text -> token ids, for rewards that need them.
-        own: completions of the model; the grader says which of them are right.
+        own: completions of the model; what the suite counts as correct says which of them are right.
+        opened: what the prompts have begun of every completion, see `Prompt`; the completions tried go on from there.
 
     Raises:
         UserError: a reward raises or returns no number.
@@ -119,10 +124,13 @@ def audit(
         for answer in right_answers(problem)
         for probe in probes(problem, answer, suite.fmt)
     ]
-    texts = [probe.text for *_, probe in asked] + [text for _, text in own]
+    texts = [probe.text.removeprefix(opened.strip()) for *_, probe in asked] + [text for _, text in own]
     of = [problem for problem, *_ in asked] + [problem for problem, _ in own]
-    scores = _scored(suite, of, texts, token_ids)
-    tried = [Earned(problem, probe, *_paid(scores, i)) for i, (problem, _, probe) in enumerate(asked)]
+    scores = _scored(suite, of, texts, token_ids, opened)
+    tried = [
+        Earned(problem, _known(probe, suite, is_right(scores, i)), *_paid(scores, i))
+        for i, (problem, _, probe) in enumerate(asked)
+    ]
     theirs = [
         Earned(problem, _own_probe(text, is_right(scores, i)), *_paid(scores, i))
         for i, (problem, text) in enumerate(own, start=len(asked))
@@ -138,6 +146,16 @@ def is_right(scores: Scores, place: int) -> bool:
     return scores.grades[place].verdict == "correct"
 
 
+def _known(probe: Probe, suite: RewardSuite, judged_right: bool) -> Probe:
+    """Return a probe, no longer right where a reward decides what is correct and does not find it so.
+
+    Such a problem's gold is no answer to it, as a Countdown target is none: what a right answer earns is not known.
+    """
+    if suite.correct is None or judged_right or not probe.right:
+        return probe
+    return Probe("the gold, in the asked format", probe.text, None)
+
+
 def _own_probe(text: str, right: bool) -> Probe:
     return Probe(OWN_RIGHT, text, None) if right else Probe(OWN_WRONG, text, False)
 
@@ -147,7 +165,7 @@ def _paid(scores: Scores, place: int) -> tuple[float, dict[str, float | None]]:
 
 
 def _scored(
-    suite: RewardSuite, problems: Sequence[Problem], texts: Sequence[str], token_ids: TokenIds | None
+    suite: RewardSuite, problems: Sequence[Problem], texts: Sequence[str], token_ids: TokenIds | None, opened: str
 ) -> Scores:
     """Return what the suite pays for completions, each of its problem."""
     names = dict.fromkeys(name for problem in problems for name in problem.columns)
@@ -156,14 +174,14 @@ def _scored(
     columns["question"] = [problem.question for problem in problems]
     ids = None if token_ids is None else [list(token_ids(text)) for text in texts]
     prompts = [problem_messages(problem, suite.fmt) for problem in problems]
-    return suite.score(prompts, texts, columns, completion_ids=ids)
+    return suite.score(prompts, texts, columns, completion_ids=ids, opened=[opened or None] * len(texts))
 
 
 def _best_answers(asked: Sequence[tuple[Problem, str, Probe]], scored: Sequence[Earned]) -> dict[str, str]:
     """Return by problem the answer that the rewards take for right: of several, the one that earns the most."""
     best: dict[str, tuple[float, str]] = {}
-    for (problem, answer, probe), each in zip(asked, scored, strict=False):
-        if probe.kind == IN_FORM and each.total > best.get(problem.id, (-math.inf, ""))[0]:
+    for (problem, answer, _), each in zip(asked, scored, strict=True):
+        if each.probe.kind == IN_FORM and each.total > best.get(problem.id, (-math.inf, ""))[0]:
             best[problem.id] = (each.total, answer)
     return {problem.id: best.get(problem.id, (0.0, problem.answer))[1] for problem, _, _ in asked}
 

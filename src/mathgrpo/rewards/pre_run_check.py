@@ -19,9 +19,14 @@ AUDITED_PROBLEMS = 4
 
 
 def checked_rewards(
-    suite: RewardSuite, problems: Sequence[Problem], token_ids: Callable[[str], Sequence[int]] | None = None
+    suite: RewardSuite,
+    problems: Sequence[Problem],
+    token_ids: Callable[[str], Sequence[int]] | None = None,
+    opened: str = "",
 ) -> str:
     """Return in a line how the rewards stand up to an audit, in which users' functions are called once.
+
+    opened: what the prompts have begun of a completion, see `Prompt`.
 
     Raises: UserError for what `try_rewards` refuses; what fails in the audit alone is said in the line.
     """
@@ -31,7 +36,7 @@ def checked_rewards(
     names = dict.fromkeys(name for problem in problems for name in problem.columns)
     tried = [replace(each, columns={name: each.columns.get(name) for name in names}) for each in tried]
     try:
-        return audit(suite, tried, token_ids).line()
+        return audit(suite, tried, token_ids, opened=opened).line()
     except UserError as error:
         try_rewards(suite, problems, token_ids)
         return f"rewards not audited: {first_line(error)}"

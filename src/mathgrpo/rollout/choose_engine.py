@@ -44,9 +44,9 @@ def build_engine(
 ) -> Engine:
     """Return the engine that draws this policy's completions: "fast", "plain" or "vllm".
 
-    fast: the fastest that proves itself on two short prompts of different length, where its log-probabilities must
-    equal the plain forward pass. plain: the model's own forward pass with a cache. Where neither serves (recurrent
-    models), the model goes prompt by prompt. vllm: as its settings say.
+    fast: the fastest that proves itself on two short prompts of different length and on weights that have moved, where
+    its log-probabilities must equal the plain forward pass. plain: the model's own forward pass with a cache. Where
+    neither serves (recurrent models), the model goes prompt by prompt. vllm: as its settings say.
 
     max_rows bounds the rows decoded at once; 0 decodes all. longest: tokens of the longest text to come, prompt and
     completion; where a model does in long texts what it does not in short ones, that is proven too. The other switches
@@ -65,13 +65,15 @@ def build_engine(
     if fast and graphs and policy.device.startswith("cuda"):
         engine, obstacle = build_graph_engine(policy, max_rows=max_rows, triton=triton)
         if engine is not None:
+            engine.plain = lambda: NativeEngine(policy, plain_decoder(policy, [], longest), max_rows=max_rows)
             engine.reason += _WRITTEN_OUT if quantized else ""
             return engine
         obstacles.append(obstacle)
     decoder = _first_proven(policy, _FAST if compiled else _FAST[1:], obstacles, longest=longest) if fast else None
     how = _WRITTEN_OUT if decoder is not None and quantized else ""
+    plain = None if decoder is None else partial(plain_decoder, policy, [], longest)
     decoder = decoder or plain_decoder(policy, obstacles, longest)
-    return NativeEngine(policy, decoder, max_rows=max_rows, reason=_reason(decoder.name + how, obstacles))
+    return NativeEngine(policy, decoder, max_rows=max_rows, reason=_reason(decoder.name + how, obstacles), plain=plain)
 
 
 def build_decoder(policy: Policy, *, frozen: bool = False) -> tuple[Decoder | None, str]:
@@ -130,7 +132,7 @@ def _first_proven(
     for build in builders:
         decoder = build(policy, frozen)
         if not isinstance(decoder, str):
-            engine, failure = proven(partial(NativeEngine, policy, decoder), policy, longest)
+            engine, failure = proven(partial(NativeEngine, policy, decoder), policy, longest, frozen=frozen)
             if engine is not None:
                 return decoder
             decoder = f"{decoder.name} failed its trial ({failure})"

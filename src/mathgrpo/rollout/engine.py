@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from mathgrpo.models import Policy
+from mathgrpo.models.module_weights import NotServed
 from mathgrpo.models.policy import check_context, resting
 from mathgrpo.rollout.decoder import Decoder
 from mathgrpo.rollout.scheduler import Rows
@@ -23,15 +24,21 @@ class Engine:
         name: "native", "fallback" (any model, slowly) or "vllm".
         reason: how it decodes, or why it is the fallback; one line for the run's log.
         metrics: what it measured in its last rollout, by name.
+        notes: what a user should know of it that was not so when it was chosen.
     """
 
     name: str
     reason: str
     metrics: Mapping[str, float] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         """Return group_size completions of every prompt; result[i][g] is sample g of prompts[i]."""
         raise NotImplementedError
+
+    def fall_back(self, why: str) -> bool:
+        """Decode with the model's own forward pass from now on; return whether that is another way than until now."""
+        return False
 
     def make_room(self) -> None:
         """Give memory outside this process back until the next rollout, where that is asked for."""
@@ -46,15 +53,40 @@ class Engine:
 class NativeEngine(Engine):
     """An `Engine` on a `Decoder`."""
 
-    def __init__(self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, reason: str = "") -> None:
-        self._policy, self._decoder, self._max_rows = policy, decoder, max_rows
+    def __init__(
+        self, policy: Policy, decoder: Decoder, *, max_rows: int = 0, reason: str = "",
+        plain: Callable[[], Decoder] | None = None,
+    ) -> None:  # fmt: skip
+        """plain: makes the decoder of the model's own forward pass, if this one is another."""
+        self._policy, self._decoder, self._max_rows, self._plain = policy, decoder, max_rows, plain
         self.name, self.reason = "fallback" if decoder.slow else "native", reason
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
-        """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i]."""
+        """Return group_size completions of every prompt, in order; result[i][g] is sample g of prompts[i].
+
+        A model that was wrapped since the engine was chosen, in a way the decoder does not know, is decoded with its
+        own forward pass from then on.
+        """
         if not prompts:
             return []
         check_context(self._policy, prompts, sampling)
+        try:
+            return self._generate(prompts, group_size, sampling)
+        except NotServed as change:
+            if not self.fall_back(f"the model was changed: {change}"):
+                raise
+            return self._generate(prompts, group_size, sampling)
+
+    def fall_back(self, why: str) -> bool:
+        """Decode with the model's own forward pass from now on; return whether that is another way than until now."""
+        if self._plain is None:
+            return False
+        before, self._decoder, self._plain = self._decoder.name, self._plain(), None
+        self.name, self.reason = "fallback" if self._decoder.slow else "native", f"{self._decoder.name}; {why}"
+        self.notes += (f"rollout engine: {self._decoder.name} from here on, no longer the {before}: {why}",)
+        return True
+
+    def _generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         num_rows = len(prompts) * group_size
         rows = Rows(self._policy, self._decoder, max_rows=min(self._max_rows or num_rows, num_rows))
         for prompt in prompts:

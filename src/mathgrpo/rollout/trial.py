@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from inspect import signature
 from typing import TypeVar
@@ -14,6 +15,7 @@ from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models import Policy
 from mathgrpo.models.long_texts import telling_length
+from mathgrpo.models.moved_weights import moved
 from mathgrpo.models.policy import resting
 from mathgrpo.rollout.engine import Engine
 from mathgrpo.text import number
@@ -30,8 +32,12 @@ _ROUNDINGS = 3.0
 _Made = TypeVar("_Made", bound=Engine)
 
 
-def proven(make: Callable[[], _Made], policy: Policy, longest: int = 0) -> tuple[_Made | None, str]:
+def proven(
+    make: Callable[[], _Made], policy: Policy, longest: int = 0, *, frozen: bool = False
+) -> tuple[_Made | None, str]:
     """Return an engine that draws from the model's own distribution, else None and in which way it failed.
+
+    It is tried on weights that have moved; on those that are there if they are frozen, which it may keep.
 
     longest: tokens of the longest text to come, prompt and completion, as far as it is known.
     An architecture unknown to us can fail in any way of its own, so every exception of the trial counts as
@@ -40,12 +46,14 @@ def proven(make: Callable[[], _Made], policy: Policy, longest: int = 0) -> tuple
     Raises: UserError when the trial has lost the device: then no other engine can be tried in this process.
     """
     try:
-        engine = make()
-        difference = trial_difference(engine, policy, telling_length(policy.model, longest))
+        with nullcontext() if frozen else moved(policy.model):
+            engine = make()
+            difference = trial_difference(engine, policy, telling_length(policy.model, longest))
+            fits = is_rounding(difference, policy)
     except Exception as error:
         pass_on(error, "run.engine=fast", "run.engine=plain")
         return None, f"{type(error).__name__}: {first_line(error, 120)}"
-    if not is_rounding(difference, policy):
+    if not fits:
         return None, f"off by {number(difference, 1)} of the logits' spread"
     return engine, ""
 

@@ -130,7 +130,10 @@ def prepare(
     longest = require_prompts_fit(every, policy, fmt, max_new_tokens)
     settle_rope(policy.model, longest + max_new_tokens)
     audited = checked_rewards(
-        suite, problems.train, lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+        suite,
+        problems.train,
+        lambda text: policy.tokenizer(text, add_special_tokens=False)["input_ids"],
+        encode_prompt(policy.tokenizer, problems.train[0], fmt).opened,
     )
     machinery = machinery or machinery_of(recipe.run.engine)
     memory = planned_memory(recipe, policy, longest, world, machinery)

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.models import Policy
+from mathgrpo.models.known_modules import why_unknown
 from mathgrpo.models.policy import UNBOUNDED_CONTEXT
-from mathgrpo.models.qwen_view import DOWN, GATE_UP, HEAD, OUTPUT, QKV, why_not_served
+from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.update.attention.kernel_choice import choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout
@@ -22,8 +22,6 @@ from mathgrpo.update.fused.fused_forward import FusedForward
 from mathgrpo.update.layout_trial import unshared_reason
 from mathgrpo.update.reference_policy import Reference
 from mathgrpo.update.step import Step
-
-_PARTS = {part.rpartition(".")[2] for part in (*QKV, *OUTPUT, *GATE_UP, *DOWN, *HEAD)}
 
 
 def choose_passes(policy: Policy, reference: Reference | None, machinery: Machinery, longest: int = 0) -> Passes:
@@ -78,16 +76,12 @@ def why_not_fused_forward(model: Any) -> str:
     """Return why the update cannot use its own forward pass for a causal LM, or "" if it can."""
     if hasattr(model, "peft_config"):
         return "it trains an adapter"
-    reason = why_not_served(model)
+    reason = why_not_served(model) or why_unknown(model, wrapped=False)
     if reason:
         return reason
     for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in _PARTS and type(module) is not nn.Linear:
-            return f"{name} is a {type(module).__name__}"
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             return f"{name or 'the model'} has hooks, which would not run"
-    if any("forward" in vars(layer) for layer in model.model.layers):
-        return "a layer's forward pass was replaced"
     if model.config.attention_dropout:
         return "it has attention dropout"
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):

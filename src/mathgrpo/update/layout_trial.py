@@ -14,6 +14,7 @@ from torch import Tensor
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hardware.cuda_care import is_out_of_memory, uploaded
 from mathgrpo.models.long_texts import telling_length
+from mathgrpo.models.moved_weights import moved
 from mathgrpo.models.policy import resting
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update.attention.packed import packed_attention
@@ -47,7 +48,7 @@ def unshared_reason(model: Any, longest: int = 0) -> str:
     decoder, _ = split_model(model)
     length, known = telling_length(model, longest), _tried.get(decoder)
     if known is None or (not known.reason and known.length < length):
-        with resting(model):
+        with resting(model), moved(model):  # what a fresh adapter does to the attention shows only then
             reason = _try_layouts(model, decoder) if known is None else ""
             _tried[decoder] = known = _Tried(length, reason or (_try_length(model, length) if length else ""))
     return known.reason

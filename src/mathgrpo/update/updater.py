@@ -17,7 +17,7 @@ from mathgrpo.distributed import SINGLE, World
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.hardware.cuda_care import uploaded
 from mathgrpo.models import Policy
-from mathgrpo.models.policy import resting
+from mathgrpo.models.policy import module_outfit, resting
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.choose_passes import choose_passes, decide_attention, plainly
 from mathgrpo.update.fall_back import fall_back
@@ -197,15 +197,6 @@ class Updater:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return metrics, counts
-
-
-def module_outfit(model: Any) -> list[tuple[object, ...]]:
-    """Return what decides which forward pass serves a model: each module's class, hooks, and replaced forward."""
-    return [
-        (type(module), len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks),
-         len(module._backward_pre_hooks), "forward" in vars(module))
-        for module in model.modules()
-    ]  # fmt: skip
 
 
 @contextlib.contextmanager

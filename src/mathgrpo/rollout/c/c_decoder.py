@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.module_weights import plain_module
 from mathgrpo.models.qwen_view import (
     DOWN,
     GATE_UP,
@@ -23,6 +24,7 @@ from mathgrpo.models.qwen_view import (
     OUTPUT,
     QKV,
     Source,
+    require_served,
     rotary_rows,
     whole_weights,
 )
@@ -127,15 +129,16 @@ class PackedModel:
     """A model's weights as they were when it was made; adapters are merged into the panels, never into the model."""
 
     def __init__(self, causal_lm: Any, kernels: Kernels, num_positions: int, *, source: Source | None = None) -> None:
-        self._source, self._module = source or whole_weights(causal_lm), causal_lm.get_submodule
-        self._kernels = kernels
+        """Raises: NotServed when the model has been wrapped or hooked in a way that is not known."""
+        require_served(causal_lm)
+        self._source, self._causal_lm, self._kernels = source or whole_weights(causal_lm), causal_lm, kernels
         self._alive: list[Any] = []
         config, body = causal_lm.config, causal_lm.model
         embedding = self._read("model.embed_tokens.weight")
         cos, sin = rotary_rows(body, torch.arange(num_positions)[None], embedding)
         layers = (Layer * len(body.layers))(*(self._layer(f"model.layers.{i}.") for i in range(len(body.layers))))
         self._alive.append(layers)
-        self.vocab = int(causal_lm.lm_head.out_features)
+        self.vocab = int(self._module("lm_head").out_features)
         self._model = Model(
             num_layers=len(layers),
             hidden=embedding.shape[1],
@@ -159,7 +162,7 @@ class PackedModel:
         return ctypes.addressof(self._model)
 
     def _layer(self, prefix: str) -> Layer:
-        has_head_norms = hasattr(self._module(f"{prefix}self_attn"), "q_norm")
+        has_head_norms = hasattr(self._causal_lm.get_submodule(f"{prefix}self_attn"), "q_norm")
         return Layer(
             input_norm=self._floats(f"{prefix}input_layernorm.weight"),
             mlp_norm=self._floats(f"{prefix}post_attention_layernorm.weight"),
@@ -170,6 +173,9 @@ class PackedModel:
             gate_up=self._gate_up(prefix),
             down=self._matrix(prefix, DOWN),
         )
+
+    def _module(self, path: str) -> Any:
+        return plain_module(self._causal_lm.get_submodule(path))
 
     def _floats(self, values: Tensor | str) -> int:
         """Return the address of values, or of a parameter, as contiguous float32; a copy only if they are not."""

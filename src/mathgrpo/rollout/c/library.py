@@ -18,6 +18,7 @@ import torch
 from mathgrpo.cache import cache_folder
 from mathgrpo.hardware.processor import c_compiler, cpu_facts, no_compiler
 from mathgrpo.models import Policy
+from mathgrpo.models.module_weights import plain_module
 from mathgrpo.models.qwen_view import why_not_served
 
 
@@ -93,8 +94,9 @@ def why_not_compiled(policy: Policy) -> str:
     if policy.compute_dtype not in (torch.float32, torch.bfloat16):
         return f"it does not compute in {policy.compute_dtype}"
     body = policy.causal_lm.model
-    if body.embed_tokens.weight.dtype != torch.float32:
-        return f"the weights are {body.embed_tokens.weight.dtype}"
+    dtype = plain_module(body.embed_tokens).weight.dtype
+    if dtype != torch.float32:
+        return f"the weights are {dtype}"
     config = policy.causal_lm.config
     if config.hidden_size % 2 or config.intermediate_size % 2 or body.layers[0].self_attn.head_dim % 2:
         return "a width is odd"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.module_weights import NotServed
 from mathgrpo.models.policy import check_context, resting
 from mathgrpo.models.qwen_view import QwenView, why_not_served
 from mathgrpo.rollout.cuda.decode_step import decode_step, prefill
@@ -33,6 +34,9 @@ class GraphEngine(Engine):
     """An `Engine` for the models `why_not_served` lets pass; memory and graphs live as long as the engine.
 
     graphs=False runs the same steps eagerly, on any device.
+
+    Attributes:
+        plain: makes the engine of the model's own forward pass, to fall back on.
     """
 
     name = "native"
@@ -43,6 +47,8 @@ class GraphEngine(Engine):
         model, device = policy.causal_lm, torch.device(policy.device)
         self._policy, self._kernels, self._max_rows = policy, kernels, max_rows
         self.reason = reason
+        self.plain: Callable[[], Engine] | None = None
+        self._instead: Engine | None = None
         self._device_context: AbstractContextManager[Any] = (
             torch.cuda.device(device) if device.type == "cuda" else nullcontext()
         )
@@ -68,6 +74,26 @@ class GraphEngine(Engine):
         if not prompts:
             return []
         check_context(self._policy, prompts, sampling)
+        try:
+            if self._instead is None:
+                return self._generate(prompts, group_size, sampling)
+        except NotServed as change:
+            if not self.fall_back(f"the model was changed: {change}"):
+                raise
+        assert self._instead is not None
+        return self._instead.generate(prompts, group_size, sampling)
+
+    def fall_back(self, why: str) -> bool:
+        """Decode with the model's own forward pass from now on; return whether that is another way than until now."""
+        if self.plain is None or self._instead is not None:
+            return False
+        before, self._instead = self.reason, self.plain()
+        self._graphs.forget()
+        self.name, self.reason = self._instead.name, f"model forward; {why}"
+        self.notes += (f"rollout engine: model forward from here on, no longer {before}: {why}",)
+        return True
+
+    def _generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         with resting(self._policy.model), torch.inference_mode(), self._device_context:
             job = self._prepare(prompts, group_size, sampling)
             share = self._view.num_heads // self._view.num_kv_heads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 from transformers import AutoModelForCausalLM
 
 from mathgrpo.distributed.exchange import weights_checksum
 from mathgrpo.errors import UserError, named
 from mathgrpo.models import Policy
+from mathgrpo.models.adapter_layers import is_wrapper
+from mathgrpo.models.known_modules import why_not_plain
+from mathgrpo.models.module_weights import effective_weight, plain_module
+from mathgrpo.models.moved_weights import moved
 from mathgrpo.models.policy import is_linear4bit
-from mathgrpo.models.qwen_view import effective_weight
 from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
 from mathgrpo.text import gigabytes
@@ -37,13 +42,13 @@ def served_weights(policy: Policy) -> dict[str, Tensor]:
         for name, module in policy.causal_lm.named_modules():
             if inside and name.startswith(inside):
                 continue
-            base = getattr(module, "base_layer", module)
-            if base is not module or is_linear4bit(module):
+            _require_plain(name, module)
+            if is_wrapper(module) or is_linear4bit(module):
                 inside += (f"{name}.",)
-                _require_plain(name, module, base)
                 weights[f"{name}.weight"] = effective_weight(module)
-                if base.bias is not None:
-                    weights[f"{name}.bias"] = base.bias
+                bias = getattr(plain_module(module), "bias", None)
+                if bias is not None:
+                    weights[f"{name}.bias"] = bias
                 continue
             for part, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in seen:
@@ -53,23 +58,32 @@ def served_weights(policy: Policy) -> dict[str, Tensor]:
         return {name: computed[name].detach().cpu().contiguous() for name in sorted(computed)}
 
 
-def _require_plain(name: str, module: Any, base: Any) -> None:
-    """Raise UserError unless the layer is x W^T + b for a W that can be written down."""
-    unusual = any(getattr(module, "lora_variant", {}).values()) or any(getattr(module, "lora_bias", {}).values())
-    weight = getattr(base, "weight", None)
-    readable = weight is not None and (weight.is_floating_point() or is_linear4bit(base))
-    if unusual or not readable or not (base is module or hasattr(module, "lora_A")):
+def _require_plain(name: str, module: Any) -> None:
+    """Raise UserError unless a module computes with weights that can be written down, and nothing hangs on it."""
+    weight = getattr(plain_module(module), "weight", None)
+    packed = isinstance(weight, Tensor) and not (weight.is_floating_point() or is_linear4bit(plain_module(module)))
+    unknown = is_wrapper(module) and plain_module(module) is module
+    obstacle = "keeps its weight packed" if packed else "" if unknown else why_not_plain(module)
+    if unknown or is_parametrized(module):
+        obstacle = f"is a {type(module).__name__}"
+    if obstacle:
         raise UserError(
-            f"{named('rollout.vllm')}: {name} ({type(module).__name__} around {type(base).__name__}) cannot "
-            f"be written as plain weights, which vLLM needs; use plain LoRA, or {named('rollout.vllm', 'none')}"
+            f"{named('rollout.vllm')}: {name or 'the model'} {obstacle}, so it cannot be written as plain weights, "
+            f"which vLLM needs; use plain LoRA, or {named('rollout.vllm', 'none')}"
         )
 
 
 def plain_config(policy: Policy) -> Any:
-    """Return a copy of the model's config that says nothing of quantisation, since the weights are written out."""
+    """Return a copy of the model's config that says nothing of quantisation, since the weights are written out.
+
+    Where an adapter makes embedding and head two matrices, it does not say that they are one.
+    """
     config = copy.deepcopy(policy.causal_lm.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    ends = [policy.causal_lm.get_input_embeddings(), policy.causal_lm.get_output_embeddings()]
+    if all(end is not None for end in ends) and effective_weight(ends[0]) is not effective_weight(ends[1]):
+        config.tie_word_embeddings = False
     return config
 
 
@@ -96,8 +110,9 @@ def fingerprint(policy: Policy) -> tuple[int, ...]:
     It reads every weight once, on its device, and is taken before every rollout: whoever changed the weights, and by
     whatever kernel, cannot be overlooked.
     """
-    layers = [module for module in policy.model.modules() if hasattr(module, "lora_A")]
-    return weights_checksum(policy.model.parameters()), *(int(layer.disable_adapters) for layer in layers)
+    layers = [module for module in policy.model.modules() if is_wrapper(module)]
+    on = [(layer.disable_adapters, *layer.active_adapters) for layer in layers]
+    return weights_checksum(policy.model.parameters()), zlib.crc32(repr(on).encode())
 
 
 _TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
@@ -163,13 +178,33 @@ def trial_ids(policy: Policy) -> list[int]:
 def trial_policy(policy: Policy, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Policy]:
     """Return the weights with every matrix moved by seeded noise, and a policy of the same kind that has them."""
     noise = torch.Generator().manual_seed(0)
-    moved = {name: _moved(weight, noise) if weight.ndim > 1 else weight for name, weight in weights.items()}
+    shaken = {name: _shaken(weight, noise) if weight.ndim > 1 else weight for name, weight in weights.items()}
+    return shaken, _plain_policy(policy, shaken)
+
+
+def require_complete(policy: Policy) -> None:
+    """Raise UserError unless a plain model with the written weights is the policy, its adapters moved."""
+    ids = trial_ids(policy)
+    if not any(is_wrapper(module) for module in policy.model.modules()):
+        return
+    with moved(policy.model):
+        written = _plain_policy(policy, served_weights(policy))
+        found, limit = difference(plain_logprobs(written, ids), plain_logprobs(policy, ids)), trial_limit(written, ids)
+    if not found.mean <= limit:
+        raise UserError(
+            f"{named('rollout.vllm')}: the policy's weights cannot be written for vLLM: a plain model with them gives "
+            f"other log-probabilities, by {found.mean:.2g} nats a token; use {named('rollout.vllm', 'none')}"
+        )
+
+
+def _plain_policy(policy: Policy, weights: dict[str, Tensor]) -> Policy:
+    """Return a policy of the same kind without adapters that has these weights."""
     model = AutoModelForCausalLM.from_config(plain_config(policy), dtype=torch.float32)
-    model.load_state_dict(moved, strict=False)
+    model.load_state_dict(weights, strict=False)
     model.tie_weights()
-    return moved, replace(policy, model=model.to(policy.device).eval())
+    return replace(policy, model=model.to(policy.device).eval())
 
 
-def _moved(weight: Tensor, noise: torch.Generator) -> Tensor:
+def _shaken(weight: Tensor, noise: torch.Generator) -> Tensor:
     step = torch.randn(weight.shape, generator=noise) * weight.float().std() * _TRIAL_SHARE
     return (weight.float() + step).to(weight.dtype)

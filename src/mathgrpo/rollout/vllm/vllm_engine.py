@@ -72,6 +72,7 @@ class VllmEngine(Engine):
         A push that leaves one matrix behind cannot be seen after a small optimizer step, but here every matrix moves.
         Raises: UserError when they are further apart than rounding explains.
         """
+        probe.require_complete(self._policy)
         weights, moved = probe.trial_policy(self._policy, served_weights(self._policy))
         ids = probe.trial_ids(self._policy)
         limit = self._section.probe_tolerance or probe.trial_limit(moved, ids)
