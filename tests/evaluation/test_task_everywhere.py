@@ -218,6 +218,17 @@ def test_a_reward_that_fails_in_an_evaluation_loses_nothing(tmp_path: Path) -> N
     assert "correct by my.py:passes ≥ 0.5" in json.loads((run / "verdict.json").read_text())["heldout"]["line"]
 
 
+def test_a_threshold_that_nothing_reaches_is_told(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text("def half(completions, **columns):\n    return [0.5] * len(completions)\n")
+    own, said = f"{tmp_path}/my.py:half", Said()
+    recipe = countdown_recipe(tmp_path, rewards={own: 1.0}, evaluation={"correct": own}, training={"steps": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mathgrpo.training.prepare.build_engine", Solver)
+        run = train(recipe, recipe_name="countdown", progress=said)
+    note = "my.py:half pays no held-out completion 1, 0.5 at most: evaluation.correct says what counts"
+    assert json.loads((run / "run.json").read_text())["notes"].count(note) == 1 and f"note: {note}" in said.lines
+
+
 def test_eval_leaves_out_what_does_not_load_unless_it_decides(
     solved: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -346,6 +346,25 @@ def test_two_evaluations_give_a_verdict(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((tmp_path / "verdict.json").read_text())["eval"]["line"] == verdict.line
 
 
+def test_several_rewards_have_a_verdict_each(tmp_path: Path) -> None:
+    run: list[GRPOTrainer] = []
+
+    def learnt(completions: list[Any], **_: Any) -> list[float]:
+        return [float(run[0].state.global_step >= 1)] * len(completions)
+
+    def same(completions: list[Any], **_: Any) -> list[float]:
+        return [i % 4 / 4 for i in range(len(completions))]
+
+    evaluated = {"eval_dataset": ROWS[:8], "eval_strategy": "steps", "eval_steps": 1, "eval_on_start": True}
+    run.append(trainer(tmp_path, reward_funcs=[learnt, same], max_steps=1, **evaluated))
+    run[0].train()
+    found = {verdict.function: (verdict.after - verdict.before, verdict.p < 0.05) for verdict in run[0].verdicts}
+    assert found == {"": (1.0, True), "learnt": (1.0, True), "same": (0.0, False)}
+    written = json.loads((tmp_path / "verdict.json").read_text())
+    assert list(written) == ["eval", "eval/learnt", "eval/same"]
+    assert written["eval/learnt"]["line"].startswith("eval reward learnt 0.000 → 1.000, +1.000, 95 % interval")
+
+
 def test_logs_say_how_well_the_machine_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trainer(tmp_path, max_steps=1)
     run.train()

@@ -93,6 +93,17 @@ def reward_change(name: str, pairs: Sequence[tuple[float | None, float | None]])
     return RewardChange(name, fmean(b for b, _ in known), fmean(a for _, a in known), low, high, p, len(known))
 
 
+def unreached(evaluation: Evaluation) -> str:
+    """Return a note where a reward decides that pays something, and nothing enough; "" elsewhere."""
+    name, _, least = evaluation.settings.correct.rpartition(" >= ")
+    every = [c for record in evaluation.records for c in (record.greedy, *record.samples)]
+    most = max((value for c in every if (value := c.rewards.get(name)) is not None), default=0.0)
+    if not name or any(c.correct for c in every) or most <= 0:
+        return ""
+    paid = f"pays no held-out completion {least}, {most:g} at most"
+    return f"{reward_label(name)} {paid}: evaluation.correct says what counts"
+
+
 def paired_change(differences: Sequence[float]) -> tuple[float, float, float]:
     """Return the 95 % interval of the mean of paired differences, and the p-value that it is 0.
 

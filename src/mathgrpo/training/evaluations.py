@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
-from mathgrpo.distributed.world import interleaved
+from mathgrpo.distributed.world import FollowMain, interleaved
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, evaluation_names, write_verdict
 from mathgrpo.evaluation.evaluate import RewardFault, write_records
 from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.evaluation.reward_change import unreached
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.runs.hook import Hook, Run
 from mathgrpo.runs.interrupt import StopWanted
@@ -51,6 +52,7 @@ class Evaluations(Hook):
             if problems and full_name not in there:
                 started = perf_counter()
                 evaluation = self._one(run, full_name, problems)
+                run.note([unreached(evaluation)] if name in ("before", "after") else ())
                 run.tell("evaluated", full_name, evaluation, perf_counter() - started)
 
     def _one(self, run: Run, name: str, problems: Sequence[Problem]) -> Evaluation:
@@ -66,7 +68,7 @@ class Evaluations(Hook):
             # the others are about as far
             run.tell("counted", f"evaluation {name}", done * everything // total, everything)
 
-        share, made = run.world.share(problems), None
+        share, made, fault = run.world.share(problems), None, ""
         with suppress(StopWanted):
             if share:
                 on_progress(0, everything)
@@ -75,19 +77,25 @@ class Evaluations(Hook):
                         ready.engine, ready.policy, share, ready.fmt, max_new_tokens=ready.evaluation_tokens,
                         suite=ready.suite, samples=section.samples, seed=ready.recipe.run.seed, on_progress=on_progress,
                     )  # fmt: skip
-                except RewardFault as fault:
-                    raise self._failed(run, name, fault) from fault
+                except RewardFault as error:
+                    made, fault = error.evaluation, str(error)
         run.stop_if_asked()
         found = run.world.gather(made)
+        faults = list(filter(None, run.world.gather(fault)))
         assert found[0] is not None
-        records = interleaved([part.records if part is not None else () for part in found])
-        return Evaluation(tuple(records), found[0].settings)
+        records = [part.records if part is not None else () for part in found]
+        if faults:
+            every = tuple(record for part in records for record in part)
+            raise self._failed(run, name, faults[0], Evaluation(every, found[0].settings))
+        return Evaluation(tuple(interleaved(records)), found[0].settings)
 
-    def _failed(self, run: Run, name: str, fault: RewardFault) -> UserError:
-        """Return what to tell after a reward failed; weights and what was evaluated so far are kept."""
-        path = write_records(fault.evaluation, self._folder, name)
+    def _failed(self, run: Run, name: str, fault: str, evaluation: Evaluation) -> Exception:
+        """Return what ends the run after a reward failed; weights and what was evaluated so far are kept."""
+        if not run.world.is_main:
+            return FollowMain(fault)
+        path = write_records(evaluation, self._folder, name)
         run.keep()
         return UserError(
-            f"evaluation {name}: {fault}; {len(fault.evaluation.records):,} problems are in {path}; mend it and go on "
-            f"with {run.resume_with}"
+            f"evaluation {name}: {fault}; {len(evaluation.records):,} problems are in {path}; mend it and go on with "
+            f"{run.resume_with}"
         )
