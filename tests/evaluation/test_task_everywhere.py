@@ -15,6 +15,7 @@ import mathgrpo.cli.app
 from evaluation.countdown_task import ROWS, Solver, countdown_recipe, solution
 from fakes import tiny_tokenizer
 from mathgrpo.config.recipe import ProblemsSection
+from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluation_names, read_evaluation, read_verdicts
 from mathgrpo.formats import get_format
@@ -26,6 +27,7 @@ from mathgrpo.report import write_report
 from mathgrpo.report.read_run import load_run
 from mathgrpo.rewards import recipe_suite
 from mathgrpo.runs.progress import TextProgress
+from mathgrpo.supervised.sft import run_sft
 from mathgrpo.sweep.one_trial import run_trial
 from mathgrpo.training import train
 from mathgrpo.training.train_recipe import resumed_recipe
@@ -150,6 +152,16 @@ def test_eval_against_and_solve(
     assert len(rows) == len(ROWS) and {row["verdict"] for row in rows} == {"correct"}
     taught = load_worked_sets(ProblemsSection(source=str(traces))).train
     assert all(problem.answer.endswith("-7") for problem in taught), "what to write, not what it comes to"
+    settings = {
+        "run": {"output_dir": str(tmp_path), "name": "cold"}, "model": {"path": str(run)},
+        "problems": {"source": str(traces)}, "stages": [{"tokens": 500}], "training": {"max_new_tokens": 100},
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mathgrpo.supervised.sft.build_engine", Solver)
+        cold = run_sft(SftRecipe.model_validate_json(json.dumps(settings)), "cold")
+    assert read_evaluation(cold, "after").summary()["accuracy"] == 1.0
+    assert f"evaluation after: accuracy {BY} 100.0 %" in capsys.readouterr().out
+    assert export_run(str(cold), tmp_path / "export").record["checks"]["accuracy"]["after"] == 1.0
 
 
 def test_an_evaluation_from_before_rewards_is_scored_anew(

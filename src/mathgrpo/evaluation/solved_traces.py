@@ -128,17 +128,29 @@ def write_traces(
 
 
 def trace_rows(group: RolloutGroup, policy: Policy, fmt: Format, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one row for each completion of a problem: "answer" is the gold one, "predicted" the model's."""
+    """Return one row for each completion of a problem: "answer" is the gold one, "predicted" the model's.
+
+    Where a reward decided (`settings` names it), the problem's further columns go along, for others to judge by it.
+    """
     rows = []
     for sample, (completion, text) in enumerate(zip(group.completions, group.texts, strict=True)):
         problem, graded = group.problem, graded_completion(group, sample, fmt)
-        rows.append({
+        row = {
             "question": problem.question, "answer": problem.answer, "reasoning": graded.reasoning,
             "completion": text, "verdict": graded.verdict, "predicted": graded.answer, "sample": sample,
             "tokens": len(completion.ids), "finish_reason": completion.finish_reason, "model": policy.name,
             "seed": settings["seed"], "settings": settings,
-        })  # fmt: skip
+        }  # fmt: skip
+        further = problem.columns if "correct" in settings else {}
+        rows.append(row | {key: value for key, value in further.items() if key not in row and _is_json(value)})
     return rows
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(to_json(value))
+    except (TypeError, ValueError):  # such as a date of a Parquet file
+        return False
 
 
 def _drop_cut_end(path: Path) -> None:

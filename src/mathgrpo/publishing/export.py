@@ -139,7 +139,7 @@ def _write_model(
     if check and source.evaluation is None:
         accuracy = "not solved again: the run has no evaluation of these weights to compare with"
     elif check and source.evaluation is not None:
-        accuracy = export_check.require_same_accuracy(exported, source.evaluation, fmt, check, source.recipe).as_dict()
+        accuracy = export_check.require_same_accuracy(exported, source.evaluation, fmt, check, source).as_dict()
     checks = {"tensors_equal": intact, "logprobs": asdict(apart), "accuracy": accuracy}
     notes = [failure] if failure else []
     if from_4bit is not None:

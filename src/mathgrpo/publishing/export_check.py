@@ -19,6 +19,8 @@ from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.models import Policy
 from mathgrpo.problems import load_problem_sets
+from mathgrpo.problems.traced import load_worked_sets
+from mathgrpo.publishing.source import Source
 from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rewards.criterion import reward_named
 from mathgrpo.rollout import build_engine
@@ -98,11 +100,11 @@ def require_same_scores(original: Tensor, exported: Tensor, dtype: torch.dtype) 
 
 
 def require_same_accuracy(
-    policy: Policy, evaluation: Evaluation, fmt: Format, problems: int, recipe: Recipe
+    policy: Policy, evaluation: Evaluation, fmt: Format, problems: int, source: Source
 ) -> Comparison:
     """Return the exported model's accuracy on the run's first held-out problems, paired with the run's own answers.
 
-    recipe: where a reward decides on correct, that reward and the problems with the columns it needs are read again.
+    source: where a reward decides on correct, it and the problems with the columns it needs are read again.
     Raises: UserError when it is significantly lower (exact McNemar test, p < 0.05), or what decides is not there.
     """
     records = evaluation.records[:problems]
@@ -110,7 +112,7 @@ def require_same_accuracy(
     settings = evaluation.settings
     if settings.correct != ANSWER:
         with _explained(settings.correct):
-            suite, wanted = _judging(recipe, settings.correct, fmt), _read_again(recipe, records)
+            suite, wanted = _judging(source.recipe, settings.correct, fmt), _read_again(source, records)
     again = evaluate(build_engine(policy), policy, wanted, fmt, max_new_tokens=settings.max_new_tokens, suite=suite)
     comparison = compare(Evaluation(records, settings), again)
     if comparison.significant and comparison.difference < 0:
@@ -129,12 +131,13 @@ def _judging(recipe: Recipe, correct: str, fmt: Format) -> RewardSuite:
     return build_suite({name: 1.0}, fmt, settings, recipe.rollout.max_new_tokens, correct)
 
 
-def _read_again(recipe: Recipe, records: Sequence[ProblemRecord]) -> list[Problem]:
+def _read_again(source: Source, records: Sequence[ProblemRecord]) -> list[Problem]:
     """Return the problems of some records with all their columns, which an evaluation does not keep."""
-    sets = load_problem_sets(recipe.problems)
+    section = source.recipe.problems
+    sets = load_problem_sets(section) if source.supervised is None else load_worked_sets(section)
     by_id = {problem.id: problem for problem in (*sets.train, *sets.heldout, *sets.heldout_templates)}
     if not all(record.id in by_id for record in records):
-        raise UserError(f"problems.source={recipe.problems.source}: no longer has the run's held-out problems")
+        raise UserError(f"problems.source={section.source}: no longer has the run's held-out problems")
     return [by_id[record.id] for record in records]
 
 

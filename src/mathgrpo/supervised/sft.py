@@ -21,6 +21,9 @@ from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.shape import count_parameters
 from mathgrpo.problems import ProblemSets
 from mathgrpo.problems.traced import load_worked_sets
+from mathgrpo.rewards import RewardSuite, build_suite
+from mathgrpo.rewards.criterion import reward_named
+from mathgrpo.rewards.pre_run_check import require_judged
 from mathgrpo.rollout import build_engine
 from mathgrpo.runs.checkpoint import save_model
 from mathgrpo.runs.interrupt import Interrupted, StopRequests
@@ -53,18 +56,40 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     torch.manual_seed(recipe.run.seed)
     policy = _policy(recipe, sets.train, fmt, device)
     require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, recipe.training.max_new_tokens)
+    suite = _judging(sets, fmt, recipe.training.max_new_tokens) if recipe.training.evaluate else None
     notes = [*sets.notes, *_format_notes(sets.train, recipe.format.name)]
     info = start_info(policy, folder, recipe_name, command, started, notes)
     _require_room(folder, policy)
     create_run_folder(folder, recipe, info)
     print(f"run folder  {folder}\nmodel       {policy.model.num_parameters():,} parameters on {device}", flush=True)
     print("".join(f"note        {note}\n" for note in notes), end="", flush=True)
-    _to_the_end(policy, recipe, sets, fmt, folder, info)
+    _to_the_end(policy, recipe, sets, fmt, folder, info, suite)
     return folder
 
 
+def _judging(sets: ProblemSets, fmt: Format, max_new_tokens: int) -> RewardSuite | None:
+    """Return the reward that said what is correct in the traces to learn from; None where that was the gold answer.
+
+    Raises: UserError when it does not load, or the traces lack the columns it needs.
+    """
+    settings = [problem.columns.get("settings") for problem in sets.train]
+    named = {str(each["correct"]) for each in settings if isinstance(each, Mapping) and "correct" in each}
+    if len(named) != 1:
+        return None
+    (correct,) = named
+    suite = build_suite({reward_named(correct): 1.0}, fmt, None, max_new_tokens, correct)
+    require_judged(suite, sets.heldout)
+    return suite
+
+
 def _to_the_end(
-    policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format, folder: Path, info: dict[str, Any]
+    policy: Policy,
+    recipe: SftRecipe,
+    sets: ProblemSets,
+    fmt: Format,
+    folder: Path,
+    info: dict[str, Any],
+    suite: RewardSuite | None,
 ) -> None:
     """Train and evaluate, and leave run.json in order however that ends."""
     step, status = 0, "failed"
@@ -73,7 +98,7 @@ def _to_the_end(
             step = _train(policy, recipe, sets.train, fmt, folder, stop)
             _require_no_stop(stop)
             if recipe.training.evaluate:
-                _evaluate(policy, recipe, sets, fmt, folder, stop)
+                _evaluate(policy, recipe, sets, fmt, folder, stop, suite)
         status = "finished"
     except Interrupted as request:
         status = "interrupted"
@@ -165,7 +190,13 @@ def _log(lines: list[StepLine], folder: Path) -> None:
 
 
 def _evaluate(
-    policy: Policy, recipe: SftRecipe, sets: ProblemSets, fmt: Format, folder: Path, stop: StopRequests
+    policy: Policy,
+    recipe: SftRecipe,
+    sets: ProblemSets,
+    fmt: Format,
+    folder: Path,
+    stop: StopRequests,
+    suite: RewardSuite | None,
 ) -> None:
     """Judge the trained model on every held-out set and write the results to the run folder."""
     policy.model.eval()
@@ -175,13 +206,13 @@ def _evaluate(
             continue
         evaluation = evaluate(
             engine, policy, problems, fmt, max_new_tokens=recipe.training.max_new_tokens, seed=recipe.run.seed,
-            on_progress=lambda done, total: _require_no_stop(stop),
+            suite=suite, on_progress=lambda done, total: _require_no_stop(stop),
         )  # fmt: skip
         write_evaluation(evaluation, folder, name)
-        summary = evaluation.summary()
+        summary, by = evaluation.summary(), evaluation.by
         low, high = 100 * summary["accuracy_low"], 100 * summary["accuracy_high"]
         print(
-            f"evaluation {name}: accuracy {100 * summary['accuracy']:.1f} %, 95 % interval [{low:.1f}, {high:.1f}], "
-            f"working shown {100 * summary['worked_rate']:.0f} %, {len(problems):,} problems",
+            f"evaluation {name}: accuracy{by} {100 * summary['accuracy']:.1f} %, 95 % interval [{low:.1f}, {high:.1f}]"
+            f", working shown {100 * summary['worked_rate']:.0f} %, {len(problems):,} problems",
             flush=True,
         )
