@@ -58,7 +58,7 @@ def test_the_default_rewards_stand(name: str) -> None:
 def test_the_suites_that_the_docs_propose_stand(name: str, weights: dict[str, float]) -> None:
     suite = build_suite(weights, get_format(name), max_new_tokens=4000)
     found = audit(suite, PROBLEMS, lambda text: list(range(len(text))))
-    assert not found.unpaid and {exploit.wrong.probe.kind for exploit in found.exploits} <= {"the gold, taken back"}
+    assert found.sound and not found.unpaid, found.line()
 
 
 @pytest.mark.parametrize(
