@@ -100,7 +100,8 @@ class Prompt:
     Attributes:
         ids: token ids; never empty.
         key: a 63-bit integer naming the problem; sampling noise is keyed by it.
-        opened: its end where that begins the completion, such as a "<think>" of the chat template; "" where none does.
+        opened: what it has written of the answer already: a <think> that the chat template opens, a beginning that is
+            to be continued. Completions are read behind it.
     """
 
     ids: tuple[int, ...]

@@ -8,36 +8,28 @@ import pytest
 
 from mathgrpo.answers import grade_completion
 from mathgrpo.formats import Format, get_format
-from mathgrpo.formats.thinking import THINKING, opened_by, split_thinking
+from mathgrpo.formats.thinking import THINKING, opened_in, split_thinking
 
 XML, THINK, BOXED = get_format("xml"), get_format("think"), get_format("boxed")
-ASKED = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n{}"
 
 
-@pytest.mark.parametrize("fmt", [XML, THINK, BOXED], ids=lambda fmt: fmt.name)
-@pytest.mark.parametrize("turn", ["", "What is 2 + 2?"])
 @pytest.mark.parametrize(
-    ("end", "opened"),
+    ("end", "begun", "opened"),
     [
-        ("", ""),
-        ("<think>\n", "<think>\n"),  # R1 distills, thinking Qwen3 kinds, Nemotron 3
-        ("<think>", "<think>"),
-        ("<think>\n\n</think>\n\n", ""),  # Qwen3 with thinking off
-        ("<think></think>", ""),
-        ("[THINK]", "[THINK]"),
+        ("<|assistant|>", "", ""),
+        ("<|assistant|><think>\n", "", "<think>\n"),  # R1 distills, thinking Qwen3 kinds, Nemotron 3
+        ("<|assistant|><think>\n\n</think>\n\n", "", ""),  # Qwen3 with thinking off
+        ("<|assistant|><think></think>", "", ""),
+        ("[/INST][THINK]", "", "[THINK]"),
+        ("<|assistant|><think>\n\n</think>\n\n<reasoning>", "", "<reasoning>"),
+        ("<|assistant|>Let me", "Let me", "Let me"),
+        ("<|assistant|><think>\n2 + 2", "2 + 2", "<think>\n2 + 2"),
+        ("<|assistant|><reasoning>r</reasoning>\n<answer>", "<reasoning>r</reasoning>\n<answer>", None),
+        ("<|assistant|><think>\n\n</think>\n\nLet me", "Let me ", "Let me"),
     ],
 )
-def test_what_a_templates_end_has_begun(fmt: Format, turn: str, end: str, opened: str) -> None:
-    assert opened_by(ASKED.format(fmt.system_prompt, end), fmt, turn) == opened
-
-
-def test_an_answer_begun_for_the_model_is_its_beginning() -> None:
-    turn = "What is 2 + 2?"
-    for begun in ("<reasoning>\n", "<reasoning>\nLet me", "<reasoning>\nr\n</reasoning>\n<answer>\n"):
-        assert opened_by(ASKED.format(XML.system_prompt, begun), XML, turn) == begun
-    assert opened_by(ASKED.format(XML.system_prompt, "<think>\n\n</think>\n\n<reasoning>"), XML, turn) == "<reasoning>"
-    # A question that speaks of tags has begun nothing.
-    assert opened_by(ASKED.format("", "").replace("2 + 2", "<think>"), THINK, "What is <think>?") == ""
+def test_what_a_prompts_end_has_begun(end: str, begun: str, opened: str | None) -> None:
+    assert opened_in(end, begun) == (begun if opened is None else opened)
 
 
 @pytest.mark.parametrize(

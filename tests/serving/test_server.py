@@ -21,11 +21,12 @@ from live_server import serving, tiny_policy
 from mathgrpo.cli.serve_command import API_KEY, open_socket
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
-from mathgrpo.formats.chat import encode_prompt, prompt_of_text
+from mathgrpo.formats.chat import encode_prompt
+from mathgrpo.formats.conversation import text_prompt
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine, completion_text
 from mathgrpo.serving.stream import Streamer
-from mathgrpo.types import Completion, Problem, Prompt, Sampling, question_id
+from mathgrpo.types import Completion, Problem, Prompt, Sampling
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -291,7 +292,7 @@ def test_requests_at_the_same_time_are_drawn_together_and_each_as_if_alone(polic
         thread.join(60)
     for i, body in enumerate(asked):
         text = str(body["prompt"])
-        prompt = prompt_of_text(policy.tokenizer, text, question_id(text), plain=True)
+        prompt = text_prompt(policy.tokenizer, text)
         sampling = {"max_new_tokens": body["max_tokens"], "temperature": body["temperature"], "seed": i}
         assert found[i] == [completion_text(policy, one) for one in drawn(policy, prompt, 1 + i % 2, **sampling)]
 

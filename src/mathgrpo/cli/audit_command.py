@@ -51,14 +51,14 @@ def audit_command(
     """
     from mathgrpo.cli.score_command import tokenizer_of
     from mathgrpo.config import load_recipe
-    from mathgrpo.formats import get_format
+    from mathgrpo.formats import format_of
     from mathgrpo.formats.chat import encode_prompt
     from mathgrpo.problems import load_problem_sets
     from mathgrpo.rewards import recipe_suite
     from mathgrpo.rewards.audit import audit
 
     loaded = load_recipe(recipe, overrides or [])
-    fmt = get_format(loaded.format.name)
+    fmt = format_of(loaded.format)
     suite = recipe_suite(loaded, fmt)
     tokenizer = tokenizer_of(loaded)
     if file is not None:
@@ -150,7 +150,7 @@ def _drawn(recipe: Recipe, problems: Sequence[Problem], samples: int) -> tuple[l
 
 
 def _sampled(recipe: Recipe, problems: Sequence[Problem], samples: int) -> list[Own]:
-    from mathgrpo.formats import get_format
+    from mathgrpo.formats import format_of
     from mathgrpo.models import load_policy, resolve_device
     from mathgrpo.rollout import build_engine
     from mathgrpo.rollout.groups import sample_groups
@@ -160,9 +160,7 @@ def _sampled(recipe: Recipe, problems: Sequence[Problem], samples: int) -> list[
     policy = load_policy(recipe.model, resolve_device(recipe.run.device), train=False)
     engine = build_engine(policy, recipe.run.engine)
     try:
-        drawn = sample_groups(
-            engine, policy, problems, get_format(recipe.format.name), samples, sampling_of_step(recipe, 0)
-        )
+        drawn = sample_groups(engine, policy, problems, format_of(recipe.format), samples, sampling_of_step(recipe, 0))
     finally:
         engine.close()
     return [(group.problem, text) for group in drawn for text in group.texts]

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mathgrpo.cli.chosen_suite import Correct, chosen_suite
-from mathgrpo.cli.options import EVERY, Device, FormatName, Model, chosen_problems, open_engine, run_recipe
+from mathgrpo.cli.options import (
+    EVERY,
+    Device,
+    FormatName,
+    Model,
+    TemplateArguments,
+    chosen_format,
+    chosen_problems,
+    open_engine,
+    run_recipe,
+)
 from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ def eval_command(
     split: Annotated[str, typer.Option(help="Split, or file stem in a folder; default: test.")] = "",
     fmt: FormatName = "",
     correct: Correct = "",
+    template: TemplateArguments = "",
     samples: Annotated[int, typer.Option(help="Sampled completions a problem, beside the greedy one.", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=5.0)] = 1.0,
     top_p: Annotated[float, typer.Option(help="Of the samples.", min=0.01, max=1.0)] = 1.0,
@@ -56,7 +67,7 @@ def eval_command(
     if out is not None and name in evaluation_names(out):
         raise UserError(f"--out {out}: it has an evaluation named {name} already; choose another with --name")
     recipe = evaluation_recipe(
-        model, problems=problems, split=split, fmt=fmt, limit=limit, max_new_tokens=max_new_tokens
+        model, problems=problems, split=split, fmt=fmt, template=template, limit=limit, max_new_tokens=max_new_tokens
     )
     settings = {"samples": samples, "temperature": temperature, "top_p": top_p, "seed": seed}
     drawing = Drawing(recipe, model, device, correct, settings)
@@ -69,7 +80,9 @@ def eval_command(
             print("\n".join(comparison_lines(drawing.rescored(before), evaluation)))
 
 
-def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int) -> Recipe:
+def evaluation_recipe(
+    model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int, template: str = ""
+) -> Recipe:
     """Return a recipe that says what to evaluate on and how: the run's own unless told otherwise."""
     own = run_recipe(model)
     section = chosen_problems(own.problems, problems, split)
@@ -77,7 +90,7 @@ def evaluation_recipe(model: str, *, problems: str, split: str, fmt: str, limit:
         every = GENERATED_LIMIT if section.place == "generated" else EVERY
         section = section.model_copy(update={"heldout_size": limit or every})
     rollout = own.rollout.model_copy(update={"max_new_tokens": max_new_tokens} if max_new_tokens else {})
-    form = own.format.model_copy(update={"name": fmt} if fmt else {})
+    form = chosen_format(own.format, fmt, template)
     return own.model_copy(update={"problems": section, "format": form, "rollout": rollout})
 
 
@@ -157,12 +170,12 @@ class Drawing:
     """
 
     def __init__(self, recipe: Recipe, model: str, device: str, correct: str, settings: dict[str, Any]) -> None:
-        from mathgrpo.formats import get_format
+        from mathgrpo.formats import format_of
         from mathgrpo.models.locate import locate_model
         from mathgrpo.problems import load_heldout
 
         locate_model(model)  # a name with nothing behind it is told before problems are read
-        self._fmt, sets = get_format(recipe.format.name), load_heldout(recipe.problems)
+        self._fmt, sets = format_of(recipe.format), load_heldout(recipe.problems)
         self.sets = {"": sets.heldout} | ({"-templates": sets.heldout_templates} if sets.heldout_templates else {})
         every = (*sets.heldout, *sets.heldout_templates)
         self._suite = chosen_suite(recipe, self._fmt, correct, every, print)

@@ -13,7 +13,7 @@ from mathgrpo.errors import UserError
 
 if TYPE_CHECKING:
     from mathgrpo.config import Recipe
-    from mathgrpo.config.recipe import ProblemsSection
+    from mathgrpo.config.recipe import FormatSection, ProblemsSection
     from mathgrpo.formats import Format
     from mathgrpo.models import Policy
     from mathgrpo.rewards import RewardSuite
@@ -26,6 +26,10 @@ Overrides = Annotated[
 """The option of every command that takes a recipe."""
 Model = Annotated[str, typer.Argument(help='"starter", a run folder, a model folder or a hub id.')]
 FormatName = Annotated[str, typer.Option("--format", help="Response format; default: the run's own, else xml.")]
+TemplateArguments = Annotated[
+    str,
+    typer.Option("--chat-template-kwargs", metavar="JSON", help="Of the chat template; default: the run's own."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plain = Annotated[
     bool, typer.Option("--plain", help="Decode by the model's own forward pass, not by the fastest decoder.")
@@ -122,6 +126,27 @@ def chosen_problems(own: ProblemsSection, source: str, split: str) -> ProblemsSe
     return section.model_copy(update={"splits": (section.train_split, split)}) if split else section
 
 
+def chosen_format(own: FormatSection, name: str, arguments: str) -> FormatSection:
+    """Return how a model is asked: as its run does, unless a format or arguments of the chat template are given.
+
+    Raises: UserError for arguments that are no JSON object.
+    """
+    import json
+
+    changes: dict[str, object] = {"name": name} if name else {}
+    if arguments:
+        try:
+            changes["chat_template_kwargs"] = json.loads(arguments)
+        except ValueError:
+            changes["chat_template_kwargs"] = None
+        if not isinstance(changes["chat_template_kwargs"], dict):
+            raise UserError(
+                f"--chat-template-kwargs {arguments}: is no JSON object; write it as in "
+                """--chat-template-kwargs '{"enable_thinking": false}'"""
+            )
+    return own.model_copy(update=changes)
+
+
 def open_engine(
     model: str,
     device: str,
@@ -140,6 +165,7 @@ def open_engine(
     Raises: UserError when one cannot.
     """
     from mathgrpo.answers.gold_check import require_golds
+    from mathgrpo.answers.prompt_check import require_answerable
     from mathgrpo.rewards.pre_run_check import grades_golds
     from mathgrpo.rollout import build_engine
     from mathgrpo.training.prepare import require_prompts_fit
@@ -147,6 +173,7 @@ def open_engine(
     if suite is None or grades_golds(suite):
         require_golds(problems, fmt, source)
     policy = open_policy(model, device)
+    require_answerable(policy.tokenizer, fmt, problems[0])
     require_prompts_fit(problems, policy, fmt, max_new_tokens)
     return policy, build_engine(policy, "plain" if plain else "fast")
 
@@ -186,10 +213,11 @@ def run_recipe(model: str) -> Recipe:
     if (exported := folder / "export.json").is_file():
         record = read_json_object(exported)
         rollout = {"max_new_tokens": record.get("max_new_tokens")}
+        form = {"name": record.get("format"), "chat_template_kwargs": record.get("chat_template_kwargs", {})}
         kept: dict[str, Any] = {
             name: record[name] for name in ("rewards", "reward_settings", "evaluation") if name in record
         }
-        recipe = validated(Recipe, {"format": {"name": record.get("format")}, "rollout": rollout, **kept})
+        recipe = validated(Recipe, {"format": form, "rollout": rollout, **kept})
     else:
         run = run_of(folder)
         recipe = recipe_of_run(run) if run is not None else Recipe()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mathgrpo.cli.options import Device, FormatName, Model, Plain, open_policy
+from mathgrpo.cli.options import Device, FormatName, Model, Plain, TemplateArguments, chosen_format, open_policy
 from mathgrpo.errors import UserError
 
 DEFAULT_NEW_TOKENS = 512
@@ -29,6 +29,7 @@ def serve_command(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0: a free one.", min=0, max=65535)] = 8000,
     fmt: FormatName = "",
+    template: TemplateArguments = "",
     device: Device = "auto",
     plain: Plain = False,
 ) -> None:
@@ -42,12 +43,12 @@ def serve_command(
     from importlib.util import find_spec
 
     from mathgrpo.cli.options import run_recipe
-    from mathgrpo.formats import get_format
+    from mathgrpo.formats import format_of
 
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise UserError(f'serve: needs {" and ".join(missing)}; run: pip install "mathgrpo[serve]"')
-    chosen = get_format(fmt or run_recipe(model).format.name)
+    chosen = format_of(chosen_format(run_recipe(model).format, fmt, template))
     if chosen.leaky:
         raise UserError(
             f"--format {chosen.name}: its prompts show a worked solution, which a question has not; use think"
@@ -57,10 +58,12 @@ def serve_command(
     locate_model(model)
     listening = open_socket(host, port)
 
+    from mathgrpo.answers.prompt_check import require_answerable
     from mathgrpo.serving.routes import Service, Worker, build_app
     from mathgrpo.serving.stream import Streamer
 
     policy = open_policy(model, device)
+    require_answerable(policy.tokenizer, chosen)
     streamer = Streamer(policy, native=not plain)
     service = Service(
         policy, chosen, Worker(streamer), max_new_tokens=DEFAULT_NEW_TOKENS, local=host in LOOPBACK,

@@ -15,6 +15,8 @@ from mathgrpo.cli.options import (
     FormatName,
     Model,
     Plain,
+    TemplateArguments,
+    chosen_format,
     open_policy,
     refuse_idle,
     require_appendable,
@@ -26,6 +28,7 @@ from mathgrpo.files import readable
 from mathgrpo.types import Sampling
 
 if TYPE_CHECKING:
+    from mathgrpo.config.recipe import FormatSection
     from mathgrpo.formats import Format
     from mathgrpo.serving.stream import Streamer
 
@@ -52,6 +55,7 @@ def solve_command(
         Path | None, typer.Option("--jsonl", help="Append question, reasoning, answer and settings to this file.")
     ] = None,
     fmt: FormatName = "",
+    template: TemplateArguments = "",
     temperature: Annotated[
         float | None, typer.Option(help="0: always the likeliest token; default: 0, for problems 1.", min=0.0, max=5.0)
     ] = None,
@@ -71,16 +75,16 @@ def solve_command(
       mathgrpo solve runs/my-run --file questions.txt --jsonl answers.jsonl
       mathgrpo solve runs/my-run --problems data/gsm8k --samples 8 --keep correct --jsonl traces.jsonl
     """  # noqa: E501  a question is one argument, and a shorter one the starter guesses
-    if question and (file is not None or problems):
-        raise UserError(f"{'--problems' if problems else '--file'}: a question is given too; give one or the other")
-    if problems and file is not None:
-        raise UserError("--file: --problems is given too; give one or the other")
+    other, late = "a question" if question else "--problems", "--problems" if question and problems else "--file"
+    if (question and problems) or ((question or problems) and file is not None):
+        raise UserError(f"{late}: {other} is given too; give one or the other")
     warmth = temperature if temperature is not None else 1.0 if problems else 0.0
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=warmth, top_p=top_p, seed=seed)
+    form = chosen_format(run_recipe(model).format, fmt, template)
     if problems:
         solve_problems(
-            model, problems, split, limit, fmt, sampling, jsonl, samples=samples, keep=keep, device=device, plain=plain,
-            correct=correct,
+            model, problems, split, limit, form, sampling, jsonl, samples=samples, keep=keep, device=device,
+            plain=plain, correct=correct,
         )  # fmt: skip
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")
@@ -89,20 +93,29 @@ def solve_command(
     with readable("question"):
         question.encode()
     questions = iter([question]) if question else _questions(file)
-    for record in _answers(model, questions, fmt, sampling, device, plain=plain, show=not question):
+    for record in _answers(model, questions, form, sampling, device, plain=plain, show=not question):
         if jsonl is not None:
             _append(jsonl, record)
 
 
 def _answers(
-    model: str, questions: Iterator[str], fmt: str, sampling: Sampling, device: str, *, plain: bool, show: bool
+    model: str,
+    questions: Iterator[str],
+    form: FormatSection,
+    sampling: Sampling,
+    device: str,
+    *,
+    plain: bool,
+    show: bool,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each question when it is answered."""
-    from mathgrpo.formats import get_format
+    from mathgrpo.answers.prompt_check import require_answerable
+    from mathgrpo.formats import format_of
     from mathgrpo.serving.stream import Streamer
 
-    chosen = get_format(fmt or run_recipe(model).format.name)
-    streamer = Streamer(open_policy(model, device), native=not plain)
+    chosen, policy = format_of(form), open_policy(model, device)
+    require_answerable(policy.tokenizer, chosen)
+    streamer = Streamer(policy, native=not plain)
     for text in questions:
         yield answer_question(streamer, text, chosen, sampling, show_question=show)
 
@@ -132,7 +145,7 @@ def answer_question(
     for piece in streamer.text(prompt, limited, tokens):
         completion += piece
         print(printable(piece), end="", flush=True)
-    parsed = fmt.parse(completion)
+    parsed = fmt.parse(completion, opened=prompt.opened, question=question)
     ended = bool(tokens) and tokens[-1] in policy.eos_ids
     none = "none in the format" + ("" if ended else ", cut at the token limit")
     shown = none if parsed.answer is None else printable(parsed.answer)

@@ -12,12 +12,12 @@ from mathgrpo.errors import UserError
 from mathgrpo.types import Problem, Sampling
 
 if TYPE_CHECKING:
-    from mathgrpo.config.recipe import ProblemsSection
+    from mathgrpo.config.recipe import FormatSection, ProblemsSection
 
 
 def solve_problems(
-    model: str, source: str, split: str, limit: int, fmt: str, sampling: Sampling, jsonl: Path | None, *, samples: int,
-    keep: Literal["correct", "all"], device: str, plain: bool, correct: str = "",
+    model: str, source: str, split: str, limit: int, form: FormatSection, sampling: Sampling, jsonl: Path | None, *,
+    samples: int, keep: Literal["correct", "all"], device: str, plain: bool, correct: str = "",
 ) -> None:  # fmt: skip
     """Write the traces, and say how many there are. The arguments are the command's options.
 
@@ -32,13 +32,13 @@ def solve_problems(
     require_appendable("--jsonl", jsonl)
     from mathgrpo.evaluation.records import counted_by
     from mathgrpo.evaluation.solved_traces import TraceFile, write_traces
-    from mathgrpo.formats import get_format
+    from mathgrpo.formats import format_of
     from mathgrpo.models.locate import locate_model
     from mathgrpo.runs.interrupt import Interrupted, StopRequests
     from mathgrpo.runs.progress import make_progress
 
     location, recipe = locate_model(model), run_recipe(model)
-    chosen = get_format(fmt or recipe.format.name)
+    chosen = format_of(form)
     problems = problems_to_solve(source, split, limit, recipe.problems)
     suite = chosen_suite(recipe, chosen, correct, problems, print)
     judged = {} if suite.correct is None else {"correct": str(suite.correct)}
@@ -47,6 +47,7 @@ def solve_problems(
         "checkpoint": Path(location).name, "problems": Path(source).name, "split": split, "samples": samples,
         "keep": keep, "format": chosen.name, "temperature": sampling.temperature, "top_p": sampling.top_p,
         "seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens, **judged,
+        **({"chat_template_kwargs": chosen.chat_template_kwargs} if chosen.chat_template_kwargs else {}),
     })  # fmt: skip
     policy, engine = open_engine(
         model, device, problems, source, chosen, sampling.max_new_tokens, plain=plain, suite=suite

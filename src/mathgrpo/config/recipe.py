@@ -130,6 +130,9 @@ class ProblemsSection(Section):
 class FormatSection(Section):
     name: Literal["xml", "working_out", "think", "boxed", "think_leaky"] = "xml"
     """Response format the prompt asks for and the parser reads; think_leaky shows the solution in the prompt."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """What the model's chat template is told, as {enable_thinking = false}: in training and wherever the run's model is
+    asked."""
 
 
 class VllmSection(Section):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from mathgrpo.errors import UserError
 from mathgrpo.formats.format import Format, Parsed
 from mathgrpo.formats.layouts import BOXED, THINK, THINK_LEAKY, WORKING_OUT, XML
 
-__all__ = ["FORMATS", "Format", "Parsed", "get_format"]
+if TYPE_CHECKING:
+    from mathgrpo.config.recipe import FormatSection
+
+__all__ = ["FORMATS", "Format", "Parsed", "format_of", "get_format"]
 
 FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (XML, WORKING_OUT, THINK, BOXED, THINK_LEAKY)}
 
@@ -24,3 +30,12 @@ def get_format(name: str) -> Format:
     if name not in FORMATS:
         raise UserError(f'format.name="{name}": no such format; allowed: {", ".join(FORMATS)}')
     return FORMATS[name]
+
+
+def format_of(section: FormatSection) -> Format:
+    """Return the response format of a recipe, with what it passes to the model's chat template.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return replace(get_format(section.name), chat_template_kwargs=section.chat_template_kwargs)

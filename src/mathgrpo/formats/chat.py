@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from mathgrpo.errors import UserError, first_line
 from mathgrpo.formats.format import Format
+from mathgrpo.formats.rendering import Rendered, conversation, plain_prompt
+from mathgrpo.formats.template_probe import probe
 from mathgrpo.types import Problem, Prompt
 
 Message = dict[str, str]
+ASKED = (("system", False), ("user", False))
+"""Shape of the conversation that asks a question, for `probe`."""
 
 
 def prompt_messages(question: str, fmt: Format) -> list[Message]:
@@ -36,42 +40,20 @@ def problem_text(tokenizer: Any, problem: Problem, fmt: Format) -> str:
     Raises:
         UserError: the chat template does not take it, or the format is leaky and the problem has no worked solution.
     """
+    return put(tokenizer, problem, fmt).text
+
+
+def put(tokenizer: Any, problem: Problem, fmt: Format) -> Rendered:
+    """Return the prompt of a problem as text, with what it has opened of the answer; see `problem_text`."""
     if fmt.leaky:
-        return fmt.problem_turn(problem)
-    return conversation_text(tokenizer, prompt_messages(problem.question, fmt))
-
-
-def conversation_text(tokenizer: Any, messages: list[Message]) -> str:
-    """Return a conversation as text: by the tokenizer's chat template, or in a plain layout without one.
-
-    A template that refuses a system turn, or leaves it out in silence, gets it inside the first user turn. The plain
-    layout is paragraphs, the last to be answered.
-
-    Raises:
-        UserError: the chat template does not take it.
-    """
-    if not has_template(tokenizer):
-        texts = (turn["content"].strip() if turn["role"] == "system" else turn["content"] for turn in messages)
-        return "".join(f"{text}\n\n" for text in texts)
-    from jinja2 import TemplateError
-
-    first = next((i for i, message in enumerate(messages) if message["role"] != "system"), 0)
-    opening = "\n\n".join(message["content"].strip() for message in messages[: first + 1])
-    merged = [{"role": "user", "content": opening}, *messages[first + 1 :]]
-    reason = "it leaves turns out"
-    for attempt in (messages, merged):
-        try:
-            text = str(tokenizer.apply_chat_template(attempt, tokenize=False, add_generation_prompt=True))
-        except TemplateError as error:  # such as Gemma's: the system role is an error there
-            reason = first_line(error)
-            continue
-        # That templates cut old answers short is as the model expects.
-        if all(message["content"].strip() in text for message in attempt if message["role"] != "assistant"):
-            return text
-    raise UserError(
-        f"model.path: its chat template does not take this conversation ({reason}); "
-        "repair chat_template in the model's folder or remove it to use the plain layout"
-    )
+        return Rendered(fmt.problem_turn(problem), "", problem_messages(problem, fmt))
+    turns, told = prompt_messages(problem.question, fmt), fmt.chat_template_kwargs
+    seen = probe(tokenizer, str(tokenizer.chat_template), ASKED, json.dumps(told)) if has_template(tokenizer) else None
+    if seen is not None and not seen.fault:  # as good as every template: what is rare is for `rendered`
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **told))
+        if text.endswith(seen.end) and all(turn["content"].strip() in text for turn in turns):
+            return Rendered(text, seen.opened, turns, seen.lacks)
+    return conversation(tokenizer, turns, told)
 
 
 def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
@@ -83,22 +65,19 @@ def encode_prompt(tokenizer: Any, problem: Problem, fmt: Format) -> Prompt:
     Raises:
         UserError: the chat template fails, the prompt has no token, or there is no solution for a leaky format.
     """
-    text = problem_text(tokenizer, problem, fmt)
-    return prompt_of_text(tokenizer, text, problem.id, plain=fmt.leaky or not has_template(tokenizer))
+    shown = put(tokenizer, problem, fmt)
+    if fmt.leaky or not has_template(tokenizer):
+        return plain_prompt(tokenizer, shown, problem.id)
+    return prompt_of(tokenizer, shown, problem.id)
 
 
-def prompt_of_text(tokenizer: Any, text: str, name: str, *, plain: bool) -> Prompt:
-    """Return a text as a prompt; the noise of its completions is keyed by its name, a `question_id`.
+def prompt_of(tokenizer: Any, shown: Rendered, name: str) -> Prompt:
+    """Return what a chat template wrote as a prompt, its noise keyed by its name, a `question_id`.
 
-    plain: no chat template has written the text, so the tokenizer adds its own beginning-of-sequence token.
     Raises: UserError when the tokenizer makes no token of it.
     """
-    ids = list(tokenizer(text, add_special_tokens=plain)["input_ids"])
-    if plain and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-        ids.pop()
-    if not ids:
-        raise UserError("model.path: its tokenizer makes no token of a prompt; use the one the model was trained with")
-    return Prompt(ids=tuple(ids), key=int(name, 16) >> 1)
+    ids = tuple(tokenizer(shown.text, add_special_tokens=False)["input_ids"])
+    return Prompt(ids, int(name, 16) >> 1, shown.opened) if ids else plain_prompt(tokenizer, shown, name)
 
 
 def has_template(tokenizer: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats.agreement import Same, agreed, answer_blocks, same_text
@@ -43,6 +45,7 @@ class Format(ABC):
         question_prefix, question_suffix: put around the question in the user turn.
         leaky: the prompt also holds the worked solution and the answer, and is the user turn alone: no instruction, no
             chat template. Only for comparing with runs that were trained so; accuracy then measures copying.
+        chat_template_kwargs: what the run passes to the model's chat template, such as enable_thinking.
 
     Example:
         >>> from mathgrpo.formats import get_format
@@ -58,6 +61,7 @@ class Format(ABC):
     question_prefix: str = ""
     question_suffix: str = ""
     leaky: bool = False
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     @abstractmethod
@@ -75,7 +79,7 @@ class Format(ABC):
         """Return reasoning, answer and the two checks, in time linear in the text; never raises, whatever it is.
 
         Thinking before the layout is no part of it; answers in it are drafts, which must not differ from the final one.
-        opened: what the prompt has begun of it, see `opened_by`; None: not known, and a block only closed is the
+        opened: what the prompt has begun of it, see `Prompt`; None: not known, and a block only closed is the
         prompt's. question: a box that it holds is no answer where there is another. same: whether two answers are one.
         """
 

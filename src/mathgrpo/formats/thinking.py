@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mathgrpo.formats.format import Format
-
 THINKING = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
 )
 """How models mark their thinking, opening and closing."""
+BEGINNINGS = (*THINKING, ("<reasoning>", "</reasoning>"), ("<start_working_out>", "<end_working_out>"))
+"""What a chat template may open for the model: thinking, or the reasoning of a format here."""
 
 
 def split_thinking(text: str, own: str = "", *, begun: bool = True) -> tuple[str | None, str]:
@@ -41,32 +39,48 @@ def split_thinking(text: str, own: str = "", *, begun: bool = True) -> tuple[str
     return None, text
 
 
-def opened_by(prompt: str, fmt: Format, turn: str = "") -> str:
-    """Return the end of a prompt that is the completion's beginning: an opened block, or an answer begun for the model.
+def opened_in(end: str, begun: str = "") -> str:
+    r"""Return what a prompt has opened of the answer: from a thinking tag on that it leaves open, else what is begun.
 
-    An empty block, which templates write where the model shall not think, is closed and so begins nothing.
-
-    Args:
-        prompt: as the model sees it.
-        turn: the last turn that is not the model's; what stands behind it is the template's or the model's. Without
-            it only a mark at the very end is seen.
+    end: of the prompt, behind the last question. begun: the assistant's turn that it continues.
 
     Example:
-        >>> from mathgrpo.formats import get_format
-        >>> opened_by("<user>2 + 2?<assistant><think>\\n", get_format("think"))
-        '<think>\\n'
-        >>> opened_by("<user>2 + 2?<assistant><think>\\n\\n</think>\\n\\n", get_format("think"))
-        ''
+        >>> opened_in("<|end|>\n<|assistant|><think>\n"), opened_in("<|assistant|><think>\n\n</think>\n\n")
+        ('<think>\n', '')
     """
-    marks = [mark for mark in (*fmt.marks, *(opening for opening, _ in THINKING)) if not mark.startswith("</")]
-    if turn.strip() and turn.strip() in prompt:
-        ending = prompt.rpartition(turn.strip())[2]
-        start = min((place for mark in marks if (place := ending.find(mark)) >= 0), default=len(ending))
-        begun = ending[start:]
-    else:
-        begun = next((prompt[prompt.rfind(mark) :] for mark in marks if prompt.rstrip().endswith(mark)), "")
-    for opening, closing in THINKING:
-        inner, ended, rest = begun.removeprefix(opening).partition(closing)
-        if begun.startswith(opening) and ended and not inner.strip():
-            return rest.lstrip()
-    return begun
+    own = end.rfind(begun.strip()) if begun.strip() else -1
+    before = end if own < 0 else end[:own]
+    left_open = [
+        place
+        for opening, closing in BEGINNINGS
+        if (place := before.rfind(opening)) >= 0 and closing not in before[place:]
+    ]
+    return end[min(left_open, default=len(before)) :]
+
+
+def opened_at_end(text: str) -> str:
+    r"""Return the thinking tag that a text ends with, and the space behind it; "" without one.
+
+    Example:
+        >>> opened_at_end("<|assistant|><think>\n"), opened_at_end("<think> is a tag")
+        ('<think>\n', '')
+    """
+    found = next((opening for opening, _ in BEGINNINGS if text.rstrip().endswith(opening)), "")
+    return text[text.rindex(found) :] if found else ""
+
+
+def behind(opened: str, completion: str) -> str:
+    r"""Return what is left to write of a completion where the prompt has opened a part of it already.
+
+    A thinking tag that the completion does not begin with is closed before it.
+
+    Example:
+        >>> behind("<think>\n", "<think>\n2 + 2 = 4\n</think>"), behind("<think>\n", "\\boxed{4}")
+        ('2 + 2 = 4\n</think>', '</think>\n\n\\boxed{4}')
+    """
+    begun = opened.strip()
+    if begun and completion.startswith(begun):
+        rest = completion.removeprefix(begun)
+        return rest if opened.endswith(begun) else rest.lstrip()
+    closing = next((closing for opening, closing in BEGINNINGS if opened.startswith(opening)), "")
+    return f"{closing}\n\n{completion}" if closing else completion

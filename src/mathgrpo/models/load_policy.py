@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,12 +259,14 @@ def _end_of_turn_ids(tokenizer: Any) -> list[int]:
 
     if not getattr(tokenizer, "chat_template", None):
         return []
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _SENTINEL}]
-    try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError:
-        return []
-    if _SENTINEL not in text:
+    text = ""
+    for words in (lambda text: text, lambda text: [{"type": "text", "text": text}]):  # some templates take parts alone
+        turns = [{"role": "user", "content": words("question")}, {"role": "assistant", "content": words(_SENTINEL)}]
+        with suppress(TemplateError, TypeError, ValueError):
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        if _SENTINEL in text:
+            break
+    else:
         return []
     tail = text.rsplit(_SENTINEL, 1)[1].strip()
     ids = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []

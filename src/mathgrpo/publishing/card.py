@@ -18,9 +18,10 @@ from mathgrpo.config import Recipe
 from mathgrpo.config.recipe import Section
 from mathgrpo.evaluation.records import counted_by
 from mathgrpo.evaluation.run_verdict import SUFFIXES, SetVerdict, verdicts_of
-from mathgrpo.formats import get_format
-from mathgrpo.formats.chat import conversation_text, prompt_messages
+from mathgrpo.formats import format_of
+from mathgrpo.formats.chat import prompt_messages
 from mathgrpo.formats.format import Format
+from mathgrpo.formats.rendering import conversation
 from mathgrpo.models.locate import adapter_base, locate_model, run_of
 from mathgrpo.publishing.source import Source, started_with
 from mathgrpo.report.charts import Series, draw_intervals, draw_lines
@@ -45,7 +46,7 @@ def run_card(
     license_id: a hub licence id; empty: the starter's own where it is the base, else none is claimed.
     """
     run, recipe, claimed = as_of(run, source.step), source.recipe, chosen_license(source, license_id)
-    adapter, fmt = kind == "adapter", get_format(recipe.format.name)
+    adapter, fmt = kind == "adapter", format_of(recipe.format)
     verdicts = list(verdicts_of(run.evaluations).values())
     known = ((name, run.evaluations.get(f"after{SUFFIXES[problem_set]}")) for problem_set, name in SET_NAMES.items())
     metadata = _metadata(
@@ -123,22 +124,14 @@ def _result(recipe: Recipe, verdict: SetVerdict) -> Any:
 
 def asking_code(tokenizer: Any, fmt: Format) -> str:
     """Return the lines of the example that make its prompt, the one that evaluation and `mathgrpo solve` give it."""
-    from jinja2 import TemplateError
-
-    messages = prompt_messages(EXAMPLE, fmt)
-    text = conversation_text(tokenizer, messages)
+    shown = conversation(tokenizer, prompt_messages(EXAMPLE, fmt), fmt.chat_template_kwargs)
     if not tokenizer.chat_template:
-        return f'prompt = {text!r}\ninputs = tokenizer(prompt, return_tensors="pt")'
-    try:
-        told = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:  # such as Gemma's: it takes no system turn
-        told = ""
-    if told != text:
-        messages = [{"role": "user", "content": "\n\n".join(turn["content"].strip() for turn in messages)}]
-    lines = "\n".join(f"    {message!r}," for message in messages)
+        return f'prompt = {shown.text!r}\ninputs = tokenizer(prompt, return_tensors="pt")'
+    lines = "\n".join(f"    {turn!r}," for turn in shown.turns)
+    told = "".join(f", {name}={value!r}" for name, value in fmt.chat_template_kwargs.items())
     return (
         f"messages = [\n{lines}\n]\ninputs = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)'
+        f'    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True{told}\n)'
     )
 
 

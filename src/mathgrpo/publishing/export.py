@@ -16,7 +16,7 @@ import torch
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation.records import counted_by
-from mathgrpo.formats import get_format
+from mathgrpo.formats import format_of
 from mathgrpo.models import load_policy
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.publishing import export_check, export_files
@@ -113,7 +113,7 @@ def _write_model(
     """
     from safetensors.torch import load_file
 
-    fmt = get_format(source.recipe.format.name)
+    fmt = format_of(source.recipe.format)
     say("loading the trained model")
     policy = load_policy(ModelSection(path=source.location, dtype="float32"), device, train=False)
     for name in ("name_or_path", "_name_or_path"):  # a tokenizer hands on where on somebody's machine it once lay
@@ -149,7 +149,8 @@ def _write_model(
         )
     record = {
         "name": source.name, "kind": kind, "dtype": str(dtype).removeprefix("torch."), "step": source.step,
-        "format": fmt.name, "max_new_tokens": source.recipe.rollout.max_new_tokens, **_judging(source),
+        "format": fmt.name, "chat_template_kwargs": fmt.chat_template_kwargs,
+        "max_new_tokens": source.recipe.rollout.max_new_tokens, **_judging(source),
         "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions(),
         "checks": checks | {"distance_from_4bit": from_4bit and asdict(from_4bit)},
         "notes": notes,

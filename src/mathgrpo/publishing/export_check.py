@@ -56,10 +56,9 @@ def make_probes(tokenizer: Any, fmt: Format, evaluation: Evaluation | None) -> l
     else:
         pairs = [(Problem(q, a), fmt.write(f"The answer is {a}.", a)) for q, a in FALLBACK]
     texts = [
-        (encode_prompt(tokenizer, problem, fmt).ids, tokenizer(text, add_special_tokens=False))
-        for problem, text in pairs
+        (encode_prompt(tokenizer, problem, fmt), tokenizer(text, add_special_tokens=False)) for problem, text in pairs
     ]
-    return [(prompt, tuple(found["input_ids"][:PROBE_TOKENS])) for prompt, found in texts if found["input_ids"]]
+    return [(prompt.ids, tuple(found["input_ids"][:PROBE_TOKENS])) for prompt, found in texts if found["input_ids"]]
 
 
 @torch.no_grad()

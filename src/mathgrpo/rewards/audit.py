@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mathgrpo.formats.chat import problem_messages
+from mathgrpo.formats.thinking import behind
 from mathgrpo.rewards.probes import IN_FORM, Probe, probes, right_answers
 from mathgrpo.rewards.suite import RewardSuite, Scores
 from mathgrpo.text import number
@@ -124,7 +125,7 @@ def audit(
         for answer in right_answers(problem)
         for probe in probes(problem, answer, suite.fmt)
     ]
-    texts = [probe.text.removeprefix(opened.strip()) for *_, probe in asked] + [text for _, text in own]
+    texts = [behind(opened, probe.text) for *_, probe in asked] + [text for _, text in own]
     of = [problem for problem, *_ in asked] + [problem for problem, _ in own]
     scores = _scored(suite, of, texts, token_ids, opened)
     tried = [

@@ -18,7 +18,7 @@ R = TypeVar("R", bound="Options")
 Role = Literal["system", "developer", "user", "assistant"]
 Pieces = AsyncGenerator[tuple[int, str], None]
 """(completion, its next text) of a request, until all are finished."""
-IDLE = ("user", "metadata", "store", "service_tier", "reasoning_effort")
+IDLE = ("user", "metadata", "store", "service_tier", "reasoning_effort", "continue_final_message")
 """Parameters that change nothing here."""
 UNSERVED = ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "response_format")
 """Parameters that are taken only at the value that asks for nothing."""
@@ -60,9 +60,10 @@ def _stops(stop: str | list[str]) -> list[str]:
     return texts
 
 
-def _ends_with_user(turns: list[Message]) -> list[Message]:
-    if turns[-1].role != "user":
-        raise ValueError(f"the last one is from the {turns[-1].role}; end with one of role user")
+def _to_be_answered(turns: list[Message]) -> list[Message]:
+    if turns[-1].role == "system" or all(turn.role != "user" for turn in turns):
+        raise ValueError(f"the last one is from the {turns[-1].role}; end with one of role user, or with the answer's "
+                         "beginning")  # fmt: skip
     return turns
 
 
@@ -94,8 +95,9 @@ class Options(BaseModel):
 class ChatRequest(Options):
     """A body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1), AfterValidator(_ends_with_user)]
+    messages: Annotated[list[Message], Field(min_length=1), AfterValidator(_to_be_answered)]
     max_completion_tokens: int | None = Field(None, ge=1)
+    chat_template_kwargs: dict[str, Any] = {}
 
 
 class CompletionRequest(Options):
@@ -133,13 +135,18 @@ def read_request(kind: type[R], body: bytes) -> R:
 
 @dataclass(slots=True)
 class Reply:
-    """One reply. fmt: the format to read reasoning and answer with; None when the request has its own instructions."""
+    """One reply.
+
+    fmt: the format to read reasoning and answer with; None when the request has its own instructions. opened: what the
+    prompt has of the answer already, see `Prompt`.
+    """
 
     model: str
     prompt_tokens: int
     texts: Sequence[CompletionText]
     chat: bool
     fmt: Format | None
+    opened: str = ""
     created_ns: int = field(default_factory=time.time_ns)
 
     async def whole(self, pieces: Pieces) -> dict[str, Any]:
@@ -166,7 +173,7 @@ class Reply:
             yield _event(api_error(error).body)
 
     def _message(self, text: str) -> dict[str, Any]:
-        parsed = self.fmt.parse(text) if self.fmt else None
+        parsed = self.fmt.parse(text, opened=self.opened) if self.fmt else None
         more = {"reasoning": parsed.reasoning, "answer": parsed.answer} if parsed else {}
         return {"message": {"role": "assistant", "content": text, "refusal": None, **more}}
 

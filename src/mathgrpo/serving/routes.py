@@ -19,14 +19,14 @@ from starlette.routing import Route
 
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
-from mathgrpo.formats.chat import prompt_of_text
-from mathgrpo.formats.conversation import conversation_prompt
+from mathgrpo.formats.conversation import conversation_prompt, text_prompt
+from mathgrpo.formats.template_arguments import require_arguments
 from mathgrpo.models import Policy
 from mathgrpo.rollout.scheduler import Drawn
 from mathgrpo.serving import openai_shapes as shapes
 from mathgrpo.serving.openai_shapes import ApiError, Options
 from mathgrpo.serving.stream import CompletionText, Streamer
-from mathgrpo.types import Prompt, Sampling, question_id
+from mathgrpo.types import Prompt, Sampling
 
 MAX_BODY_BYTES = 4 << 20
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -137,19 +137,23 @@ class Service:
         turns = [turn.model_dump() for turn in asked.messages]
         fmt = None if any(turn["role"] == "system" for turn in turns) else self.fmt
         asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
-        return await self._reply(request, asked, conversation_prompt(self.policy.tokenizer, turns, fmt), fmt)
+        tokenizer, arguments = self.policy.tokenizer, {**self.fmt.chat_template_kwargs, **asked.chat_template_kwargs}
+        require_arguments(tokenizer, asked.chat_template_kwargs, "chat_template_kwargs")
+        return await self._reply(request, asked, conversation_prompt(tokenizer, turns, fmt, arguments), fmt)
 
     async def completions(self, request: Request) -> Response:
         """Completions of a text as it is."""
         asked = shapes.read_request(shapes.CompletionRequest, await _body(request))
-        prompt = prompt_of_text(self.policy.tokenizer, asked.prompt, question_id(asked.prompt), plain=True)
+        prompt = text_prompt(self.policy.tokenizer, asked.prompt)
         return await self._reply(request, asked, prompt)
 
     async def _reply(self, request: Request, asked: Options, prompt: Prompt, fmt: Format | None = None) -> Response:
         self._require_model(asked.model)
         policy, sampling, whole = self.policy, self._sampling(asked, prompt), not asked.stream
         texts = [CompletionText(policy, sampling.max_new_tokens, asked.stop, whole=whole) for _ in range(asked.n)]
-        reply = shapes.Reply(policy.name, len(prompt.ids), texts, isinstance(asked, shapes.ChatRequest), fmt)
+        reply = shapes.Reply(
+            policy.name, len(prompt.ids), texts, isinstance(asked, shapes.ChatRequest), fmt, prompt.opened
+        )
         pieces = self.worker.pieces(prompt, sampling, texts)
         if asked.stream:
             events = reply.events(pieces, usage=bool(asked.stream_options.get("include_usage")))

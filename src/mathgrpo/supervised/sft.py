@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from mathgrpo.answers.prompt_check import require_answerable
 from mathgrpo.config.recipe import ModelSection
 from mathgrpo.config.sft_recipe import SftRecipe
 from mathgrpo.errors import UserError
 from mathgrpo.evaluation import evaluate, write_evaluation
-from mathgrpo.formats import Format, get_format
+from mathgrpo.formats import Format, format_of
 from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
 from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.shape import count_parameters
@@ -50,11 +51,12 @@ def run_sft(recipe: SftRecipe, recipe_name: str, command: Sequence[str] = ()) ->
     """
     started = datetime.now().astimezone()
     folder = choose_run_folder(recipe.run, recipe_name, started, resumable=False)
-    fmt, device = get_format(recipe.format.name), resolve_device(recipe.run.device)
+    fmt, device = format_of(recipe.format), resolve_device(recipe.run.device)
     sets = load_worked_sets(recipe.problems)
     _require_solutions(sets.train, recipe)
     torch.manual_seed(recipe.run.seed)
     policy = _policy(recipe, sets.train, fmt, device)
+    require_answerable(policy.tokenizer, fmt)
     require_prompts_fit((*sets.heldout, *sets.heldout_templates), policy, fmt, recipe.training.max_new_tokens)
     suite = _judging(sets, fmt, recipe.training.max_new_tokens) if recipe.training.evaluate else None
     notes = [*sets.notes, *_format_notes(sets.train, recipe.format.name)]

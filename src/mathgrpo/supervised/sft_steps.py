@@ -15,7 +15,9 @@ from torch import Tensor
 
 from mathgrpo.config.sft_recipe import SftOptimizerSection, SftRecipe, StageSection
 from mathgrpo.formats import Format
-from mathgrpo.formats.chat import problem_text
+from mathgrpo.formats.chat import has_template, put
+from mathgrpo.formats.rendering import plain_ids
+from mathgrpo.formats.thinking import behind
 from mathgrpo.models import Policy
 from mathgrpo.types import Problem
 from mathgrpo.update.forward import split_model
@@ -172,11 +174,15 @@ def batches(
 
 def encode(examples: Sequence[Example], tokenizer: Any, fmt: Format) -> list[tuple[list[int], list[int]]]:
     """Return (prompt ids, completion ids with the end token) for each example."""
-    asked = [problem_text(tokenizer, Problem(example.question, ""), fmt) for example in examples]
-    prompts = tokenizer(asked, add_special_tokens=False)
-    completions = tokenizer([e.completion for e in examples], add_special_tokens=False)
+    asked = [put(tokenizer, Problem(example.question, ""), fmt) for example in examples]
+    written = [behind(shown.opened, example.completion) for shown, example in zip(asked, examples, strict=True)]
+    completions = tokenizer(written, add_special_tokens=False)["input_ids"]
+    if has_template(tokenizer):
+        prompts = tokenizer([shown.text for shown in asked], add_special_tokens=False)["input_ids"]
+    else:
+        prompts = [plain_ids(tokenizer, shown.text) for shown in asked]
     ends = [tokenizer.eos_token_id]
-    return [(p, c + ends) for p, c in zip(prompts["input_ids"], completions["input_ids"], strict=True)]
+    return [(p, c + ends) for p, c in zip(prompts, completions, strict=True)]
 
 
 def _cut(rows: Sequence[tuple[list[int], list[int]]], batch_tokens: int) -> Iterator[list[tuple[list[int], list[int]]]]:

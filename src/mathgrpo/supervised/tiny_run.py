@@ -51,12 +51,14 @@ def _own_model(recipe: Recipe) -> Changes:
     """Put the starter where it is of the architecture and writes the format, else a model made for both."""
     path, fmt = recipe.model.path, get_format(recipe.format.name)
     architecture, no_code = architecture_of(path), ("", "")
+    own_template = {"format.chat_template_kwargs": ({}, "; they are of the recipe's model"),
+                    "model.trust_remote_code": no_code}  # fmt: skip
     if path == "starter" or (architecture == "qwen2" and fmt.name == "xml"):
-        return {"model.path": ("starter", ""), "model.trust_remote_code": no_code}
+        return {"model.path": ("starter", "")} | own_template
     small = {name.removeprefix("problems."): value for name, value in smaller(recipe).items() if "problems." in name}
     own = str(tiny_model(architecture, fmt, load_problem_sets(ProblemsSection(**small)).train))
     reason = f"; a new {architecture} model that half knows the training problems by heart"
-    return {"model.path": (own, reason), "model.trust_remote_code": no_code}
+    return {"model.path": (own, reason)} | own_template
 
 
 def _without_bitsandbytes(recipe: Recipe) -> Changes:

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from mathgrpo.answers.gold_check import require_golds
+from mathgrpo.answers.prompt_check import require_answerable
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import require_possible
 from mathgrpo.config.machinery import Machinery, machinery_of
 from mathgrpo.config.recipe import RolloutSection, VllmSection
 from mathgrpo.distributed import SINGLE, World
 from mathgrpo.errors import UserError, named
-from mathgrpo.formats import Format, get_format
+from mathgrpo.formats import Format, format_of
 from mathgrpo.formats.chat import encode_prompt
 from mathgrpo.hardware.device_memory import bound_kernel_caches, keep_freed_memory
 from mathgrpo.hardware.precision import cpu_precision
@@ -109,7 +110,7 @@ def prepare(
     """
     require_possible(recipe)
     require_shareable(recipe, world.size)
-    fmt = get_format(recipe.format.name)
+    fmt = format_of(recipe.format)
     suite = recipe_suite(recipe, fmt)
     device = resolve_device(recipe.run.device)
     locate_model(recipe.model.path)  # a name with nothing behind it is told before problems are read
@@ -127,6 +128,7 @@ def prepare(
         keep_freed_memory()
     policy, reference = _models(recipe, device, checkpoint)
     max_new_tokens = max(recipe.rollout.max_new_tokens, recipe.evaluation.max_new_tokens)
+    require_answerable(policy.tokenizer, fmt, problems.train[0])
     longest = require_prompts_fit(every, policy, fmt, max_new_tokens)
     settle_rope(policy.model, longest + max_new_tokens)
     audited = checked_rewards(

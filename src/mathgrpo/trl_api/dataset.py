@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from mathgrpo.errors import UserError
+from mathgrpo.formats.rendering import plain_ids, rendered
+from mathgrpo.formats.template_arguments import require_arguments, require_open
+from mathgrpo.formats.thinking import opened_at_end
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.types import Prompt
 
@@ -101,9 +106,12 @@ def is_conversational(prompt: Any) -> bool:
 def encode(tokenizer: Any, prompt: Any, args: GRPOConfig, key: int) -> Prompt:
     """Return a prompt's token ids as TRL makes them: by the chat template for messages, plainly for text.
 
+    Other than in TRL, a last message of the assistant is continued, and text gets no end token, nor what the tokenizer
+    puts before a text where it begins with that already, as one does that a chat template has written.
+
     Of a prompt longer than args.max_prompt_length the last tokens are kept.
     key: names the prompt; sampling noise is keyed by it.
-    Raises: UserError when the tokenizer has no chat template, or makes no token.
+    Raises: UserError when the tokenizer has no chat template, the template leaves words out, or there is no token.
     """
     if is_conversational(prompt):
         if not getattr(tokenizer, "chat_template", None):
@@ -111,16 +119,40 @@ def encode(tokenizer: Any, prompt: Any, args: GRPOConfig, key: int) -> Prompt:
                 "processing_class: this tokenizer has no chat template for prompts that are messages; use an "
                 "instruction-tuned model, set tokenizer.chat_template, or give prompts as text"
             )
-        options: Any = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
-        options |= args.chat_template_kwargs or {}
-        ids = tokenizer.apply_chat_template(list(prompt), **options)["input_ids"]
+        shown = rendered(tokenizer, [dict(message) for message in prompt], _template_arguments(args))
+        ids, opened = tokenizer(text=shown.text, add_special_tokens=False)["input_ids"], shown.opened
     else:
-        ids = tokenizer(text=prompt)["input_ids"]
+        ids, opened = plain_ids(tokenizer, prompt), opened_at_end(prompt)
     if args.max_prompt_length is not None:
         ids = ids[-args.max_prompt_length :]
     if not ids:
         raise UserError("train_dataset: a prompt is empty; take such rows out")
-    return Prompt(ids=tuple(int(token) for token in ids), key=key)
+    return Prompt(ids=tuple(int(token) for token in ids), key=key, opened=opened)
+
+
+def warn_of_template(tokenizer: Any, rows: Sequence[Row], args: GRPOConfig) -> None:
+    """Warn, as TRL does not, of arguments that the chat template does not read, and of prompts it leaves closed."""
+    prompt = rows[0]["prompt"]
+    if not is_conversational(prompt) or not getattr(tokenizer, "chat_template", None):
+        return
+    arguments = _template_arguments(args)
+    with warned():
+        require_arguments(tokenizer, arguments, "chat_template_kwargs")
+    with warned():
+        require_open(rendered(tokenizer, [dict(message) for message in prompt], arguments))
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Make a warning of a UserError inside the block."""
+    try:
+        yield
+    except UserError as error:
+        warnings.warn(str(error), stacklevel=3)
+
+
+def _template_arguments(args: GRPOConfig) -> dict[str, Any]:
+    return dict(args.chat_template_kwargs or {})  # type: ignore[arg-type]  # text was read as JSON
 
 
 def require_context(prompts: Sequence[Prompt], max_context: int, args: GRPOConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,7 +12,7 @@ import torch
 
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hub import offline_if_unreachable
-from mathgrpo.rewards.checked_calls import call_rewards
+from mathgrpo.rewards.checked_calls import call_rewards, with_keywords
 from mathgrpo.rewards.suite import Scores, scores_of
 
 
@@ -78,15 +79,28 @@ class RewardFunctions:
         self.weights = dict(zip(self.names, map(float, paid), strict=True))
 
     def score(
-        self, prompts: list[Any], completions: list[Any], texts: Sequence[str], keywords: Mapping[str, Any]
-    ) -> Scores:
+        self, prompts: list[Any], completions: list[Any], texts: Sequence[str], keywords: Mapping[str, Any],
+        opened: Sequence[str] | None = None,
+    ) -> Scores:  # fmt: skip
         """Return what the completions earn.
 
+        opened: what each prompt has of its completion already, such as a <think> of the chat template: told to the
+            functions that name it, which the rewards of this package do, where no column is called so.
         Raises: UserError naming the function and the completion when one raises or returns anything else.
         """
         functions = dict(zip(self.names, self.functions, strict=True))
+        if opened is not None and "opened" not in keywords:
+            told = {name: f for name, f in functions.items() if _names(f, "opened")}
+            functions |= {name: with_keywords(f, opened=list(opened)) for name, f in told.items()}
         call = {"prompts": prompts, "completions": completions, **keywords}
         return scores_of(call_rewards(functions, texts, call), self.weights)
+
+
+def _names(function: Callable[..., Any], parameter: str) -> bool:
+    try:
+        return parameter in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin has no signature
+        return False
 
 
 def _listed(given: Any) -> list[Any]:

@@ -110,7 +110,9 @@ class ScriptTask:
             "trainer_state": self.state, "log_extra": notes.log_extra, "log_metric": notes.log_metric,
         }  # fmt: skip
         completions = [as_given(row["prompt"], text) for row, text in zip(rows, texts, strict=True)]
-        return with_scores(groups, self.rewards.score([row["prompt"] for row in rows], completions, texts, keywords))
+        opened = [group.prompt.opened for group in groups for _ in group.texts]
+        prompts = [row["prompt"] for row in rows]
+        return with_scores(groups, self.rewards.score(prompts, completions, texts, keywords, opened))
 
     def advantages(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         """Return the groups with their advantages, which are scaled in each generation batch on its own."""

@@ -24,7 +24,7 @@ from mathgrpo.training.together import require_same_weights
 from mathgrpo.trl_api.argument_fields import TRL_NAMES
 from mathgrpo.trl_api.callback_hook import CallbackHook
 from mathgrpo.trl_api.callbacks import default_callbacks, running_trackers
-from mathgrpo.trl_api.dataset import Row, Schedule, check_dataset
+from mathgrpo.trl_api.dataset import Row, Schedule, check_dataset, warn_of_template
 from mathgrpo.trl_api.grpo_config import GRPOConfig
 from mathgrpo.trl_api.model import make_policy, make_reference
 from mathgrpo.trl_api.reporting import Processes, Reporting, push, require_hub, script_world
@@ -118,6 +118,7 @@ class GRPOTrainer(Reporting):
         set_seed(args.seed)  # a fresh adapter is drawn from it
         self._policy = policy = make_policy(model, args, processing_class, peft_config, quantization_config)
         self.model, self.processing_class = policy.model, policy.tokenizer
+        warn_of_template(policy.tokenizer, self.train_dataset, args)
         self.accelerator = Processes(world, policy.device, args.local_process_index)
         rewards = RewardFunctions(reward_funcs, args.reward_weights, reward_processing_classes, policy.device)
         self.reward_funcs, self.reward_func_names = rewards.functions, rewards.names

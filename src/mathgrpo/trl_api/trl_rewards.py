@@ -65,9 +65,15 @@ def reasoning_accuracy_reward(
     return [0.0 if tail is None else value for tail, value in zip(tails, paid, strict=True)]
 
 
-def think_format_reward(completions: Completions, **_: Any) -> list[float]:
-    """Pay 1.0 for a completion that begins with one <think>...</think>, else 0.0."""
-    return [1.0 if _THINKING.match(text) else 0.0 for text in completion_texts(completions)]
+def think_format_reward(completions: Completions, opened: Sequence[str] | None = None, **_: Any) -> list[float]:
+    """Pay 1.0 for a completion that begins with one <think>...</think>, else 0.0.
+
+    opened: what each prompt has of its completion already: a chat template may have opened the <think> (TRL then pays
+        0.0 for ever).
+    """
+    texts = completion_texts(completions)
+    whole = [before + text for before, text in zip(opened or [""] * len(texts), texts, strict=True)]
+    return [1.0 if _THINKING.match(text) else 0.0 for text in whole]
 
 
 def get_soft_overlong_punishment(max_completion_len: int, soft_punish_cache: int) -> Reward:
