@@ -18,8 +18,8 @@ import pytest
 from fakes import tiny_model, tiny_tokenizer
 
 COMMANDS = (
-    "train", "sft", "eval", "solve", "report", "score", "check-data", "demo", "export", "publish", "serve", "sweep",
-    "env",
+    "train", "sft", "eval", "solve", "report", "grade", "score", "check-data", "demo", "export", "publish", "serve",
+    "sweep", "env",
 )  # fmt: skip
 HEAVY = (
     "torch", "transformers", "datasets", "peft", "pydantic", "rich", "plotly", "sympy", "optuna", "starlette",

@@ -13,6 +13,7 @@ from mathgrpo.cli.audit_command import audit_command
 from mathgrpo.cli.check_data_command import check_data_command
 from mathgrpo.cli.eval_command import eval_command
 from mathgrpo.cli.finished_run_commands import export_command, publish_command, report_command
+from mathgrpo.cli.grade_command import grade_command
 from mathgrpo.cli.look_commands import env_command
 from mathgrpo.cli.score_command import score_command
 from mathgrpo.cli.serve_command import serve_command
@@ -40,10 +41,13 @@ app = typer.Typer(
 )
 COMMANDS = (
     train_command, sft_command, eval_command, solve_command, sweep_command, serve_command, report_command,
-    score_command, audit_command, check_data_command, export_command, publish_command, demo_command, env_command,
+    grade_command, score_command, audit_command, check_data_command, export_command, publish_command, demo_command,
+    env_command,
 )  # fmt: skip
 for _command in COMMANDS:
-    app.command(_command.__name__.removesuffix("_command").replace("_", "-"))(_command)
+    # An answer may begin with a minus sign: what is no option of `grade` is its text.
+    context = {"ignore_unknown_options": True} if _command is grade_command else {}
+    app.command(_command.__name__.removesuffix("_command").replace("_", "-"), context_settings=context)(_command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -76,7 +76,8 @@ def as_json(scored: Explanation) -> str:
     ]  # fmt: skip
     record: dict[str, Any] = {
         "question": scored.problem.question, "gold": scored.problem.answer, "answer": graded.answer,
-        "verdict": graded.verdict, "flexible_verdict": graded.flexible_verdict,
+        "verdict": graded.verdict, "read": graded.verdict.read, "rule": graded.verdict.rule, "why": graded.verdict.why,
+        "flexible_verdict": graded.flexible_verdict, "found": graded.found, "found_at": graded.found_at,
         "format_strict": graded.format_strict, "format_soft": graded.format_soft, "tokens": scored.tokens,
         "total": _finite(scored.total), "rewards": rewards,
     }  # fmt: skip
