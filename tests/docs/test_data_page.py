@@ -44,7 +44,7 @@ def test_the_golds_named_pass_the_check(gold: str, tmp_path: Path) -> None:
 
 def test_a_gold_that_cannot_be_graded_is_told(tmp_path: Path) -> None:
     path = tmp_path / "problems.jsonl"
-    path.write_text(json.dumps({"question": "How much?", "answer": "1,20"}))
+    path.write_text(json.dumps({"question": "How much?", "answer": "17 18"}))
     result = CliRunner().invoke(app, ["check-data", str(path)])
     assert result.exit_code == 1 and "row 1" in result.output
 

@@ -22,7 +22,7 @@ ANSWERS: list[tuple[str, str, bool]] = [
     ("18", "18" + " " * 999, True),
     ("18", "0" * 500 + "18", True), ("18", "18." + "0" * 500, True), ("18", "0" * 700 + "18", False),
     ("18", "9" * 599, False), ("18", "9" * 10_000, False), ("18", "--18", False), ("18", "18-", False),
-    ("-18", "\u221218", True), ("-18", "18", False), ("-18", "(18)", False), ("-18", "- 18", False), ("0", "-0", True),
+    ("-18", "\u221218", True), ("-18", "18", False), ("-18", "(18)", False), ("-18", "- 18", True), ("0", "-0", True),
     ("18", "\uff11\uff18", False), ("18", "\u0967\u096e", False), ("18", "\U0001d7cf\U0001d7d6", False),
     ("18", "\u2460\u2467", False), ("18", "\u2169\u2167", False), ("18", "XVIII", False), ("18", "eighteen", False),
     ("18", "0x12", False), ("18", "0b10010", False), ("18", "1_8", False), ("18", "1 8", False), ("18", "1,8", False),
@@ -40,7 +40,7 @@ ANSWERS: list[tuple[str, str, bool]] = [
     ("18", "__import__('os').getpid()", False),
     # fractions, decimals, thousands, per cent
     ("0.5", "1/2", True), ("0.5", "2/4", True), ("0.5", ".5", True), ("0.5", "50%", True), ("50", "50%", False),
-    ("50%", "50", True), ("50%", "0.5", False), ("2.5", "2 1/2", True), ("2.5", "2\u00bd", False), ("2.5", "5/2", True),
+    ("50%", "50", True), ("50%", "0.5", False), ("2.5", "2 1/2", True), ("2.5", "2\u00bd", True), ("2.5", "5/2", True),
     ("3.14", "22/7", False), ("1/3", "0.333333", False), ("1/3", "0.3333333333333333", False),
     ("18", "17.999999999", False),
     ("18", "18.0000000000000001", False), ("1,200", "1 200", False), ("1,200", "1.200,00", False),
@@ -48,15 +48,15 @@ ANSWERS: list[tuple[str, str, bool]] = [
     ("1200", "1,200.00", True), ("1200", "12,00", False), ("1/2", "\\frac{1}{2}", True), ("1/2", "\\frac{0}{0}", False),
     # several numbers, words that deny or rescale
     ("18", "18 or 18", False), ("18", "18, 18", False), ("18", "18\n19", False), ("18", "17 18 19", False),
-    ("18", "18 million", False), ("18", "18k", False), ("12", "1 dozen", False), ("18", "18 minus one", False),
+    ("18", "18 million", False), ("18", "18k", False), ("12", "1 dozen", True), ("18", "18 minus one", False),
     ("18", "not 18", False), ("18", "18 apples", True), ("18", "18 is not it", False), ("18", "~18", False),
     # dress
     ("18", "**18**", True), ("18", "`18`", True), ("18", "```18```", True), ("18", "```\n18\n```", True),
     ("18", "$18$", True), ("18", "\\(18\\)", True), ("18", "\\boxed{18}", True),
     ("18", "\\boxed{18} or \\boxed{19}", False),
     ("18", "x = 18", True), ("18", "x = 18 = 18", False), ("18", "18 = x", False), ("18", "[18]", False),
-    ("18", "{18}", False),
-    ("18", "<b>18</b>", False), ("18", "```python\nprint(18)\n```", False), ("18", "Answer: 18", False),
+    ("18", "{18}", True),
+    ("18", "<b>18</b>", False), ("18", "```python\nprint(18)\n```", False), ("18", "Answer: 18", True),
     ("18", "\u00a318", True),
     ("$18", "\u00a318", False),
     # characters that are not seen, right to left

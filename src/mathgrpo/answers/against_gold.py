@@ -1,102 +1,99 @@
-"""An answer and a gold answer are compared: as numbers with units, else as LaTeX.
-
-A gold that is a number is compared exactly, in this process, and only with an answer that is one number. Any other
-gold is LaTeX and goes to math-verify in a child process (`latex.py`).
-"""
+"""An answer and a gold are read into forms, and the forms compared: what the grader does beyond plain integers."""
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from functools import lru_cache
 
-from mathgrpo.answers.latex import latex_gold_problem, latex_verdict
-from mathgrpo.answers.numbers import MAX_NUMBER_CHARS, Quantity, read_quantity, units_agree, unwrap
+from mathgrpo.answers.brackets import balanced
+from mathgrpo.answers.canonical import canonical
+from mathgrpo.answers.forms import read_form
+from mathgrpo.answers.latex import latex_gold_problem, refusal
+from mathgrpo.answers.numbers import MAX_NUMBER_CHARS
+from mathgrpo.answers.plain_forms import Form
+from mathgrpo.answers.same_form import same
+from mathgrpo.answers.same_value import Asked, for_algebra, rule_of
+from mathgrpo.answers.units import NUMBER_WORDS, read_unit, words_of
 from mathgrpo.types import Verdict
 
-_PERCENT_WORD = re.compile(r"(?<![0-9])(?<![0-9] )(?:\bpercent|\bper cent|%)", re.IGNORECASE)
-_LAST_SENTENCE = re.compile(r"(?<=[.?!])\s+(?=\S)")
-_BASE_SUBSCRIPT = re.compile(r"[0-9]\s*_")
-_ENVIRONMENT = re.compile(r"\\(?:begin|end|operatorname|mathbb|mathcal)\s*\{[^{}]*\}")
-_TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}")
-_PROSE = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|or|is|to|n/a)(?![A-Za-z])", re.IGNORECASE)
-_DIGIT_LIST = re.compile(r"[0-9.,\s]+", re.ASCII)
-_LISTED = re.compile(r"-?[0-9.]+(?:, -?[0-9.]+)+", re.ASCII)
-
-
 EQUAL, UNEQUAL = "the same number as the gold", "another number than the gold"
+_MISSING = frozenset(("unknown", "n/a", "na", "nan", "null", "none given", "todo", "tbd", "undefined answer"))
+_COMPUTED = ("value", "bag", "row", "union", "relation", "matrix")
+_DIGIT_LIST = re.compile(r"[0-9.,\s]+", re.ASCII)
 
 
 def compared(answer: str, gold: str, question: str) -> Verdict:
     """Return the verdict on an answer that is not empty, see `grade`."""
-    gold_quantity = read_quantity(gold)
-    if gold_quantity is None:
-        return _compared_as_latex(unwrap(answer.strip()).strip(), unwrap(gold.strip()).strip())
-    quantity = read_quantity(answer)
-    if quantity is None:
-        return Verdict("refused", answer, "number", "the gold is a number, and this is not read as one")
-    same = _same(quantity, gold_quantity, question)
-    return Verdict("correct", answer, "number", EQUAL) if same else Verdict("wrong", answer, "number", UNEQUAL)
+    gold_form = read_form(gold)
+    if gold_form is None or _shape_problem(gold, gold_form) is not None:
+        return Verdict("error", answer, "", "the gold cannot be graded")
+    form = read_form(answer)
+    refused = _refusal(answer, form, gold_form)
+    if refused is not None or form is None:
+        return Verdict("refused", answer, rule_of(gold_form), refused or "")
+    return same(form, gold_form, Asked(question, gold))
 
 
-def _same(answer: Quantity, gold: Quantity, question: str) -> bool:
-    if answer.unit == "%" and gold.unit != "%":
-        share = answer.value if asks_percentage(question) else answer.value / Fraction(100)
-        return share == gold.value
-    return answer.value == gold.value and units_agree(answer.unit, gold.unit)
+def _refusal(answer: str, form: Form | None, gold: Form) -> str | None:
+    """Return why an answer is not compared, None when it is."""
+    if form is None or (form.kind in _COMPUTED and form.number is None):
+        too_much = refusal(canonical(answer) or answer)
+        if too_much is not None:
+            return f"not tried: {too_much}"
+    if gold.number is not None and (form is None or form.number is None) and not _may_be_number(form):
+        return "the gold is a number, and this is not read as one"
+    return "not read as a final answer" if form is None else None
 
 
-def asks_percentage(question: str) -> bool:
-    """Return whether a question's last sentence asks for a percentage ("20% off" does not ask).
-
-    Example:
-        >>> asks_percentage("He ate 3 of 4. What percent did he eat?"), asks_percentage("What is 20% of 5?")
-        (True, False)
-    """
-    return _PERCENT_WORD.search(_LAST_SENTENCE.split(question.strip())[-1]) is not None
+def _may_be_number(form: Form | None) -> bool:
+    """Return whether a form without a number can equal one: a set of one, a time, a ratio, a number in a base."""
+    return form is not None and (form.kind in ("time", "ratio", "base", "choice") or len(form.parts) == 1)
 
 
-def _compared_as_latex(answer: str, gold: str) -> Verdict:
-    if _shape_problem(gold) is not None:
-        return Verdict("error", answer, "latex", "the gold cannot be graded")
-    if answer == gold:
-        return Verdict("correct", answer, "text", "the same text as the gold")
-    # math-verify drops the base of "10_2" and the unit of "5\text{ cm}": there only the same text is the same answer.
-    if _BASE_SUBSCRIPT.search(gold) or _BASE_SUBSCRIPT.search(answer):
-        same = "".join(answer.split()) == "".join(gold.split())
-        if same:
-            return Verdict("correct", answer, "text", "the same digits and base as the gold")
-        return Verdict("wrong", answer, "text", "other digits or another base than the gold")
-    texts, gold_texts = _text_groups(answer), _text_groups(gold)
-    if texts and gold_texts and texts != gold_texts:
-        return Verdict("wrong", answer, "text", "another text than the gold's")
-    return latex_verdict(answer, gold)
-
-
-def _text_groups(text: str) -> list[str]:
-    return ["".join(group.split("{", 1)[1].split()) for group in _TEXT_GROUP.findall(text)]
-
-
+@lru_cache(maxsize=4096)
 def gold_problem(gold: str) -> str | None:
     """Return in words why the grader cannot read a gold answer, None if it can.
 
     Example:
-        >>> gold_problem("1,200"), gold_problem("1,20")
-        (None, 'has commas that do not separate groups of three digits')
+        >>> gold_problem("1,200"), gold_problem("17 18")
+        (None, 'is several numbers')
     """
-    if read_quantity(gold) is not None:
-        return None
-    text = unwrap(gold.strip()).strip()
-    return _shape_problem(text) or latex_gold_problem(text)
+    form = read_form(gold)
+    problem = _shape_problem(gold, form)
+    if problem or form is None:
+        return problem or "is text, neither a number nor LaTeX (a word that is the answer is written \\text{word})"
+    return next((found for found in map(_part_problem, _values(form)) if found), None)
 
 
-def _shape_problem(text: str) -> str | None:
-    """Return what is wrong with a gold that is no number, as far as its look tells; no sympy here."""
-    if not text.strip("{}[]()$ -"):
+def _values(form: Form) -> list[Form]:
+    """Return the values that a form is made of."""
+    return [form] if form.kind == "value" else [value for part in form.parts for value in _values(part)]
+
+
+def _part_problem(value: Form) -> str | None:
+    if value.number is not None:
+        unit = read_unit(value.marks, words_of(value.marks))
+        return None if value.marks == "%" or unit is not None else f"has no unit behind its number: {value.marks!r}"
+    return latex_gold_problem(for_algebra(value.text))
+
+
+def _shape_problem(gold: str, form: Form | None) -> str | None:
+    """Return what is wrong with a gold as far as its look tells; no sympy here."""
+    text = canonical(gold)
+    if text is None:
+        return f"has {len(gold.strip())} characters; a final answer has at most {MAX_NUMBER_CHARS}"
+    if not text.strip("{}[]()$ -\\") and not (form and form.marks == "{}"):
         return "is empty"
-    if len(text) > MAX_NUMBER_CHARS:
-        return f"has {len(text)} characters; a final answer has at most {MAX_NUMBER_CHARS}"
-    if _DIGIT_LIST.fullmatch(text) and not _LISTED.fullmatch(text):
-        return "has commas that do not separate groups of three digits" if "," in text else "is several numbers"
-    if _PROSE.search(_ENVIRONMENT.sub("", _TEXT_GROUP.sub("", text))):
+    if form is None and _DIGIT_LIST.fullmatch(text):
+        return "is several numbers"
+    if form is None:
+        return None if balanced(text) else "has brackets that do not close"
+    hedged = (
+        form.kind == "bag"
+        and form.marks == "or"
+        and not any(part.name or part.kind in ("row", "relation") for part in form.parts)
+    )
+    words = form.text.casefold().split() if form.kind == "text" else []
+    if hedged or text.casefold() in _MISSING or form.text.casefold() in _MISSING or NUMBER_WORDS.intersection(words):
         return "is text, neither a number nor LaTeX (a word that is the answer is written \\text{word})"
     return None

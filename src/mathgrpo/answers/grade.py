@@ -27,8 +27,9 @@ def grade(answer: str | None, gold: str, *, question: str = "") -> Verdict:
     """Return the verdict on an answer.
 
     Per cent: "%" is a unit. "50%" answers the gold 50 when the question asks for a percentage, else it is 0.5;
-    for the gold "50%" both "50%" and "50" are right. Units otherwise: ignored unless the gold has one too, then they
-    must agree ("5 m" is wrong for "5 cm").
+    for the gold "50%" both "50%" and "50" are right. Other units: the gold's or, where it has none, the one asked for;
+    a different one is right when it is exactly equal ("500 cents" for "5 dollars"). Words that are no unit (not in the
+    table of `units.py`, nor in the question or the gold) make an answer wrong.
 
     Example:
         >>> grade("$1,200.", "1200"), grade("18 or 19", "18"), grade(" ", "18")

@@ -1,7 +1,7 @@
-"""Exact reading of a number as a model or a data set writes it: "$1,200.50", "-5 1/2", "18 eggs", "\frac{1}{2}".
+"""Exact reading of a number as a model or a data set writes it: "$1,200.50", "-5 1/2", "18 eggs", "\\frac{1}{2}".
 
-What is read: ASCII digits; "," between groups of three; one sign (+, -, U+2212) before or behind a currency sign; a
-decimal point; a/b and mixed "5 1/2"; 1e3; a unit behind; a full stop at the end; "x =" before; light LaTeX dress.
+What is read: ASCII digits; "," between groups of three; one sign before or behind a currency sign; a decimal point;
+a/b and mixed "5 1/2"; 1e3 and 1.2 \\times 10^3; scale words ("1.2 thousand"); a unit behind; "x =" before; LaTeX dress.
 What is not: other digits, several numbers, sums and products, a division that was left undone ("36/2"), inf and nan.
 """
 
@@ -12,29 +12,32 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from mathgrpo.answers.canonical import MAX_CHARS, canonical, unwrap
+from mathgrpo.answers.units import SCALES, is_phrase, read_unit
 from mathgrpo.arithmetic.number_grammar import CURRENCY, INTEGER, NUMBER, digits_value
 
-MAX_NUMBER_CHARS = 600
+__all__ = ["MAX_NUMBER_CHARS", "Quantity", "parse_number", "read_quantity", "unwrap"]
+
+MAX_NUMBER_CHARS = MAX_CHARS
 """Longer texts are not read. Below Python's smallest limit for int() (640 digits), so int() cannot raise."""
 
+_CODES = {"USD": "dollar", "US$": "dollar", "EUR": "euro", "GBP": "pound", "JPY": "yen", "INR": "rupee", "Rs.": "rupee",
+          "Rs": "rupee", "RMB": "yuan", "CHF": "franc"}  # fmt: skip
+_SIGNS = "|".join(map(re.escape, (*_CODES, *CURRENCY)))
 _NUMBER = re.compile(
-    rf"(?P<sign>[+-]?)(?:(?P<currency>[{''.join(CURRENCY)}]) ?)?(?P<late_sign>[+-]?)"
-    rf"(?:(?P<whole>{INTEGER}) (?P<part>[0-9]+)/(?P<parts>[0-9]+)"
+    rf"(?P<sign>[+-]?)(?:(?P<currency>{_SIGNS}) ?)?(?P<late_sign>[+-]?)"
+    r"(?:10\^(?:\{ ?(?P<tens>[+-]?[0-9]{1,3}) ?\}|(?P<tens_digit>[0-9](?![0-9])))"
+    rf"|(?P<whole>{INTEGER}) (?P<part>[0-9]+)/(?P<parts>[0-9]+)"
     rf"|(?P<over>{INTEGER}) ?/ ?(?P<under>{INTEGER})"
-    rf"|(?P<decimal>{NUMBER})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}}))?)"
+    rf"|(?P<decimal>{NUMBER})(?:[eE](?P<exponent>[+-]?[0-9]{{1,3}})"
+    r"| ?(?:\\times|\\cdot|\*|[xX]) ?10\^(?:\{ ?(?P<power>[+-]?[0-9]{1,3}) ?\}|(?P<digit>[0-9]{1,3})))?)"
     r"(?![0-9,]|\.[0-9])(?P<rest>.*)",
     re.ASCII | re.DOTALL,
 )
-_VARIABLE = re.compile(r"[A-Za-z] ?= ?", re.ASCII)
-_SPACES = re.compile(r"[ \t\r\n\u00a0\u202f]+")
-
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
-_WRAPPERS = (("```", "```"), ("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
-_THIN_THOUSANDS = re.compile(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))")
-_FRACTION = re.compile(r"\\[dt]?frac(?:\{([0-9]+)\}\{([0-9]+)\}|([0-9])([0-9]))")
-_TEXT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\{([^{}\\]*)\}")
-_LATEX_SPACE = re.compile(r"\\[,;: ]|\\quad|~")
-_DEGREES = re.compile(r"\^\{?\\circ\}?|\\degree")
+_VARIABLE = re.compile(r"(?P<name>[A-Za-z]) ?= ?", re.ASCII)
+_FRACTION = re.compile(rf"\\frac\{{ ?(-?) ?({INTEGER}) ?\}}\{{ ?(-?) ?({INTEGER}) ?\}}")
+_TEXT = re.compile(r"\\text\{([^{}\\]*)\}")
+_IN_BRACKETS = re.compile(r" ?\(([^()]*[A-Za-z%][^()]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,17 @@ class Quantity:
     """A number with what stood around it.
 
     Attributes:
-        value: the number, exactly. For "50%" it is 50: the sign is a unit, and the grader decides what it means.
+        value: the number, exactly, scale words multiplied in. For "50%" it is 50: the sign is a unit, and the grader
+            decides what it means.
         unit: "" | "%" | a currency's name | the words behind the number.
+        scale: what a scale word multiplied it by.
+        name: the letter before "=".
     """
 
     value: Fraction
     unit: str = ""
+    scale: Fraction = Fraction(1)
+    name: str = ""
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -58,34 +66,48 @@ def parse_number(text: str) -> Fraction | None:
         (Fraction(2401, 2), None, None)
     """
     quantity = read_quantity(text)
-    return None if quantity is None else quantity.value
+    return None if quantity is None or read_unit(quantity.unit) is None else quantity.value
 
 
 def read_quantity(text: str) -> Quantity | None:
     """Return the one number that a text is, with its unit, or None if it is anything else.
 
+    The words behind it may turn out to be no unit ("18 seems wrong"): `units.read_unit` decides that.
+
     Example:
         >>> read_quantity("5 km/h")
-        Quantity(value=Fraction(5, 1), unit='km/h')
+        Quantity(value=Fraction(5, 1), unit='km/h', scale=Fraction(1, 1), name='')
     """
     stripped = text.strip()
-    if len(stripped) > MAX_NUMBER_CHARS:
-        return None
-    return _read(stripped)
+    return None if len(stripped) > MAX_NUMBER_CHARS else _read(stripped)
 
 
 @lru_cache(maxsize=8192)
 def _read(text: str) -> Quantity | None:
-    match = _NUMBER.fullmatch(_undress(text))
+    plain = canonical(text, phrases=False)
+    return None if plain is None else read_canonical(plain)
+
+
+@lru_cache(maxsize=8192)
+def read_canonical(text: str) -> Quantity | None:
+    """Return what `read_quantity` does, of a text that is in the one way of writing already."""
+    named = _VARIABLE.match(text)
+    dressed = text[named.end() :] if named else text
+    if "\\" in dressed:
+        dressed = _plain_latex(dressed)
+    match = _NUMBER.fullmatch(dressed)
     if match is None or (match["sign"] and match["late_sign"]):
         return None
-    unit = read_unit(match["rest"])
     magnitude = _magnitude(match)
-    if unit is None or magnitude is None:
+    rest = _rest(match["rest"])
+    if rest is None or magnitude is None:
         return None
+    scale, unit = rest
     negative = "-" in (match["sign"], match["late_sign"])
-    currency = CURRENCY[match["currency"]] if match["currency"] else ""
-    return Quantity(-magnitude if negative else magnitude, f"{currency} {unit}".strip())
+    sign = match["currency"]
+    unit = f"{_CODES.get(sign) or CURRENCY[sign]} {unit}".strip() if sign else unit
+    value = (-magnitude if negative else magnitude) * scale
+    return Quantity(value, unit, scale, named["name"] if named else "")
 
 
 def _magnitude(match: re.Match[str]) -> Fraction | None:
@@ -98,103 +120,45 @@ def _magnitude(match: re.Match[str]) -> Fraction | None:
         value = digits_value(match["over"]) / under if under else None
         # An integer written as a division is a computation left to the reader, not an answer.
         return value if value is not None and value.denominator > 1 else None
+    power = match["tens"] or match["tens_digit"]
+    if power:
+        return Fraction(10) ** int(power)
     value = digits_value(match["decimal"])
-    return value * Fraction(10) ** int(match["exponent"]) if match["exponent"] else value
+    exponent = match["exponent"] or match["power"] or match["digit"]
+    return value * Fraction(10) ** int(exponent) if exponent else value
 
 
-def _undress(text: str) -> str:
-    """Return the text without markdown, LaTeX wrappers, "x =" and the full stop at its end."""
-    text = _SPACES.sub(" ", text.replace("\u2212", "-")).strip()
-    for _ in range(4):
-        inner = unwrap(text)
-        if inner == text:
+def _rest(text: str) -> tuple[Fraction, str] | None:
+    """Return the scale and the unit phrase behind a number, None when what stands there is more of an expression."""
+    bracketed = _IN_BRACKETS.fullmatch(text)
+    spaced = text[:1] in (" ", "-", "°", "%") or bracketed is not None
+    unit = (bracketed[1] if bracketed else text).strip()
+    unit = unit[1:] if unit[:1] == "-" and unit[1:2].isalpha() else unit
+    if unit in CURRENCY:
+        return Fraction(1), CURRENCY[unit]
+    if unit.endswith(".") and not re.search(r"[ap]\.m\.$", unit):
+        unit = unit[:-1]
+    scale = Fraction(1)
+    while unit:
+        word, _, after = unit.partition(" ")
+        factor = SCALES.get(word.casefold())
+        if factor is None or (not spaced and len(word) < 4):
             break
-        text = inner.strip()
-    if "\\" in text or "{" in text:
-        text = _plain_latex(text)
-    text = text[:-1].rstrip() if text.endswith(".") else text
-    return _VARIABLE.sub("", text, count=1) if _VARIABLE.match(text) else text
-
-
-def unwrap(text: str) -> str:
-    """Return what one wrapper holds: \\boxed{18} -> 18, **18** -> 18, $18$ -> 18."""
-    boxed = _BOXED.fullmatch(text.removesuffix("."))
-    if boxed:
-        return boxed[1]
-    for opening, closing in _WRAPPERS:
-        bare = text.removesuffix(".") if text.startswith(opening) and not text.endswith(closing) else text
-        inner = bare[len(opening) : -len(closing)]
-        wrapped = bare.startswith(opening) and bare.endswith(closing) and len(bare) > len(opening) + len(closing)
-        if wrapped and opening not in inner.replace("\\$", ""):
-            return inner
-    return text
+        scale, unit = scale * factor, after.removeprefix("of ").strip()
+    if re.fullmatch(r"percent(?:age)?(?: points?)?|per cent|pct", unit, re.IGNORECASE):
+        unit = "%"
+    return (scale, unit) if not unit or unit == "%" or is_phrase(unit, spaced) else None
 
 
 def _plain_latex(text: str) -> str:
-    """Return the text with the LaTeX that dresses plain numbers taken off; other LaTeX stays and is not read."""
-    text = _THIN_THOUSANDS.sub(",", text.replace("\\!", "").replace("{,}", ","))
-    text = text.replace("\\$", "$").replace("\\%", "%").replace("\\pounds", "£").replace("\\euro", "€")
-    text = _FRACTION.sub(lambda m: f" {m[1] or m[3]}/{m[2] or m[4]}", text)
-    text = _DEGREES.sub(" degrees", _TEXT.sub(r" \1 ", text))
-    return re.sub(r"^([+-]) ", r"\1", _SPACES.sub(" ", _LATEX_SPACE.sub(" ", text)).strip())
-
-
-MAX_UNIT_CHARS = 60
-
-_WORD = r"[A-Za-z°]+(?:\^?[23²³])?"
-_UNIT = re.compile(rf"/?{_WORD}(?:[ ./'-]{{1,2}}{_WORD})*", re.ASCII)
-_PERCENT = re.compile(r"%|percent(?:age)?(?: points?)?|per cent|pct", re.ASCII | re.IGNORECASE)
-_SEPARATORS = re.compile(r"[ ./'-]+")
-# A lone letter behind a number is more often a variable ("5x") or a thousand ("18k") than a unit: these are units.
-_LETTER_UNITS = frozenset("mgslhLCFKWV")
-# Words that hedge ("18 or nineteen"), deny ("18 is wrong") or rescale ("18 thousand") the number before them.
-# fmt: off
-_NOT_UNITS = frozenset((
-    "or", "and", "not", "no", "is", "isn", "are", "was", "be", "to", "but", "if", "maybe", "perhaps", "than", "minus",
-    "plus", "times", "over", "divided", "by", "modulo", "mod", "negative", "below", "squared", "cubed", "factorial",
-    "root", "half", "halves", "thirds", "fourths", "fifths", "hundred", "hundreds", "thousand", "thousands", "million",
-    "millions", "billion", "billions", "trillion", "dozen", "dozens", "zero", "one", "two", "three", "four", "five",
-    "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
-    "seventeen", "eighteen", "nineteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-    "equals",
-))
-# fmt: on
-
-
-def read_unit(text: str) -> str | None:
-    """Return the unit that a text behind a number names, "" for none, "%" for per cent, None if it is no unit.
-
-    Example:
-        >>> read_unit(" km/h"), read_unit("%"), read_unit(" or nineteen")
-        ('km/h', '%', None)
-    """
-    unit = text.strip()
-    if not unit:
-        return ""
-    if len(unit) > MAX_UNIT_CHARS:
-        return None
-    if _PERCENT.fullmatch(unit):
-        return "%"
-    if unit in CURRENCY:
-        return CURRENCY[unit]
-    denied = _NOT_UNITS.intersection(_SEPARATORS.split(unit.casefold()))
-    if denied or not _UNIT.fullmatch(unit.removesuffix(".")):
-        return None
-    return None if len(unit) == 1 and unit not in _LETTER_UNITS else unit
-
-
-def unit_words(unit: str) -> frozenset[str]:
-    """Return the words of a unit, blind to case and plural: "Dollars per hour" -> dollar, per, hour."""
-    words = _SEPARATORS.split(unit if len(unit) == 1 else unit.casefold())
-    return frozenset(word.removesuffix("s") if len(word) > 3 else word for word in words if word)
-
-
-def units_agree(answer_unit: str, gold_unit: str) -> bool:
-    """Return whether an answer's unit is the gold's: one may be left out, or say more than the other.
-
-    Example:
-        >>> units_agree("", "cm"), units_agree("dollars per day", "dollar"), units_agree("m", "cm")
-        (True, True, False)
-    """
-    answer_words, gold_words = unit_words(answer_unit), unit_words(gold_unit)
-    return answer_words <= gold_words or gold_words <= answer_words
+    """Return canonical text with \\frac of integers as a/b and \\text{} opened; other LaTeX stays and is not read."""
+    text = re.sub(r"\\text\{ ?-(?=[A-Za-z])", r"\\text{ ", text)
+    match = re.match(r"([+-]?)" + _FRACTION.pattern, text)
+    if match:
+        negative = "-" in match[1]
+        for sign in (match[2], match[4]):
+            negative ^= bool(sign)
+        text = f"{'-' if negative else ''}{match[3]}/{match[5]}{text[match.end() :]}"
+    text = _FRACTION.sub(lambda m: m[0] if m[1] or m[3] else f" {m[2]}/{m[4]}", text)
+    text = " ".join(_TEXT.sub(r" \1 ", text).split())
+    return re.sub(r" ?\^ ?", "^", re.sub(r"^([+-]) ", r"\1", text)) if "\\text" not in text else text
