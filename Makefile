@@ -13,7 +13,7 @@ ARGS ?=
 ROUNDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-accuracy bench-gpu gpu-env fuzz check fmt starter clean
+.PHONY: help setup demo test test-all bench bench-accuracy bench-grading bench-gpu gpu-env fuzz check fmt starter clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ bench: $(TEST_STAMP)  ## measure a step against TRL's on this CPU (under 15 minu
 
 bench-accuracy: $(TEST_STAMP)  ## wall-clock to 80 % held-out accuracy, against TRL (2 minutes)
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+bench-grading: $(TEST_STAMP)  ## grade answers beside math-verify: agreement, false positives, speed (2 minutes)
+	$(BIN)/python -m benchmarks.grading $(ARGS)
 
 bench-gpu: $(TEST_STAMP)  ## whether this machine's GPU works, how fast, what to mend (9 minutes)
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

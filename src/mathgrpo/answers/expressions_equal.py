@@ -8,6 +8,7 @@ one evaluation each where simplifying can take seconds, and that no two differen
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 DIGITS = 60
@@ -48,6 +49,7 @@ def _lost(text: str, value: Any) -> set[str]:
     return letters - set(str(value).casefold()) - set("eid") if hasattr(value, "free_symbols") else set()
 
 
+@lru_cache(maxsize=512)  # a group's answers have one gold
 def read(text: str) -> Any:
     """Return the sympy expression of a LaTeX text, None if it is none: its grammar only, which never evals."""
     from math_verify import LatexExtractionConfig, parse
