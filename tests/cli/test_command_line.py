@@ -220,6 +220,24 @@ def test_check_data_says_a_whole_table_s_error_once_with_an_option_that_mends_it
     assert (code, out.splitlines()[-1]) == (0, "30 rows: 30 pass, 0 fail")
 
 
+@pytest.mark.parametrize("command", [["eval"], ["solve", "--jsonl", "traces.jsonl", "--samples", "1"]])
+def test_columns_are_named_for_other_problems_as_the_error_says(
+    called: Any, material: Path, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"Aufgabe": "Was ist 1 + 1 hier?", "Ergebnis": "2"}\n')
+    words = [command[0], material / "model", "--problems", path, *command[1:], "--max-new-tokens", "8"]
+    for _ in range(2):
+        code, _, error = called(*words)
+        assert code == 2 and "columns there: Aufgabe, Ergebnis; write --set " in error
+        words += shlex.split(error.partition("; write ")[2])[:2]
+    assert called(*words)[0] == 0
+    assert called(*words, "--set", "problems.source=x")[2].startswith("error: --set problems.source=x: only columns")
+    code, _, error = called(*words, "--max-new-tokens", "100000")
+    assert code == 2 and error.startswith("error: --max-new-tokens=100000: ") and "use at most" in error
+
+
 def test_a_pipe_that_closes_is_no_crash(material: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mathgrpo", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()

@@ -13,8 +13,11 @@ import pytest
 from mathgrpo.config import load_recipe
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
+from mathgrpo.formats import get_format
 from mathgrpo.problems import load_heldout, load_problem_sets
 from mathgrpo.problems.origin import all_rows
+from mathgrpo.rewards.make_suite import build_suite
+from mathgrpo.rewards.pre_run_check import require_applicable
 from mathgrpo.types import Problem
 from problems.published_schemas import BOX, READ, TOLD
 
@@ -148,6 +151,16 @@ def test_a_reward_s_column_may_have_another_name(tmp_path: Path) -> None:
         "demo", [f"problems.source={path}", "problems.columns.nums=numbers", "problems.columns.target=extra.goal"]
     ).problems
     assert read(section).columns == {"numbers": [1, 2], "nums": [1, 2], "extra": {"goal": 3}, "target": 3}
+
+
+def test_a_reward_that_lacks_its_column_is_told_which_one_it_may_be(tmp_path: Path) -> None:
+    path = write(tmp_path, {"numbers": [1, 2], "number_of_steps": 1, "target": 3})
+    problem, fmt = read(ProblemsSection(source=str(path))), get_format("xml")
+    with pytest.raises(UserError, match=r"lack the column nums; write --set problems\.columns\.nums=numbers, ") as told:
+        require_applicable(build_suite({"countdown": 1.0}, fmt), [problem])
+    override = shlex.split(str(told.value).partition("; write ")[2])[1].rstrip(",")
+    problem = read(load_recipe("demo", [f"problems.source={path}", override]).problems)
+    require_applicable(build_suite({"countdown": 1.0}, fmt), [problem])
 
 
 def test_the_solution_that_marks_the_gold_is_kept_for_rewards(tmp_path: Path) -> None:

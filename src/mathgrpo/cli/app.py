@@ -15,12 +15,13 @@ from mathgrpo.cli.eval_command import eval_command
 from mathgrpo.cli.finished_run_commands import export_command, publish_command, report_command
 from mathgrpo.cli.grade_command import grade_command
 from mathgrpo.cli.look_commands import env_command
+from mathgrpo.cli.options import OWN_NAMES
 from mathgrpo.cli.score_command import score_command
 from mathgrpo.cli.serve_command import serve_command
 from mathgrpo.cli.solve_command import solve_command
 from mathgrpo.cli.sweep_command import sweep_command
 from mathgrpo.cli.train_commands import demo_command, sft_command, train_command
-from mathgrpo.errors import UserError
+from mathgrpo.errors import UserError, naming
 
 REMEDIES = {
     errno.ENOSPC: "free the disk and try again",
@@ -60,11 +61,12 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    ctx.with_resource(naming(OWN_NAMES.get(ctx.invoked_subcommand or "", {})))
 
 
 def main() -> None:

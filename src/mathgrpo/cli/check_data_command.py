@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mathgrpo.cli.options import AnswerColumn, QuestionColumn, column_options, require_appendable
-from mathgrpo.errors import UserError, naming
+from mathgrpo.cli.options import require_appendable
+from mathgrpo.errors import UserError
 from mathgrpo.text import quoted
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def check_data_command(
     path: Annotated[
         str, typer.Argument(help="A file (JSONL, JSON, CSV, Parquet, ...), a folder of them, or a hub id.")
     ],
-    question_column: QuestionColumn = "",
-    answer_column: AnswerColumn = "",
+    question_column: Annotated[str, typer.Option(help="Column with the question; default: what fits by name.")] = "",
+    answer_column: Annotated[str, typer.Option(help="Column with the gold answer; default: what fits by name.")] = "",
     fmt: Annotated[str, typer.Option("--format", help="Response format: xml, working_out, think or boxed.")] = "xml",
     split: Annotated[str, typer.Option(help="Only this split, or file stem in a folder; default: all.")] = "",
     every: Annotated[
@@ -49,17 +49,16 @@ def check_data_command(
     from mathgrpo.config.load_recipe import validated
     from mathgrpo.problems.origin import all_rows, read_split
 
-    columns, names = column_options(question_column, answer_column)
+    columns = {field: name for field, name in (("question", question_column), ("answer", answer_column)) if name}
     chosen = {"splits": ("train", split)} if split else {}
     section = validated(Recipe, {"problems": {"source": path, "columns": columns, **chosen}}).problems
-    with naming(names):
-        splits = {split: read_split(section, split)} if split else all_rows(section)
-        if passing is not None:
-            require_new(passing, splits)
-        failures = sum(
-            _check_split(name, rows, section, fmt, passing, shown=None if every else SHOWN_FAILURES)
-            for name, rows in splits.items()
-        )
+    splits = {split: read_split(section, split)} if split else all_rows(section)
+    if passing is not None:
+        require_new(passing, splits)
+    failures = sum(
+        _check_split(name, rows, section, fmt, passing, shown=None if every else SHOWN_FAILURES)
+        for name, rows in splits.items()
+    )
     checked = sum(map(len, splits.values()))
     print(f"{checked} rows: {checked - failures} pass, {failures} fail")
     raise typer.Exit(1 if failures else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from mathgrpo.cli.chosen_suite import Correct, chosen_suite
 from mathgrpo.cli.options import (
     EVERY,
+    Columns,
     Device,
     FormatName,
     Model,
@@ -35,6 +37,7 @@ def eval_command(
         str, typer.Option(help="generated, a file or folder, or a hub id; default: the run's own, else generated.")
     ] = "",
     split: Annotated[str, typer.Option(help="Split, or file stem in a folder; default: test.")] = "",
+    columns: Columns = None,
     fmt: FormatName = "",
     correct: Correct = "",
     template: TemplateArguments = "",
@@ -67,8 +70,9 @@ def eval_command(
     if out is not None and name in evaluation_names(out):
         raise UserError(f"--out {out}: it has an evaluation named {name} already; choose another with --name")
     recipe = evaluation_recipe(
-        model, problems=problems, split=split, fmt=fmt, template=template, limit=limit, max_new_tokens=max_new_tokens
-    )
+        model, problems=problems, split=split, fmt=fmt, template=template, limit=limit, max_new_tokens=max_new_tokens,
+        columns=columns or (),
+    )  # fmt: skip
     settings = {"samples": samples, "temperature": temperature, "top_p": top_p, "seed": seed}
     drawing = Drawing(recipe, model, device, correct, settings)
     for suffix in drawing.sets:
@@ -81,11 +85,12 @@ def eval_command(
 
 
 def evaluation_recipe(
-    model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int, template: str = ""
-) -> Recipe:
+    model: str, *, problems: str, split: str, fmt: str, limit: int, max_new_tokens: int, template: str = "",
+    columns: Sequence[str] = (),
+) -> Recipe:  # fmt: skip
     """Return a recipe that says what to evaluate on and how: the run's own unless told otherwise."""
     own = run_recipe(model)
-    section = chosen_problems(own.problems, problems, split)
+    section = chosen_problems(own.problems, problems, split, columns)
     if limit or problems:
         every = GENERATED_LIMIT if section.place == "generated" else EVERY
         section = section.model_copy(update={"heldout_size": limit or every})

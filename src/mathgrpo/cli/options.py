@@ -43,17 +43,20 @@ Dtype = Annotated[
 CheckDevice = Annotated[str, typer.Option(help="auto, cpu or cuda: where it is scored again.")]
 """What the commands share that write or upload a model and then score it again."""
 
-QuestionColumn = Annotated[
-    str, typer.Option(metavar="NAME", help="Column with the question; default: question, or what fits by its name.")
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="problems.columns.NAME=COLUMN", help="Name a column of the problems; repeatable."),
 ]
-AnswerColumn = Annotated[
-    str, typer.Option(metavar="NAME", help="Column with the gold answer; default: answer, or what fits by its name.")
-]
-"""What the commands share that read problems without a recipe."""
+"""The option of the commands that read problems without a recipe."""
+OWN_NAMES = {
+    "check-data": {"problems.splits": "--split", "problems.columns.question": "--question-column",
+                   "problems.columns.answer": "--answer-column"},
+    "eval": {"problems.splits": "--split", "rollout.max_new_tokens": "--max-new-tokens"},
+    "solve": {"problems.splits": "--split", "rollout.max_new_tokens": "--max-new-tokens"},
+}  # fmt: skip
+"""Command -> setting -> the option it has for it: an error speaks of what can be written there."""
 
 
-COLUMNS = ("question", "answer")
-"""Fields of a problem whose column those commands take as an option."""
 EVERY = 1_000_000_000
 """Problems of a source, where all of them are meant."""
 
@@ -111,18 +114,16 @@ def open_policy(model: str, device: str) -> Policy:
     return load_policy(ModelSection(path=model), device, train=False)
 
 
-def column_options(question: str, answer: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the columns that were named, and what a command with these options calls the settings of problems."""
-    columns = {field: name for field, name in (("question", question), ("answer", answer)) if name}
-    names = {"problems.splits": "--split"} | {f"problems.columns.{field}": f"--{field}-column" for field in COLUMNS}
-    return columns, names
+def chosen_problems(own: ProblemsSection, source: str, split: str, columns: Sequence[str] = ()) -> ProblemsSection:
+    """Return where problems are read from: the run's own place, with its columns, unless another one is named.
 
-
-def chosen_problems(own: ProblemsSection, source: str, split: str) -> ProblemsSection:
-    """Return where problems are read from: the run's own place, with its columns, unless another one is named."""
+    columns: as the option --set of these commands has them.
+    """
     from mathgrpo.config.recipe import ProblemsSection
 
     section = own if source in ("", own.source) else ProblemsSection(source=source)
+    if columns:
+        section = section.model_copy(update={"columns": section.columns | _columns(columns)})
     return section.model_copy(update={"splits": (section.train_split, split)}) if split else section
 
 
@@ -145,6 +146,21 @@ def chosen_format(own: FormatSection, name: str, arguments: str) -> FormatSectio
                 """--chat-template-kwargs '{"enable_thinking": false}'"""
             )
     return own.model_copy(update=changes)
+
+
+def _columns(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the columns that overrides name.
+
+    Raises: UserError when one is of something else.
+    """
+    from mathgrpo.config import Recipe
+    from mathgrpo.config.load_recipe import validated
+    from mathgrpo.config.overrides import overridden
+
+    for each in overrides:
+        if not each.strip().startswith("problems.columns."):
+            raise UserError(f"--set {each}: only columns are set here; write problems.columns.NAME=COLUMN")
+    return validated(Recipe, overridden(Recipe, {}, overrides)).problems.columns
 
 
 def open_engine(

@@ -11,6 +11,7 @@ import typer
 
 from mathgrpo.cli.chosen_suite import Correct
 from mathgrpo.cli.options import (
+    Columns,
     Device,
     FormatName,
     Model,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mathgrpo.formats import Format
     from mathgrpo.serving.stream import Streamer
 
-FOR_PROBLEMS = {name: f"--{name}" for name in ("split", "samples", "keep", "correct", "limit")}
+FOR_PROBLEMS = {name: f"--{name}" for name in ("split", "samples", "keep", "correct", "limit")} | {"columns": "--set"}
 """Options that only --problems reads."""
 
 
@@ -47,6 +48,7 @@ def solve_command(
         str, typer.Option(help="Write graded traces for problems instead: generated, a file or folder, or a hub id.")
     ] = "",
     split: Annotated[str, typer.Option(help="Their split, or file stem in a folder.")] = "train",
+    columns: Columns = None,
     samples: Annotated[int, typer.Option(help="Completions of each of them.", min=1)] = 8,
     keep: Annotated[Literal["correct", "all"], typer.Option(help="Traces to write: correct or all.")] = "correct",
     correct: Correct = "",
@@ -59,9 +61,7 @@ def solve_command(
     temperature: Annotated[
         float | None, typer.Option(help="0: always the likeliest token; default: 0, for problems 1.", min=0.0, max=5.0)
     ] = None,
-    top_p: Annotated[
-        float, typer.Option(help="Smallest probability mass that is sampled from.", min=0.01, max=1.0)
-    ] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Probability mass that is sampled from.", min=0.01, max=1.0)] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.", min=0)] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens at most.", min=1)] = 512,
     device: Device = "auto",
@@ -84,7 +84,7 @@ def solve_command(
     if problems:
         solve_problems(
             model, problems, split, limit, form, sampling, jsonl, samples=samples, keep=keep, device=device,
-            plain=plain, correct=correct,
+            plain=plain, correct=correct, columns=columns or (),
         )  # fmt: skip
         return
     refuse_idle(ctx, FOR_PROBLEMS, "is for --problems; a question gets one answer")

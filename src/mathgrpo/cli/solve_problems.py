@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def solve_problems(
     model: str, source: str, split: str, limit: int, form: FormatSection, sampling: Sampling, jsonl: Path | None, *,
     samples: int, keep: Literal["correct", "all"], device: str, plain: bool, correct: str = "",
+    columns: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Write the traces, and say how many there are. The arguments are the command's options.
 
@@ -39,7 +40,7 @@ def solve_problems(
 
     location, recipe = locate_model(model), run_recipe(model)
     chosen = format_of(form)
-    problems = problems_to_solve(source, split, limit, recipe.problems)
+    problems = problems_to_solve(source, split, limit, recipe.problems, columns)
     suite = chosen_suite(recipe, chosen, correct, problems, print)
     judged = {} if suite.correct is None else {"correct": str(suite.correct)}
     # What a trace depends on, without a path of this machine.
@@ -73,7 +74,9 @@ def solve_problems(
     )
 
 
-def problems_to_solve(source: str, split: str, limit: int, own: ProblemsSection) -> Sequence[Problem]:
+def problems_to_solve(
+    source: str, split: str, limit: int, own: ProblemsSection, columns: Sequence[str] = ()
+) -> Sequence[Problem]:
     """Return the problems of a split in their order: all of a single file, for "generated" those training reads.
 
     own: the run's section, whose columns are read when it names the same source.
@@ -81,7 +84,7 @@ def problems_to_solve(source: str, split: str, limit: int, own: ProblemsSection)
     """
     from mathgrpo.problems import load_heldout, load_problem_sets
 
-    section = chosen_problems(own, source, split)
+    section = chosen_problems(own, source, split, columns)
     if source != "generated":
         problems = load_heldout(section.model_copy(update={"heldout_size": EVERY})).heldout
         return problems[:limit] if limit else problems

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -101,8 +103,18 @@ def _require_applies(suite: RewardSuite, name: str, reward: Reward, problems: Se
     if problems and not applies_to(suite, reward, problems):
         raise UserError(
             f"rewards.{name}={suite.weights[name]:g}: applies to none of the {len(problems):,} problems, which lack "
-            f"the column {reward.columns[0]}; give problems that have it, or use rewards.{name}=0"
+            f"the column {reward.columns[0]}; {_other_column(reward.columns[0], problems)}give problems that have it, "
+            f"or use rewards.{name}=0"
         )
+
+
+def _other_column(wanted: str, problems: Sequence[Problem]) -> str:
+    """Return what to write where the problems have a column that looks like the one wanted under another name."""
+    like = re.compile(rf"{re.escape(wanted[:3])}|{re.escape(wanted.rstrip('s'))}", re.IGNORECASE)
+    kinds = list | tuple | str if wanted.endswith("s") else int | float | str
+    columns = problems[0].columns
+    found = next((name for name, value in columns.items() if like.match(name) and isinstance(value, kinds)), "")
+    return f"write --set {shlex.quote(f'problems.columns.{wanted}={found}')}, " if found else ""
 
 
 def applies_to(suite: RewardSuite, reward: Reward, problems: Sequence[Problem]) -> int:
@@ -127,7 +139,7 @@ def require_judged(suite: RewardSuite, problems: Sequence[Problem]) -> str:
         setting = named("evaluation.correct")
         raise UserError(
             f'{setting}="{suite.correct}": applies to none of the {len(problems):,} held-out problems, which {lacks}; '
-            f'give problems that have it, or use {setting}="answer"'
+            f'{_other_column(reward.columns[0], problems)}give problems that have it, or use {setting}="answer"'
         )
     left, out_of = len(problems) - number, f"{len(problems):,} held-out problems"
     return f"{left:,} of {out_of} {lacks}: there correct means a right answer" if left else ""
