@@ -272,8 +272,10 @@ def without_system_turns(template: str) -> str:
     return "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + template
 
 
-@pytest.mark.parametrize("kind", ["template", "none", "no system"])
+@pytest.mark.parametrize("kind", ["template", "none", "no system", "parts alone", "told"])
 def test_the_cards_example_asks_as_the_run_did(kind: str) -> None:
+    from dataclasses import replace
+
     from fakes import CHAT_TEMPLATE, tiny_tokenizer
     from mathgrpo.formats import get_format
     from mathgrpo.formats.chat import encode_prompt
@@ -283,7 +285,12 @@ def test_the_cards_example_asks_as_the_run_did(kind: str) -> None:
     tokenizer = tiny_tokenizer(chat_template=kind != "none")
     if kind == "no system":
         tokenizer.chat_template = without_system_turns(CHAT_TEMPLATE)
-    fmt, names = get_format("xml"), {"tokenizer": tokenizer}
+    if kind == "parts alone":
+        tokenizer.chat_template = CHAT_TEMPLATE.replace("message.content", "message.content[0].text")
+    told = {"enable_thinking": False, "level": "low"} if kind == "told" else {}
+    if kind == "told":
+        tokenizer.chat_template += "{% if enable_thinking is false %}{{ level }}{% endif %}"
+    fmt, names = replace(get_format("xml"), chat_template_kwargs=told), {"tokenizer": tokenizer}
     exec(compile(asking_code(tokenizer, fmt), "card", "exec"), names)  # noqa: S102 (the code is ours)
     expected = encode_prompt(tokenizer, Problem(EXAMPLE, ""), fmt).ids
     assert tuple(names["inputs"]["input_ids"][0].tolist()) == expected

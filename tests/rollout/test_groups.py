@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fakes import tiny_model, tiny_tokenizer
+from fakes import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 from mathgrpo.answers import grade_completion
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
@@ -59,6 +59,19 @@ def test_rewards_and_verdicts_stay_with_their_completion() -> None:
     columns = reward_columns(groups)
     assert columns["answer"] == ["4", "4", "4", "7", "7"]
     assert columns["level"] == [1, 1, 1, None, None]
+
+
+def test_a_completion_is_rewarded_behind_what_its_prompt_has_opened() -> None:
+    fmt, tiny = get_format("think"), policy()
+    whole = fmt.write("2 + 2 = 4", "4")
+    for opens in ("", "<think>\n"):
+        tiny.tokenizer.chat_template = CHAT_TEMPLATE.replace("<|assistant|>", "<|assistant|>" + opens)
+        prompt = encode_prompt(tiny.tokenizer, PROBLEMS[0], fmt)
+        texts = (whole, whole.removeprefix("<think>\n"))
+        group = RolloutGroup(PROBLEMS[0], prompt, (Completion((9,), (-1.0,), "eos"),) * 2, texts)
+        [rewarded] = reward_groups([group], fmt, build_suite({"correct": 1.0, "format": 0.1}, fmt))
+        assert prompt.opened == opens
+        assert rewarded.rewards == ((1.05, 1.1) if opens else (1.1, 1.0))
 
 
 def test_the_end_token_is_no_text() -> None:

@@ -22,7 +22,7 @@ from mathgrpo.cli.serve_command import API_KEY, open_socket
 from mathgrpo.errors import UserError
 from mathgrpo.formats import get_format
 from mathgrpo.formats.chat import encode_prompt
-from mathgrpo.formats.conversation import text_prompt
+from mathgrpo.formats.conversation import conversation_prompt, text_prompt
 from mathgrpo.models import Policy
 from mathgrpo.rollout import build_engine, completion_text
 from mathgrpo.serving.stream import Streamer
@@ -228,6 +228,27 @@ def test_other_machines_need_a_key_and_a_used_port_is_one_line(monkeypatch: pyte
         open_socket("127.0.0.1", taken.getsockname()[1])
     monkeypatch.setenv(API_KEY, "secret")
     open_socket("0.0.0.0", 0).close()
+
+
+def test_a_begun_answer_is_continued_and_the_template_is_told() -> None:
+    teller = tiny_policy()
+    teller.tokenizer.chat_template += (
+        "{% if add_generation_prompt and thinks is defined %}<think>{{ thinks }}{% endif %}"
+    )
+    with serving(teller) as address:
+        begun = [*ASK, {"role": "assistant", "content": "<reasoning>"}]
+        for sent, told in ((begun, {}), (ASK, {"thinks": "hm"})):
+            body = {"messages": sent, "max_tokens": 3, "temperature": 0, "chat_template_kwargs": told}
+            answer = httpx.post(f"{address}/chat/completions", json=body, timeout=60).json()
+            prompt = conversation_prompt(teller.tokenizer, sent, get_format("xml"), told)
+            assert teller.decode(prompt.ids).endswith("<reasoning>" if sent is begun else "<|assistant|><think>hm")
+            assert answer["usage"]["prompt_tokens"] == len(prompt.ids)
+            [expected] = drawn(teller, prompt, 1, max_new_tokens=3, temperature=0.0)
+            assert answer["choices"][0]["message"]["content"] == completion_text(teller, expected)
+        wrong = httpx.post(
+            f"{address}/chat/completions", json={"messages": ASK, "chat_template_kwargs": {"thoughts": 1}}
+        )
+        assert wrong.status_code == 400 and "chat_template_kwargs.thoughts" in wrong.json()["error"]["message"]
 
 
 def test_a_model_without_chat_template_answers_too() -> None:

@@ -19,6 +19,27 @@ def test_prompts_are_the_rollouts_prompts_and_completions_end() -> None:
     assert tokenizer.decode(completion) == "four<|end|>"
 
 
+def test_what_the_prompt_has_opened_is_not_written_again() -> None:
+    tokenizer, think = tiny_tokenizer(), get_format("think")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|assistant|>", "<|assistant|><think>\n")
+    for fmt in (think, XML, get_format("boxed")):
+        [(prompt, completion)] = encode([Example("2+2?", fmt.write("2 + 2 = 4", "4"))], tokenizer, fmt)
+        text = tokenizer.decode(completion).removesuffix("<|end|>")
+        assert tokenizer.decode(prompt).endswith("<|assistant|><think>\n") and "<think>" not in text
+        assert fmt.parse(text, opened="<think>\n").strict
+    assert tokenizer.decode(encode([Example("?", think.write("r", "4"))], tokenizer, think)[0][1])[:1] == "r"
+
+
+def test_a_plain_prompt_begins_as_the_rollouts_does() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = tiny_tokenizer(chat_template=False)
+    wrapped = TemplateProcessing(single="<|system|> $A", special_tokens=[("<|system|>", 2)])
+    tokenizer.backend_tokenizer.post_processor = wrapped
+    [(prompt, _)] = encode([Example("2+2?", "four")], tokenizer, XML)
+    assert prompt[0] == 2 and tuple(prompt) == encode_prompt(tokenizer, Problem("2+2?", ""), XML).ids
+
+
 def test_weights_cover_completion_and_end_token_only() -> None:
     batch = collate([([5, 6, 7], [8, 9]), ([5], [6])], pad_id=0)
     assert batch.ids_NT.shape == (2, 8) and batch.num_tokens == 7

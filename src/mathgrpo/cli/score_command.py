@@ -100,10 +100,10 @@ def _require_sense(
 
 
 def _suite(recipe: Recipe) -> RewardSuite:
-    from mathgrpo.formats import get_format
+    from mathgrpo.formats import format_of
     from mathgrpo.rewards import recipe_suite
 
-    return recipe_suite(recipe, get_format(recipe.format.name))
+    return recipe_suite(recipe, format_of(recipe.format))
 
 
 def _completion(file: Path | None, text: str | None) -> str:
@@ -154,12 +154,14 @@ def _problem(
 
 def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]) -> list[Explanation]:
     """Return what the rewards say of each completion; its length in tokens where one needs it."""
-    from mathgrpo.formats.chat import problem_messages, prompt_messages
+    from mathgrpo.formats.chat import encode_prompt, problem_messages, prompt_messages
     from mathgrpo.rewards import CATALOGUE
     from mathgrpo.rewards.explained_score import explain
 
     needed = any(name not in CATALOGUE or CATALOGUE[name].needs_tokens for name in suite.weights)
-    tokenizer = tokenizer_of(recipe) if needed else None
+    # Whether the prompt has opened what a completion closes is for the model's template to say.
+    unsure = any(suite.fmt.parse(text) != suite.fmt.parse(text, opened="") for _, text in given)
+    tokenizer = tokenizer_of(recipe) if needed or unsure else None
     scored = []
     for problem, completion in given:
         shows = suite.fmt.leaky and problem.solution
@@ -168,7 +170,9 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
         if tokenizer is not None:
             ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
             ids = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *ends]
-        scored.append(explain(suite, problem, completion, prompt, ids))
+        known = unsure and tokenizer is not None and not suite.fmt.leaky
+        opened = encode_prompt(tokenizer, problem, suite.fmt).opened if known else None
+        scored.append(explain(suite, problem, completion, prompt, ids, opened))
     return scored
 
 
