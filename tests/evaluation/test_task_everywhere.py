@@ -28,7 +28,7 @@ from mathgrpo.report.read_run import load_run
 from mathgrpo.rewards import recipe_suite
 from mathgrpo.runs.progress import TextProgress
 from mathgrpo.supervised.sft import run_sft
-from mathgrpo.sweep.one_trial import run_trial
+from mathgrpo.sweep.one_trial import value_of
 from mathgrpo.training import train
 from mathgrpo.training.train_recipe import resumed_recipe
 
@@ -88,7 +88,9 @@ def test_training_and_what_it_says(solved: tuple[Path, list[str]]) -> None:
     assert plan.endswith(BY)
     assert any(line.startswith(f"evaluation after: accuracy 100.0 %, sampled 100.0 % {BY}") for line in said)
     assert any(line.startswith(f"held-out accuracy {BY} 0.0 % → 100.0 %, +100.0 points") for line in said)
-    assert any(line.startswith("  reward countdown 0.000 → 1.000, +1.000, 95 % interval") for line in said)
+    assert any(
+        line.startswith("  reward countdown 0.000 → 1.000, +1.000, the same everywhere, p = 0.125") for line in said
+    )
 
 
 def test_evaluations_keep_every_reward(solved: tuple[Path, list[str]]) -> None:
@@ -125,14 +127,25 @@ def test_report_card_and_export(solved: tuple[Path, list[str]], tmp_path: Path) 
     assert any(f"3 held-out problems: 100.0 % solved {BY}" in line for line in made.lines)
 
 
-def test_a_sweeps_objective(solved: tuple[Path, list[str]], tmp_path: Path) -> None:
-    seen: list[float] = []
+def test_a_sweep_says_what_judges(
+    solved: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text((solved[0] / "config.toml").read_text())
+    sweep = ("sweep", recipe, "--trials", 1, "--validation", 2, "--param", "optimizer.learning_rate=1e-5..1e-4")
+    assert call(*sweep, "--objective", "formatparts") == 2
+    assert "use correct, or a reward of [rewards]: countdown, format_parts" in capsys.readouterr().err
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mathgrpo.training.prepare.build_engine", Solver)
-        recipe = countdown_recipe(tmp_path, training={"steps": 2, "evaluate_every": 1})
-        assert run_trial(recipe, lambda step, value: bool(seen.append(value))) == 1.0
-    assert seen == [1.0]
-    assert run_trial(recipe, lambda step, value: False, "format_parts") == 1.0, "the run is there already"
+        assert call(*sweep, "--set", "training.steps=1", "--out", tmp_path / "s", "--objective", "format_parts") == 0
+    shown = capsys.readouterr().out
+    assert "judged by     format_parts" in shown and "  reward 1.000" in shown
+    assert 'correct = "countdown >= 1"' in (tmp_path / "s" / "best.toml").read_text(), "whatever the weights become"
+    summary = json.loads((tmp_path / "s" / "trials" / "trial-001" / "eval" / "after.json").read_text())
+    assert value_of(summary, "correct") == 1.0, "a sweep's own objective"
+    with pytest.raises(UserError, match="applied to no validation problem"):
+        value_of(summary, "correctness")
 
 
 def test_eval_against_and_solve(
@@ -147,7 +160,7 @@ def test_eval_against_and_solve(
     traces = tmp_path / "traces.jsonl"
     assert call("solve", run, "--problems", run.parents[1] / "countdown.jsonl", "--keep", "correct", "--samples", 2,
                 "--jsonl", traces) == 0  # fmt: skip
-    assert f"20 of 20 completions correct {BY}" in capsys.readouterr().out
+    assert "20 of 20 completions correct by countdown ≥ 1 (100.0 %)" in capsys.readouterr().out
     rows = [json.loads(line) for line in traces.read_text().splitlines()]
     assert len(rows) == len(ROWS) and {row["verdict"] for row in rows} == {"correct"}
     taught = load_worked_sets(ProblemsSection(source=str(traces))).train
@@ -188,6 +201,14 @@ def test_an_evaluation_from_before_rewards_is_scored_anew(
 def test_the_criterion_can_be_given(solved: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("eval", solved[0], "--correct", "answer") == 0
     assert "accuracy    0.0 % in the format" in capsys.readouterr().out, "44 + 19 - 7 is not the number 56"
+    assert call("eval", solved[0], "--correct", "countdwn") == 2
+    assert '--correct="countdwn": no such reward; did you mean "countdown"?' in capsys.readouterr().err
+    model, problems = solved[0].parents[1] / "model", solved[0].parents[1] / "countdown.jsonl"
+    assert call("eval", model, "--problems", problems) == 0
+    shown = capsys.readouterr().out
+    assert "note: the problems have nums and target, by which the reward countdown judges" in shown
+    assert call("eval", model, "--problems", problems, "--correct", "countdown") == 0
+    assert f"100.0 % {BY}" in capsys.readouterr().out
     assert call("eval", solved[0], "--correct", "format_parts >= 2") == 2
     assert '--correct="format_parts >= 2": this reward pays 0 to 1' in capsys.readouterr().err
 

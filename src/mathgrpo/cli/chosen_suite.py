@@ -36,12 +36,14 @@ def chosen_suite(
 
     Raises: UserError when the reward that decides is left out, or applies to none of the problems.
     """
+    from mathgrpo.rewards import CATALOGUE
     from mathgrpo.rewards.criterion import criterion_note, reward_named
     from mathgrpo.rewards.make_suite import loadable, recipe_suite
     from mathgrpo.rewards.pre_run_check import failing, require_judged
 
     named = reward_named(correct)
-    rewards = recipe.rewards if not named or named in recipe.rewards else {**recipe.rewards, named: 0.0}
+    known = named in CATALOGUE or ":" in named
+    rewards = {**recipe.rewards, named: 0.0} if known and named not in recipe.rewards else recipe.rewards
     rewards, faults = loadable(rewards, kept=reward_named(correct or recipe.evaluation.correct))
     if correct:
         recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"correct": correct})})
@@ -49,11 +51,15 @@ def chosen_suite(
     recipe = recipe.model_copy(update={"rewards": rewards, "reward_settings": settings})
     with naming({"evaluation.correct": "--correct"}):
         suite = recipe_suite(recipe, fmt)
-        require_judged(suite, problems)
+        judged = require_judged(suite, problems)
     faults = {**faults, **failing(suite, problems)}
     if suite.correct is not None and suite.correct.reward in faults:
         raise UserError(f"{faults[suite.correct.reward]}; it decides what is correct; count answers: --correct answer")
-    notes = (criterion_note(recipe.evaluation.correct, suite), *(f"{fault}; left out" for fault in faults.values()))
+    notes = (
+        criterion_note(recipe.evaluation.correct, suite),
+        judged,
+        *(f"{fault}; left out" for fault in faults.values()),
+    )
     for note in filter(None, notes):
         say(f"note: {note}")
     return replace(suite, rewards=_without(suite.rewards, faults), weights=_without(suite.weights, faults))

@@ -68,7 +68,7 @@ def solve_problems(
     repeated = f", {counts.repeated:,} repeats left out" if counts.repeated else ""
     print(
         f"{counts.written:,} traces written to {jsonl}: {counts.correct:,} of {counts.drawn:,} completions correct"
-        f"{counted_by(judged.get('correct', ''))} ({100 * counts.correct / counts.drawn:.1f} %){repeated}"
+        f"{counted_by(judged.get('correct', ''))[9:-1]} ({100 * counts.correct / counts.drawn:.1f} %){repeated}"
         if counts.drawn
         else f"{jsonl}: nothing left to do"
     )

@@ -48,10 +48,11 @@ class RewardChange:
 
     @property
     def line(self) -> str:
-        """The change in one line."""
+        """The change in one line; differences without any spread have no interval to speak of."""
+        interval = f"95 % interval [{number(self.low)}, {number(self.high)}]"
         return (
             f"reward {reward_label(self.name)} {number(self.before)} → {number(self.after)}, "
-            f"{signed(self.after - self.before, 3)}, 95 % interval [{number(self.low)}, {number(self.high)}], "
+            f"{signed(self.after - self.before, 3)}, {interval if self.low < self.high else 'the same everywhere'}, "
             f"{p_text(self.p)}, {self.problems:,} problems, {self.outcome}"
         )
 

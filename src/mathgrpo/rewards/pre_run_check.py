@@ -12,6 +12,7 @@ from mathgrpo.errors import UserError, first_line, named
 from mathgrpo.formats.chat import problem_messages
 from mathgrpo.rewards.audit import audit
 from mathgrpo.rewards.checked_calls import RewardFunction
+from mathgrpo.rewards.registry import CATALOGUE
 from mathgrpo.rewards.reward import Reward, rows_of
 from mathgrpo.rewards.suite import RewardSuite
 from mathgrpo.types import Problem
@@ -126,11 +127,13 @@ def applies_to(suite: RewardSuite, reward: Reward, problems: Sequence[Problem]) 
 
 
 def require_judged(suite: RewardSuite, problems: Sequence[Problem]) -> str:
-    """Return a note where what verdicts go by does not apply to some of the problems to evaluate on, else "".
+    """Return a note where what verdicts go by does not fit all problems to evaluate on, else "".
 
     Raises:
         UserError: it applies to none.
     """
+    if suite.correct is None and problems:
+        return _judge_passed_over(suite, problems[0])
     reward = suite.rewards[suite.correct.reward] if suite.correct is not None else None
     if not isinstance(reward, Reward) or not reward.columns or not problems:
         return ""
@@ -143,6 +146,15 @@ def require_judged(suite: RewardSuite, problems: Sequence[Problem]) -> str:
         )
     left, out_of = len(problems) - number, f"{len(problems):,} held-out problems"
     return f"{left:,} of {out_of} {lacks}: there correct means a right answer" if left else ""
+
+
+def _judge_passed_over(suite: RewardSuite, problem: Problem) -> str:
+    """Return a note where a problem has the columns of a task that the suite does not know, else ""."""
+    for name, reward in CATALOGUE.items():
+        if reward.columns and name not in suite.weights and all(key in problem.columns for key in reward.columns):
+            columns = " and ".join(reward.columns)
+            return f"the problems have {columns}, by which the reward {name} judges; here correct means a right answer"
+    return ""
 
 
 def grades_golds(suite: RewardSuite) -> bool:
