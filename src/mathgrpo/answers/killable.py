@@ -63,8 +63,8 @@ class KillableGrader:
     Attributes:
         asked: questions put to the process so far.
         workers: how many of them it may work on at a time.
-        mishaps: how often the process "was killed", "stood still" or "did not start", and what was answered no verdict:
-            "timeout", "error".
+        mishaps: how often the process "was killed", "stood still" or "did not start", a question was "asked again" in a
+            fresh worker and then decided, and none was: "timeout", "error".
     """
 
     def __init__(self, **limits: float) -> None:
@@ -106,13 +106,14 @@ class KillableGrader:
             if time.monotonic() < self._paused_until:
                 self.mishaps["error"] += 1
                 return Reply("error", "the grader's process does not start")
-            number = self._same.get(key)
-            if number is None:
+            if key in self._same:
+                future = self._open[self._same[key]].future
+            else:
                 self.asked += 1
-                number = self._same[key] = self.asked
-                self._open[number] = _Open(words)
-                self._send(number)
-            future = self._open[number].future
+                self._same[key] = self.asked
+                future = (question := _Open(words)).future
+                self._open[self.asked] = question
+                self._send(self.asked)
         return future.result()
 
     def close(self) -> None:
@@ -126,14 +127,17 @@ class KillableGrader:
     def _send(self, number: int) -> None:
         if not self._open.keys() - {number}:
             self._heard = time.monotonic()
-        if self._process is None:
-            self._start()
-        assert self._process is not None and self._process.stdin is not None
+        try:
+            process = self._process or self._start()
+        except OSError as error:  # no process more, no memory
+            self._settle(number, Reply("error", f"the grader's process does not start ({error.strerror})"))
+            return
+        assert process.stdin is not None
         line = json.dumps({"id": number, **self._open[number].words}) + "\n"
         with contextlib.suppress(OSError):  # it is gone: the listener sees that and sends all that is open again
-            os.write(self._process.stdin.fileno(), line.encode())
+            os.write(process.stdin.fileno(), line.encode())
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         # -P: the script's own folder must not be searched, its numbers.py is not the standard library's.
         command = [sys.executable, "-P", str(Path(__file__).with_name("latex_child.py")), json.dumps(self._limits)]
         process = subprocess.Popen(
@@ -146,6 +150,7 @@ class KillableGrader:
         )
         self._process, self._ready, self._heard = process, False, time.monotonic()
         threading.Thread(target=self._listen, args=(process,), daemon=True, name="latex-grader").start()
+        return process
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Take replies until the process has ended or stands still; a thread of its own for each process."""
@@ -176,6 +181,8 @@ class KillableGrader:
                     problem = "problems: a gold is LaTeX and math-verify does not start; pip install math-verify"
                     self._settle_all(UserError(problem))
             elif "id" in reply:
+                if "again" in reply:
+                    self.mishaps["asked again"] += 1
                 self._settle(reply["id"], Reply(reply["verdict"], reply.get("why", "")))
 
     def _stands_still(self, process: subprocess.Popen[bytes]) -> bool:

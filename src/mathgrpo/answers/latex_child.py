@@ -155,7 +155,8 @@ class Supervisor:
             question, worker.question = worker.question, None
             assert question is not None
             grown = reply.pop("grown")
-            self.say({"id": question.words["id"], **reply})
+            again = {"again": question.failed} if question.failed else {}
+            self.say({"id": question.words["id"], **reply, **again})
             if grown:
                 self.end(worker)
 

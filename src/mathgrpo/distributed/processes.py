@@ -56,7 +56,8 @@ def _environment(processes: int, device: str) -> dict[str, str]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         chosen["OMP_NUM_THREADS"] = str(max(1, cores // processes))
     chosen = {name: value for name, value in chosen.items() if name not in os.environ}
-    return chosen | {"WORLD_SIZE": str(processes), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+    return chosen | sizes | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
 
 
 def _exit_code(context: Any, processes: int) -> int:
