@@ -126,3 +126,8 @@ def test_a_command_in_a_sentence_is_known(page: str, call: str) -> None:
     name, *words = call.split()[1:]
     options = {option for parameter in COMMANDS.commands[name].params for option in parameter.opts}  # type: ignore[attr-defined]
     assert {word for word in words if word.startswith("--")} <= options | {"--help"}, f"{page}: {call}"
+
+
+def test_the_readme_lists_every_command() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands", 1)[1].split("##", 1)[0]
+    assert set(re.findall(r"^\| `mathgrpo ([\w-]+)", table, re.MULTILINE)) == set(COMMANDS.commands)  # type: ignore[attr-defined]

@@ -100,5 +100,5 @@ def require_golds(problems: Sequence[Problem], fmt: Format, source: str) -> None
         raise UserError(
             f"problems.source={shown(source)}: {len(failures)} of {len(problems)} golds fail; the first: "
             f"{first.reason} (question {shown(first.question, 60)}); "
-            "list all with mathgrpo check-data, then repair or remove them"
+            "list all with mathgrpo check-data, then repair or leave them out (its --passing FILE writes the others)"
         )

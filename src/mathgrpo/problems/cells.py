@@ -38,7 +38,7 @@ def cell(values: Mapping[str, Any], name: str) -> Any:
     here: Any = values
     for part in name.split("."):
         if isinstance(here, str) and here.lstrip()[:1] in ("{", "["):
-            here = _loaded(here)
+            here = loaded(here)
         if isinstance(here, Mapping) and part in here:
             here = here[part]
         elif isinstance(here, list | tuple) and part.isdecimal() and int(part) < len(here):
@@ -79,7 +79,7 @@ def answer_text(values: Mapping[str, Any], name: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.strip()[:2] == '["':
-        value = _loaded(value) or value
+        value = loaded(value) or value
     if isinstance(value, list | tuple) and not is_conversation(value):
         golds = [_without_dollars(_text(each, _REPLIES)) for each in value if each is not None]
         return ", ".join(filter(None, golds))
@@ -147,7 +147,8 @@ def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
 
 
-def _loaded(text: str) -> Any:
+def loaded(text: str) -> Any:
+    """Return the JSON value of a text, None for what is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from mathgrpo.problems.cells import answer_text, cell
+from mathgrpo.problems.cells import answer_text, cell, loaded
 from mathgrpo.problems.known_columns import OPTIONS, in_table
 
 LETTERS = "ABCDEFGHIJ"
@@ -48,10 +47,12 @@ def _options(values: Mapping[str, Any], name: str) -> dict[str, str]:
     column = in_table(name, map(str, values))
     held = cell(values, column) if column else None
     if isinstance(held, Mapping):
-        texts = held.get("text", [])
-        return {str(label): str(text) for label, text in zip(held.get("label", LETTERS), texts, strict=False)}
+        texts, labels = held.get("text"), held.get("label", LETTERS)
+        if not isinstance(texts, list) or not isinstance(labels, list | str):
+            return {}
+        return {str(label): str(text) for label, text in zip(labels, texts, strict=False)}
     if isinstance(held, str):
-        held = json.loads(held) if held.startswith('["') else re.split(r"\s*,\s*(?=[a-j]\s*\))", held)
+        held = loaded(held) if held.startswith('["') else re.split(r"\s*,\s*(?=[a-j]\s*\))", held)
     if not isinstance(held, list | tuple) or not 2 <= len(held) <= len(LETTERS):
         return {}
     lettered = [_LETTERED.fullmatch(str(each)) for each in held]
@@ -66,7 +67,11 @@ def _with_numbers(question: str, values: Mapping[str, Any]) -> str:
     if not column or not _GAP.search(question):
         return question
     held = values[column]
-    numbers = [answer_text({"": _plain(each)}, "") for each in (held.split() if isinstance(held, str) else held)]
+    given = held.split() if isinstance(held, str) else held if isinstance(held, list | tuple) else []
+    try:
+        numbers = [answer_text({"": _plain(each)}, "") for each in given]
+    except ValueError:
+        return question
     places = {int(place) for place in _GAP.findall(question)}
     if not places or max(places) >= len(numbers):
         return question

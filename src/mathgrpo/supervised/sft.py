@@ -21,6 +21,7 @@ from mathgrpo.models import Policy, load_policy, policy_from, resolve_device
 from mathgrpo.models.load_policy import compute_dtype
 from mathgrpo.models.shape import count_parameters
 from mathgrpo.problems import ProblemSets
+from mathgrpo.problems.known_columns import WORKED
 from mathgrpo.problems.traced import load_worked_sets
 from mathgrpo.rewards import RewardSuite, build_suite
 from mathgrpo.rewards.criterion import reward_named
@@ -134,8 +135,13 @@ def _require_solutions(train: tuple[Problem, ...], recipe: SftRecipe) -> None:
     if not any(problem.solution for problem in train):
         raise UserError(
             f"problems.source={recipe.problems.source}: no row has a worked solution; "
-            "name the column that has it with problems.columns.solution"
+            f"name the column that has it with --set problems.columns.solution={_likely(train)}"
         )
+
+
+def _likely(train: Sequence[Problem]) -> str:
+    """Return the column that holds worked solutions by its name, else a place for one."""
+    return next((name for name in WORKED if train and name in train[0].columns), "COLUMN")
 
 
 def _format_notes(train: Sequence[Problem], name: str) -> list[str]:
