@@ -9,8 +9,9 @@ from fakes import tiny_model
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.update import logprobs as logprobs_module
 from mathgrpo.update.attention.packed import packed_attention
+from mathgrpo.update.decoder_and_head import split_model
 from mathgrpo.update.first_pass import chunked_logprobs
-from mathgrpo.update.forward import ModuleForward, split_model
+from mathgrpo.update.forward import ModuleForward
 from mathgrpo.update.pack import Piece, build_micro_batch, objective_of
 from mathgrpo.update.step import step_tokens
 from update.grpo_cases import MAX_NEW_TOKENS, lora_model, make_groups

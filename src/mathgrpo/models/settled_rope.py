@@ -9,6 +9,9 @@ from torch import nn
 _SETTLED = "settled"
 """A kind of rotary embedding for which transformers' modules have no rule, so that they leave the angles alone."""
 
+_LIMITS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
+"""What configurations call the number of positions."""
+
 
 def settle_rope(model: nn.Module, longest: int) -> bool:
     """Give a model the rotary embedding of texts of `longest` tokens for good; return whether it is that of long ones.
@@ -37,7 +40,10 @@ def stretched_length(config: Any) -> int:
     """
     rope = getattr(config, "rope_parameters", None) or {}
     factor = rope.get("factor", 1.0) if rope.get("rope_type") == "dynamic" else 1.0
-    return int((getattr(config, "max_position_embeddings", None) or 0) * factor)
+    limits = (
+        getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len", "max_target_positions")
+    )
+    return int(next(filter(None, limits), 0) * factor)
 
 
 def _kinds(rotary: Any) -> dict[str | None, str]:

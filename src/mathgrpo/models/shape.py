@@ -44,9 +44,18 @@ class ModelSizes:
 
 def head_shape(config: Any) -> tuple[int, int, int]:
     """Return (query heads, key-value heads, head size) of a text config."""
-    heads = config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    return heads, key_heads, getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads = layer_value(config, "num_attention_heads")
+    key_heads = layer_value(config, "num_key_value_heads") or heads
+    return heads, key_heads, layer_value(config, "head_dim") or config.hidden_size // heads
+
+
+def layer_value(config: Any, name: str) -> Any:
+    """Return what a text config says of its layers, None when it says nothing; the largest where they differ."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # Gemma 4: transformers names no value for all
+        values = (getattr(layer, name, None) for layer in config.per_layer_config)
+        return max((value for value in values if value), default=None)
 
 
 def model_sizes(model: Any) -> ModelSizes | None:
@@ -56,7 +65,7 @@ def model_sizes(model: Any) -> ModelSizes | None:
     """
     base = base_model(model)
     config, head = base.config.get_text_config(), base.get_output_embeddings()
-    if not all(getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")):
+    if not all(layer_value(config, name) for name in ("num_hidden_layers", "hidden_size", "num_attention_heads")):
         return None
     heads, key_heads, head_dim = head_shape(config)
     counts = count_parameters(model)
@@ -67,7 +76,7 @@ def model_sizes(model: Any) -> ModelSizes | None:
         matrices=sum(num_weights(m.weight) for m in linears),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
-        feed_forward=getattr(config, "intermediate_size", None)
+        feed_forward=layer_value(config, "intermediate_size")
         or getattr(config, "n_inner", None)
         or 4 * config.hidden_size,
         query_width=heads * head_dim,
@@ -105,14 +114,14 @@ def why_uncountable(model: Any) -> str:
     base = base_model(model)
     config = base.config.get_text_config()
     names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
-    if any(not getattr(config, name, None) for name in names) or base.get_output_embeddings() is None:
+    if any(not layer_value(config, name) for name in names) or base.get_output_embeddings() is None:
         return "its configuration does not say its shape"
     if any((getattr(config, name, None) or 0) > 1 for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         return "only some of its experts compute a token"
     if config is not base.config:
         return "it has parts that text does not pass"
     layers = getattr(config, "layer_types", None)
-    window, context = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
+    window, context = layer_value(config, "sliding_window"), getattr(config, "max_position_embeddings", None)
     if set(layers) != {"full_attention"} if layers else window and context and window < context:
         return "not all of its layers attend to the whole context"
     return ""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeAlias
 
+import torch
+
 from mathgrpo.config.recipe import VllmSection
 from mathgrpo.errors import UserError, first_line
 from mathgrpo.hardware.cuda_care import pass_on
@@ -103,8 +105,8 @@ def plain_decoder(policy: Policy, obstacles: list[str], longest: int = 0) -> Dec
     return decoder
 
 
-_HOPELESS = 0.5
-"""Share of the logits' spread by which no precision is off."""
+_HOPELESS = {torch.float32: 0.01}
+"""Share of the logits' spread by which float32 is never off; 0.5 in 16 bits, where another expert may be chosen."""
 
 
 def _require_own_tokens(policy: Policy, decoder: Decoder) -> None:
@@ -118,7 +120,7 @@ def _require_own_tokens(policy: Policy, decoder: Decoder) -> None:
             f"{name}'s own forward pass fails ({type(error).__name__}: {first_line(error, 120)}); its code, its "
             "configuration and its weights do not fit together here; use another model"
         ) from error
-    if not difference <= _HOPELESS:
+    if not difference <= _HOPELESS.get(policy.compute_dtype, 0.5):
         raise UserError(
             f"{name} says else of a token in a whole text than when it drew it (off by {number(difference, 1)} of the "
             "logits' spread), so it cannot learn from its own texts; use another model"

@@ -20,7 +20,7 @@ from mathgrpo.formats.rendering import plain_ids
 from mathgrpo.formats.thinking import behind
 from mathgrpo.models import Policy
 from mathgrpo.types import Problem
-from mathgrpo.update.forward import split_model
+from mathgrpo.update.decoder_and_head import split_model
 
 
 @dataclass(frozen=True, slots=True)

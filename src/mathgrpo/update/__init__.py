@@ -1,7 +1,8 @@
 """Rollouts to an optimizer step: packed micro-batches, log-probabilities, gradient, update."""
 
+from mathgrpo.update.lesson import Lesson, NonFiniteError, UpdateStats
 from mathgrpo.update.policy_update import policy_update
 from mathgrpo.update.reference_policy import Reference, build_reference
-from mathgrpo.update.updater import Lesson, NonFiniteError, Updater, UpdateStats
+from mathgrpo.update.updater import Updater
 
 __all__ = ["Lesson", "NonFiniteError", "Reference", "UpdateStats", "Updater", "build_reference", "policy_update"]

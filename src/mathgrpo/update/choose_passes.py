@@ -12,12 +12,14 @@ import torch
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.models import Policy
 from mathgrpo.models.known_modules import why_unknown
+from mathgrpo.models.load_policy import context_length
 from mathgrpo.models.policy import UNBOUNDED_CONTEXT
 from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.update.attention.kernel_choice import choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout
-from mathgrpo.update.forward import Forward, ModuleForward, Passes, split_model
+from mathgrpo.update.decoder_and_head import split_model
+from mathgrpo.update.forward import Forward, ModuleForward, Passes
 from mathgrpo.update.fused.fused_forward import FusedForward
 from mathgrpo.update.layout_trial import unshared_reason
 from mathgrpo.update.reference_policy import Reference
@@ -45,6 +47,7 @@ def choose_passes(policy: Policy, reference: Reference | None, machinery: Machin
         attention="sdpa" if isinstance(forward, ModuleForward) else None,
         attention_is_chosen=bool(reason) or not isinstance(forward, ModuleForward),
         packed=() if reason else tuple({id(each.decoder.config): each.decoder.config for each in modules}.values()),
+        context=context_length(split_model(policy.model)[0].config),
         plainer=None if reason else partial(choose_passes, policy, reference, plainly(machinery), longest),
         notes=(f"prompts are computed once per completion in the update: {reason}",) if reason else (),
     )  # fmt: skip

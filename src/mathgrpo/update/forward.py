@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from mathgrpo.models.policy import base_model
 from mathgrpo.update.attention.packed import AttentionKernel, packed_attention
+from mathgrpo.update.decoder_and_head import split_model
 from mathgrpo.update.pack import MicroBatch
 
 
@@ -73,6 +72,7 @@ class Passes:
         attention: kernel of the modules' packed attention; None with the fused forward pass.
         attention_is_chosen: whether it is the kernel of the run; else the first micro-batch decides.
         packed: configurations of the models whose modules use packed attention.
+        context: positions that the model has.
         plainer: makes the passes to fall back on; None for the plain ones, the model's modules with a row a completion.
         notes: what a user should know, such as why prompts are not shared.
     """
@@ -87,6 +87,7 @@ class Passes:
     attention: AttentionKernel | None = "sdpa"
     attention_is_chosen: bool = True
     packed: tuple[Any, ...] = ()
+    context: int = 1 << 30
     plainer: Callable[[], Passes] | None = None
     notes: tuple[str, ...] = ()
 
@@ -97,19 +98,3 @@ class Passes:
             for config in self.packed:
                 attentions.enter_context(packed_attention(config))
             yield
-
-
-def split_model(model: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
-    """Return (decoder, head) of a causal LM, adapters included: head turns its hidden states into logits."""
-    base = base_model(model)
-    output_layer = base.get_output_embeddings()
-    config = base.config
-    softcap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-
-    def head(hidden: Tensor) -> Tensor:
-        logits: Tensor = output_layer(hidden)
-        logits = logits if scale == 1.0 else logits * scale
-        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
-
-    return base.get_decoder(), head

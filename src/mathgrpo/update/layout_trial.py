@@ -12,17 +12,20 @@ import torch
 from torch import Tensor
 
 from mathgrpo.errors import UserError, first_line
-from mathgrpo.hardware.cuda_care import is_out_of_memory, uploaded
+from mathgrpo.hardware.cuda_care import is_out_of_memory, pass_on, uploaded
 from mathgrpo.models.long_texts import telling_length
 from mathgrpo.models.moved_weights import moved
 from mathgrpo.models.policy import resting
 from mathgrpo.types import Completion, Problem, Prompt, RolloutGroup
 from mathgrpo.update.attention.packed import packed_attention
-from mathgrpo.update.forward import ModuleForward, split_model
+from mathgrpo.update.decoder_and_head import split_model
+from mathgrpo.update.forward import ModuleForward
 from mathgrpo.update.pack import MicroBatch, Piece, build_micro_batch
 
 TOLERANCE = 1e-3
 """Relative difference below which two fp32 computations of logits count as the same; 16-bit ones get 100 times it."""
+_OWN = 1e-4
+"""The same for one module's logits in two ways, in fp32: a soft cap hardly shows on the small logits of a new model."""
 
 
 class _Tried(NamedTuple):
@@ -56,15 +59,7 @@ def unshared_reason(model: Any, longest: int = 0) -> str:
 
 @torch.no_grad()
 def _try_layouts(model: Any, decoder: Any) -> str:
-    plain_batch = _probe_batch(model, _SHORT, shared_prompt=False)
-    plain = _logits(model, plain_batch)
-    own = model(input_ids=plain_batch.input_ids, attention_mask=plain_batch.attention_mask, use_cache=False).logits
-    own = own.flatten(0, 1).index_select(0, plain_batch.logit_rows)
-    if not _same(plain, own):
-        raise UserError(
-            f"model.path: {type(model).__name__} changes its logits after the LM head in a way the update does not "
-            "know; use a model whose logits are head(hidden states), as Qwen, Llama, Mistral, Gemma and GPT-2 models"
-        )
+    plain = _plain_logits(model)
     if not getattr(decoder, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
     try:
@@ -73,6 +68,29 @@ def _try_layouts(model: Any, decoder: Any) -> str:
     except (NotImplementedError, TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         return f"{type(error).__name__}: {first_line(error)}"
     return "" if _same(packed, plain) else "packed and plain logits differ"
+
+
+def _plain_logits(model: Any) -> Tensor:
+    """Return the logits of the short groups in the plain layout.
+
+    Raises: UserError when they are not the model's own.
+    """
+    batch = _probe_batch(model, _SHORT, shared_prompt=False)
+    own = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+    own = own.flatten(0, 1).index_select(0, batch.logit_rows)
+    try:
+        plain = _logits(model, batch)
+        served, how = plain.shape == own.shape and _same(plain, own, _OWN), ""
+    except Exception as error:
+        pass_on(error, "run.engine=fast", "run.device=cpu")
+        served, how = False, f" ({type(error).__name__}: {first_line(error, 120)})"
+    if not served:
+        raise UserError(
+            f"model.path: {type(model).__name__} changes its hidden states or its logits around the LM head in a way "
+            f"the update does not know{how}; use a model whose logits are head(hidden states), as Qwen, Llama, "
+            "Mistral, Gemma and GPT-2 models"
+        )
+    return plain
 
 
 @torch.no_grad()
@@ -101,8 +119,8 @@ def _logits(model: Any, batch: MicroBatch) -> Tensor:
     return ModuleForward(model, nullcontext).head(_hidden(model, batch))
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
-    tolerance = TOLERANCE if first.dtype == torch.float32 else 100 * TOLERANCE
+def _same(first: Tensor, second: Tensor, tolerance: float = TOLERANCE) -> bool:
+    tolerance = tolerance if first.dtype == torch.float32 else 100 * TOLERANCE
     spread = (second - second.mean(dim=-1, keepdim=True)).float().norm()
     return bool((first.float() - second.float()).norm() <= tolerance * spread)
 

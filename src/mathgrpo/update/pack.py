@@ -148,13 +148,15 @@ def build_micro_batch(
     *,
     shared_prompt: bool,
     attention: AttentionKernel | None = "sdpa",
+    context: int = 1 << 30,
 ) -> MicroBatch:
     """Return the tensors of one micro-batch; with shared prompts, laid out for an attention kernel.
 
+    context: positions that the model has; no plain row is padded beyond them.
     offsets: offsets[b][g] is where completion g of group b begins in the step's flat order.
     attention: None leaves the layout out; the fused forward pass makes its own.
     """
-    rows = _shared_rows(groups, pieces) if shared_prompt else _plain_rows(groups, pieces)
+    rows = _shared_rows(groups, pieces) if shared_prompt else _plain_rows(groups, pieces, context)
     places = [(piece.group, g) for piece in pieces for g in piece.completions]
     lengths = tuple(len(groups[b].completions[g].ids) for b, g in places)
     layout = None
@@ -220,8 +222,9 @@ def _shared_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> _Ro
     return _Rows([ids + padding], [positions + padding], [[1] * len(ids)], logit_rows, spans)
 
 
-def _plain_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece]) -> _Rows:
-    width = bucket(max(_row_length(groups, piece) for piece in pieces))
+def _plain_rows(groups: Sequence[RolloutGroup], pieces: Sequence[Piece], context: int) -> _Rows:
+    longest = max(_row_length(groups, piece) for piece in pieces)
+    width = max(longest, min(bucket(longest), context))
     rows = _Rows([], [], [], [], None)
     for piece in pieces:
         prompt = groups[piece.group].prompt.ids

@@ -13,9 +13,10 @@ from mathgrpo.errors import UserError
 from mathgrpo.grpo.importance import Importance
 from mathgrpo.models import Policy
 from mathgrpo.types import RolloutGroup
+from mathgrpo.update.lesson import Lesson, UpdateStats
 from mathgrpo.update.pack import Piece
 from mathgrpo.update.reference_policy import Reference
-from mathgrpo.update.updater import Lesson, Updater, UpdateStats
+from mathgrpo.update.updater import Updater
 
 
 def policy_update(

@@ -102,8 +102,9 @@ class Step:
         """Return the tensors of some pieces on the device, laid out for the attention kernel."""
         passes = self.passes
         batch = build_micro_batch(
-            self.groups, self.tokens.offsets, pieces, shared_prompt=passes.shared_prompt, attention=passes.attention
-        )
+            self.groups, self.tokens.offsets, pieces, shared_prompt=passes.shared_prompt,
+            attention=passes.attention, context=passes.context,
+        )  # fmt: skip
         if passes.device != "cpu":
             batch = uploaded(batch, passes.device)
         return batch

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mathgrpo.config.machinery import FAST, Machinery
-from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.distributed import SINGLE, World
-from mathgrpo.grpo.importance import Importance
 from mathgrpo.hardware.cuda_care import uploaded
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import module_outfit, resting
@@ -24,6 +21,7 @@ from mathgrpo.update.fall_back import fall_back
 from mathgrpo.update.first_pass import drops_out, fill_old_logprobs
 from mathgrpo.update.forward import Passes
 from mathgrpo.update.gradient import step_gradient
+from mathgrpo.update.lesson import Lesson, NonFiniteError, UpdateStats
 from mathgrpo.update.pack import Piece, objective_of, pieces_with_loss
 from mathgrpo.update.reference_policy import Reference
 from mathgrpo.update.shares import of_all_processes, of_part, share_of
@@ -32,58 +30,6 @@ from mathgrpo.update.step import Step, Totals, step_tokens
 DEFAULT_TOKEN_BUDGET = 8192
 MOVEMENT_SAMPLE = 1 << 20
 """Weights, about, at which an update looks to see how many it changed: small ones are lost in 16-bit masters."""
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or gradient that is not a finite number, found before the optimizer step, so the weights are unharmed."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateStats:
-    """What an update did.
-
-    Attributes:
-        metrics: loss, grad_norm, entropy, kl (with beta > 0), clip_ratio/low and /high (of losses that clip),
-            sampling/logprob_difference/mean and /max, weights_moved; with importance weights their mean, min and max,
-            and importance/capped, the share at a bound. Means over the update's optimizer steps; a metric of which no
-            token was computed is absent. entropy, kl, importance and the sampling difference are means over what was
-            computed, clip ratios over all that is not masked: tokens, or completions where these have one value.
-        tokens: input tokens computed in one optimizer step, padding not counted.
-        completion_tokens: completion tokens of the step, skipped ones included.
-        micro_batches: of one optimizer step.
-        skipped_groups: groups of which nothing had to be computed.
-        token_budget: what was used in the end; lower than asked for after running out of memory.
-        layout: "shared", or "plain" with one row a completion.
-        notes: what a user should know, such as why prompts were not shared.
-    """
-
-    metrics: dict[str, float]
-    tokens: int
-    completion_tokens: int
-    micro_batches: int
-    skipped_groups: int
-    token_budget: int
-    layout: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """How groups are learnt from.
-
-    Attributes:
-        temperature, max_new_tokens: as the completions were drawn.
-        parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as
-            the whole does. The old log-probabilities are then those of one forward pass before the first step.
-        importance: weights for the sampler's numerics.
-    """
-
-    section: GrpoSection
-    temperature: float
-    max_new_tokens: int
-    max_grad_norm: float
-    parts: Sequence[Sequence[Piece]] = ()
-    importance: Importance | None = None
 
 
 class Updater:

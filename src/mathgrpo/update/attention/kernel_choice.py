@@ -18,7 +18,7 @@ from torch.utils.benchmark import Timer
 from mathgrpo.errors import first_line
 from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.models.policy import Policy, base_model
-from mathgrpo.models.shape import head_shape
+from mathgrpo.models.shape import head_shape, layer_value
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout, PaddedRows
 from mathgrpo.update.attention.varlen import varlen_obstacle
 
@@ -48,10 +48,10 @@ def choose_attention(policy: Policy, asked: Literal["auto", "sdpa", "varlen"], l
     On a CPU it is always sdpa. "auto" takes the faster one.
     """
     device, dtype = torch.device(policy.device), policy.compute_dtype
-    config = base_model(policy.model).config.get_text_config()
-    shape, window = head_shape(config), getattr(config, "sliding_window", None)
     if asked == "sdpa" or (asked == "auto" and device.type == "cpu"):
         return AttentionChoice("sdpa", "")
+    config = base_model(policy.model).config.get_text_config()
+    shape, window = head_shape(config), layer_value(config, "sliding_window")
     key = (str(device), dtype, shape, window, asked)
     if key not in _chosen:
         _chosen[key] = _varlen_or_sdpa(device, dtype, shape, layout_of, named=asked == "varlen", window=window)
