@@ -176,6 +176,8 @@ def completion(dice: random.Random, a: int, b: int, skill: float) -> GradedCompl
         worked,
         len(text) // 3,
         "eos" if readable else "length",
+        "number" if readable else "",
+        ("the same number as the gold" if right else "another number than the gold") if readable else "no answer block",
     )
 
 
@@ -197,6 +199,9 @@ def group_row(dice: random.Random, step: int, steps: int) -> dict[str, Any]:
                 "tokens": c.tokens,
                 "finish_reason": c.finish_reason,
                 "verdict": c.verdict,
+                "read": c.answer or "",
+                "rule": c.rule,
+                "why": c.why,
                 "reward": r,
                 "reward_parts": {"correct": 1.0 * c.correct, "format": 1.0 * c.format_strict},
                 "advantage": r - mean,

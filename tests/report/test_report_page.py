@@ -79,6 +79,7 @@ def test_the_page_holds_verdicts_curves_problems_and_groups(small_run: Path, sma
     verdict = json.loads((small_run / "verdict.json").read_text())
     flat = small_page.replace("\N{NO-BREAK SPACE}", " ").replace("&lt;", "<")
     assert verdict["heldout"]["line"] in flat and verdict["templates"]["line"] in flat
+    assert "”, another number than the gold, " in flat and "no answer block, " in flat  # what was read, and why
     parts = verdict["heldout"]["gain_parts"]
     assert f"format {parts['format']:+.1f}".replace("-", "\N{MINUS SIGN}") in flat
     assert len(reader.named("details", cls="row")) == 80
@@ -187,6 +188,8 @@ def test_hostile_text_is_text_everywhere(tmp_path: Path) -> None:
     row["completions"][0] |= {
         "text": HOSTILE,
         "verdict": HOSTILE,
+        "read": HOSTILE,
+        "why": HOSTILE,
         "reward_parts": {HOSTILE: 1.0},
         "finish_reason": HOSTILE,
     }
@@ -197,7 +200,7 @@ def test_hostile_text_is_text_everywhere(tmp_path: Path) -> None:
         path = folder / "eval" / f"{when}.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         rows[0] |= {"question": HOSTILE, "gold": HOSTILE, "template": HOSTILE}
-        rows[0]["greedy"] |= {"text": HOSTILE, "answer": HOSTILE, "verdict": HOSTILE}
+        rows[0]["greedy"] |= {"text": HOSTILE, "answer": HOSTILE, "verdict": HOSTILE, "why": HOSTILE}
         write_lines(path, rows)
     page = page_of(folder)
     reader = Reader(page)

@@ -9,11 +9,12 @@ from mathgrpo.answers.in_prose import expressions, formulas, result
 from mathgrpo.answers.numbers import parse_number
 from mathgrpo.formats.agreement import MAX_MARKS
 
-TAGS = (("<answer>", "</answer>"), ("<SOLUTION>", "</SOLUTION>"))
+_TAGS = re.compile("</?(?:answer|SOLUTION)>")
 _HASHES = re.compile(r"####+[ \t]*([^\n#]*)")
 _SAYS = re.compile(r"\banswer(?: is|:)(?:\*\*)?:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|\*|$)")
 _CHOICE = re.compile(r"\(?[A-J]\)?")
+_MATHS, _PROSE = re.compile(r"[0-9\\π√∞]"), re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}")
 MAX_SAID_CHARS = 200
 
 
@@ -27,16 +28,14 @@ class Mark(NamedTuple):
 def tagged(text: str) -> list[Mark]:
     """Return what stands in answer tags of any format."""
     found: list[Mark] = []
-    for opening, closing in TAGS:
-        place = 0
-        while len(found) <= MAX_MARKS and (start := text.find(opening, place)) >= 0:
-            start += len(opening)
-            end, another = text.find(closing, start), text.find(opening, start)
-            if end < 0:
-                break
-            place = end + len(closing) if another < 0 or end < another else another
-            found += [Mark(text[start:end].strip(), place)] if place > end else []
-    return sorted(found, key=lambda mark: mark.end)
+    opening: re.Match[str] | None = None
+    for tag in _TAGS.finditer(text):
+        if opening is not None and tag[0] == opening[0].replace("<", "</"):
+            found.append(Mark(text[opening.end() : tag.start()].strip(), tag.end()))
+        opening = None if tag[0].startswith("</") else tag
+        if len(found) > MAX_MARKS:
+            break
+    return found
 
 
 def hashed(text: str) -> list[Mark]:
@@ -55,11 +54,14 @@ def said_answer(text: str) -> str | None:
     display = formulas(said)
     if display and display[0].start == 0:
         rest = said[display[0].end :].partition("\n")[0]
-        return "" if expressions(rest[: _end(rest)]) else result(display[0].text)
+        others = [found for found in expressions(rest[: _end(rest)]) if not found[:1].isalpha()]
+        return "" if others or formulas(rest) else result(display[0].text)
     line = said.partition("\n")[0]
     sentence = line[: _end(line)].strip().rstrip("*").strip()
     if parse_number(sentence) is not None or _CHOICE.fullmatch(sentence):
         return sentence
+    if _MATHS.search(sentence) and "$" not in sentence and not _PROSE.search(sentence):
+        return result(sentence)
     end = sentence if "$" in sentence else sentence.rpartition("=")[2]
     found = list(dict.fromkeys(map(result, expressions(end))))
     return (found[0] if len(found) == 1 else "") if found else None

@@ -20,8 +20,15 @@ _DENIED = re.compile(
 )
 _PUT_RIGHT = re.compile(
     r"\b(?:actually|correction|corrected|sorry|oops|wait|hold on|i mean|i meant|instead|rather|must be|mistake|wrong"
-    r"|should(?: have)? be(?:en)?|incorrect|on second thought|no,|or)(?![A-Za-z])",
+    r"|should(?: have)? be(?:en)?|incorrect|on second thought|no,|or|alternatively|edit|hmm+|answer"
+    r"|(?:value|result|total|number) (?:is|was|=))(?![A-Za-z])",
     re.IGNORECASE,
+)
+# Nothing but another number, with at most two words before it: "19?", "Result = 19".
+MAX_BARE_CHARS = 60
+_BARE = re.compile(
+    r"[^A-Za-z0-9\\]*(?:(?!(?:mod|not|of|than|so)\b)[A-Za-z]+[^A-Za-z0-9\\]+){0,2}"
+    r"[-+\u2212$]*\.?[0-9][0-9.,]*%?[^A-Za-z0-9]*"
 )
 
 
@@ -62,7 +69,7 @@ def is_taken_back(answer: str, tail: str, same: Same) -> bool:
         return True
     if _DENIED.search(tail):
         return True
-    if _LISTED.match(tail) or _PUT_RIGHT.search(tail):
+    if _LISTED.match(tail) or _PUT_RIGHT.search(tail) or (len(tail) <= MAX_BARE_CHARS and _BARE.fullmatch(tail)):
         last = last_expression(tail)
         return bool(last) and not same(answer, str(last))
     return False
