@@ -206,7 +206,7 @@ def test_the_criterion_can_be_given(solved: tuple[Path, list[str]], capsys: pyte
     model, problems = solved[0].parents[1] / "model", solved[0].parents[1] / "countdown.jsonl"
     assert call("eval", model, "--problems", problems) == 0
     shown = capsys.readouterr().out
-    assert "note: the problems have nums and target, by which the reward countdown judges" in shown
+    assert "note: the problems have nums, by which the reward countdown judges" in shown
     assert call("eval", model, "--problems", problems, "--correct", "countdown") == 0
     assert f"100.0 % {BY}" in capsys.readouterr().out
     assert call("eval", solved[0], "--correct", "format_parts >= 2") == 2
@@ -245,8 +245,12 @@ def test_a_reward_that_fails_in_an_evaluation_loses_nothing(tmp_path: Path) -> N
         assert [len(row["greedy"]["text"]) > 20 for row in kept] == [True] * 4
         assert evaluation_names(run) == ["before"] and (run / "checkpoints" / "step-1").is_dir()
         broken.unlink()
+        summary = json.loads((run / "eval" / "before.json").read_text())
+        del summary["settings"]["correct"]  # as it was before there was anything else than answers
+        (run / "eval" / "before.json").write_text(json.dumps(summary))
         train(resumed_recipe(run, []), recipe_name="countdown", resume=run, progress=Said())
     assert evaluation_names(run) == ["after", "before", "step-1"]
+    assert read_evaluation(run, "before").settings.correct == f"{own} >= 0.5", "scored anew"
     assert read_evaluation(run, "step-1").summary()[f"reward/{own}"] == 1.0
     assert "correct by my.py:passes ≥ 0.5" in json.loads((run / "verdict.json").read_text())["heldout"]["line"]
 

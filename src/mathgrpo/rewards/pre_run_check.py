@@ -149,11 +149,11 @@ def require_judged(suite: RewardSuite, problems: Sequence[Problem]) -> str:
 
 
 def _judge_passed_over(suite: RewardSuite, problem: Problem) -> str:
-    """Return a note where a problem has the columns of a task that the suite does not know, else ""."""
+    """Return a note where a problem has the column of a task that the suite does not know, else ""."""
     for name, reward in CATALOGUE.items():
-        if reward.columns and name not in suite.weights and all(key in problem.columns for key in reward.columns):
-            columns = " and ".join(reward.columns)
-            return f"the problems have {columns}, by which the reward {name} judges; here correct means a right answer"
+        column = reward.columns[0] if reward.columns else None
+        if column in problem.columns and name not in suite.weights:
+            return f"the problems have {column}, by which the reward {name} judges; here correct means a right answer"
     return ""
 
 

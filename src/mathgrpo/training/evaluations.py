@@ -9,9 +9,10 @@ from time import perf_counter
 
 from mathgrpo.distributed.world import FollowMain, interleaved
 from mathgrpo.errors import UserError
-from mathgrpo.evaluation import evaluate, evaluation_names, write_verdict
+from mathgrpo.evaluation import evaluate, evaluation_names, read_evaluation, write_evaluation, write_verdict
 from mathgrpo.evaluation.evaluate import RewardFault, write_records
-from mathgrpo.evaluation.records import Evaluation
+from mathgrpo.evaluation.one_scale import scored_by
+from mathgrpo.evaluation.records import ANSWER, Evaluation
 from mathgrpo.evaluation.reward_change import unreached
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.runs.hook import Hook, Run
@@ -31,6 +32,8 @@ class Evaluations(Hook):
         """Evaluate the policy before the first step."""
         if run.step == 0:
             self._all(run, "before")
+        elif run.world.is_main:
+            self._score_anew()
 
     def before_step(self, run: Run) -> None:
         """Evaluate every so many steps."""
@@ -54,6 +57,16 @@ class Evaluations(Hook):
                 evaluation = self._one(run, full_name, problems)
                 run.note([unreached(evaluation)] if name in ("before", "after") else ())
                 run.tell("evaluated", full_name, evaluation, perf_counter() - started)
+
+    def _score_anew(self) -> None:
+        """Score the texts of evaluations that count something else as correct than this run does."""
+        suite, sets = self._ready.suite, self._ready.problems
+        wanted = ANSWER if suite.correct is None else str(suite.correct)
+        for name in evaluation_names(self._folder):
+            evaluation = read_evaluation(self._folder, name)
+            if evaluation.settings.correct != wanted:
+                problems = sets.heldout_templates if name.endswith("-templates") else sets.heldout
+                write_evaluation(scored_by(suite, evaluation, problems), self._folder, name)
 
     def _one(self, run: Run, name: str, problems: Sequence[Problem]) -> Evaluation:
         """Return the evaluation of all problems, each process making that of its share.
