@@ -14,6 +14,7 @@ from fakes import randomised, tiny_model, tiny_tokenizer
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo import with_advantages
 from mathgrpo.models import Policy, policy_from, qwen_view
+from mathgrpo.models.known_modules import why_not_served
 from mathgrpo.models.qwen_view import (
     DOWN,
     GATE_UP,
@@ -23,7 +24,6 @@ from mathgrpo.models.qwen_view import (
     ViewLayer,
     effective_weight,
     whole_weights,
-    why_not_served,
 )
 from mathgrpo.rollout.choose_engine import build_engine
 from mathgrpo.rollout.engine import NativeEngine

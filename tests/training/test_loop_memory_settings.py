@@ -11,10 +11,10 @@ import torch
 from mathgrpo.config.machinery import PLAIN, Choice, Machinery
 from mathgrpo.training import Interrupted, train
 from mathgrpo.training.train_recipe import resumed_recipe
-from training.test_loop import Quiet, material, metrics, recipe_of, weights  # noqa: F401
+from training.test_loop import Quiet, metrics, recipe_of, weights
 
 
-def test_recomputed_layers_train_the_same_weights(material: dict[str, Any]) -> None:  # noqa: F811
+def test_recomputed_layers_train_the_same_weights(material: dict[str, Any]) -> None:
     runs = []
     choices: tuple[Choice, ...] = ("off", "on")
     for setting in choices:
@@ -26,7 +26,7 @@ def test_recomputed_layers_train_the_same_weights(material: dict[str, Any]) -> N
 
 
 def test_a_run_with_compute_copies_equals_autocasts_and_resumes_bit_for_bit(
-    material: dict[str, Any],  # noqa: F811
+    material: dict[str, Any],
 ) -> None:
     material["model"]["dtype"] = "bfloat16"
     # Decoding by modules draws from the same matrices whether they are cast now or before.

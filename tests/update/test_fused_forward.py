@@ -19,9 +19,10 @@ from mathgrpo.update.choose_passes import choose_forward, why_not_fused_forward
 from mathgrpo.update.forward import ModuleForward
 from mathgrpo.update.fused import fused_attention, fused_tiles
 from mathgrpo.update.fused.fused_forward import FusedForward
+from mathgrpo.update.lesson import Lesson
 from mathgrpo.update.logprobs import MIN_CHUNK, chunk_rows
 from mathgrpo.update.pack import Piece
-from mathgrpo.update.updater import Lesson, Updater
+from mathgrpo.update.updater import Updater
 from update.grpo_cases import (
     MAX_NEW_TOKENS,
     RecordingSGD,

@@ -139,7 +139,7 @@ def of_recipe(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises: UserError when there is no such recipe or no such model.
     """
     from mathgrpo.config import load_recipe
-    from mathgrpo.models.qwen_view import why_not_served
+    from mathgrpo.models.known_modules import why_not_served
     from mathgrpo.models.shape import hollow_model, outline
 
     model = load_recipe(name, overrides).model

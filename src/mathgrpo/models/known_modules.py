@@ -16,6 +16,8 @@ from mathgrpo.models.adapter_layers import HOLDERS, WRAPPERS, kind_of
 from mathgrpo.models.module_weights import plain_module
 from mathgrpo.models.policy import is_linear4bit
 
+_SERVED = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM")
+_FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 _MATRICES = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
@@ -24,6 +26,21 @@ _LINEAR, _EMBEDDING = "torch.nn.modules.linear.Linear", "torch.nn.modules.sparse
 _SILU = ("transformers.activations.SiLUActivation", "torch.nn.modules.activation.SiLU")
 _IDLE_HOOKS = ("output_capturing_hook", "make_inputs_require_grads")
 """Hooks of transformers that leave a module's output as it is."""
+
+
+def why_not_served(model: Any) -> str:
+    """Return why a causal LM has no such view, or "" when it has."""
+    kind, config = type(model).__name__, model.config
+    if kind not in _SERVED or not type(model).__module__.startswith("transformers.models."):
+        return f"{kind} is not in the Qwen2/Qwen3/Llama family"
+    if any(layer_type != "full_attention" for layer_type in getattr(config, "layer_types", None) or ()):
+        return "it has sliding-window layers"
+    if config.hidden_act != "silu":
+        return f"its activation is {config.hidden_act}"
+    rope_type = (config.rope_parameters or {}).get("rope_type", "default")
+    if rope_type not in _FIXED_ROPE:
+        return f"its rotary embedding ({rope_type}) changes with the length"
+    return why_unknown(model)
 
 
 def why_unknown(model: Any, *, wrapped: bool = True) -> str:

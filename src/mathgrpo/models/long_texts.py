@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mathgrpo.models.known_modules import why_not_served
 from mathgrpo.models.policy import base_model
-from mathgrpo.models.qwen_view import why_not_served
 
 _LENGTH_WORDS = ("window", "chunk", "block", "local", "position", "context", "length", "seq")
 """Parts of the names under which configurations keep numbers of tokens."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mathgrpo.models.known_modules import why_unknown
+from mathgrpo.models.known_modules import why_not_served
 from mathgrpo.models.module_weights import NotServed, effective_weight, plain_module
 from mathgrpo.models.policy import module_outfit
 
@@ -33,9 +33,6 @@ OUTPUT = ("self_attn.o_proj",)
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 DOWN = ("mlp.down_proj",)
 HEAD = ("lm_head",)
-
-_SERVED = ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM")
-_FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,21 +209,6 @@ def require_served(model: Any) -> None:
 
 
 _served_as: weakref.WeakKeyDictionary[Any, object] = weakref.WeakKeyDictionary()
-
-
-def why_not_served(model: Any) -> str:
-    """Return why a causal LM has no such view, or "" when it has."""
-    kind, config = type(model).__name__, model.config
-    if kind not in _SERVED or not type(model).__module__.startswith("transformers.models."):
-        return f"{kind} is not in the Qwen2/Qwen3/Llama family"
-    if any(layer_type != "full_attention" for layer_type in getattr(config, "layer_types", None) or ()):
-        return "it has sliding-window layers"
-    if config.hidden_act != "silu":
-        return f"its activation is {config.hidden_act}"
-    rope_type = (config.rope_parameters or {}).get("rope_type", "default")
-    if rope_type not in _FIXED_ROPE:
-        return f"its rotary embedding ({rope_type}) changes with the length"
-    return why_unknown(model)
 
 
 def rotary_rows(body: Any, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ from mathgrpo.errors import UserError, first_line
 from mathgrpo.hardware.cuda_care import pass_on
 from mathgrpo.hardware.device_memory import free_bytes
 from mathgrpo.models import Policy
+from mathgrpo.models.known_modules import why_not_served
 from mathgrpo.models.quantized import linear4bit_layers
-from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.rollout.c.c_decoder import compiled_decoder
 from mathgrpo.rollout.c.library import why_not_compiled
 from mathgrpo.rollout.cuda.graph_engine import build_graph_engine

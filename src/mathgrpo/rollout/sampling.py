@@ -27,6 +27,14 @@ def sample_tokens(logits_RV: Tensor, uniforms_R: Tensor, sampling: Sampling) -> 
     return _inverse_cdf(scores, uniforms_R)
 
 
+def rounding_noise(dtype: torch.dtype, temperature: float = 1.0) -> float:
+    """Return how far right computations of a token's log-probability are apart on average, in nats, at most.
+
+    A temperature below 1 multiplies the logits and their rounding.
+    """
+    return (2e-3 if dtype == torch.float32 else 0.15) / min(1.0, temperature or 1.0)
+
+
 def truncate(scores_RV: Tensor, sampling: Sampling) -> Tensor:
     """Return the scores with every token outside top-k, then top-p, then min-p at minus infinity.
 

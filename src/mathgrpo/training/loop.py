@@ -17,9 +17,10 @@ from mathgrpo.runs.hook import Run, TakenStep
 from mathgrpo.runs.interrupt import Interrupted
 from mathgrpo.runs.speedometer import StepTimes
 from mathgrpo.training.recipe_task import counted_seed
+from mathgrpo.training.sampler_stop import fall_back_or_stop
 from mathgrpo.training.together import require_same_weights, with_speed
 from mathgrpo.types import RolloutGroup
-from mathgrpo.update import Lesson, NonFiniteError, UpdateStats
+from mathgrpo.update import Lesson, NonFiniteError, SamplerError, UpdateStats
 from mathgrpo.update.layer_modes import compiled_parts, recomputed_layers
 
 
@@ -64,7 +65,11 @@ def take_step(run: Run) -> TakenStep:
     run.stop_if_asked()  # nothing has changed yet: the step can be abandoned and taken again after a resume
     run.tell("stage", "update")
     lesson, rate = task.lesson(groups, run.step), task.learning_rate(run.step)
-    stats = _learn(run, groups, lesson, rate)
+    try:
+        stats = _learn(run, groups, lesson, rate)
+    except SamplerError as error:
+        fall_back_or_stop(run, groups, error)
+        return take_step(run)
     updated = perf_counter()
     if world.size > 1:
         require_same_weights(world, run.optimizer, run.step + 1)
@@ -73,7 +78,7 @@ def take_step(run: Run) -> TakenStep:
     times = StepTimes(rolled_out - started, rewarded - rolled_out, updated - rewarded)
     metrics = {"step": run.step, **task.metrics(groups), **stats.metrics}
     metrics |= ({} if rate is None else {"learning_rate": rate}) | outside
-    run.note(stats.notes)
+    run.note((*stats.notes, *run.engine.notes))
     return TakenStep(run.step, groups, metrics, lesson.section, times, perf_counter() - started)
 
 

@@ -68,6 +68,8 @@ class RecipeTask:
         return Lesson(
             self._recipe.grpo, rollout.temperature, rollout.max_new_tokens, self._recipe.optimizer.max_grad_norm,
             importance=Importance(high=cap, mask=False, whole=False) if cap else None,
+            sampling=sampling_of_step(self._recipe, step),
+            tolerance=rollout.vllm.probe_tolerance if rollout.vllm is not None else 0.0,
         )  # fmt: skip
 
 

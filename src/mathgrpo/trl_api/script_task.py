@@ -87,12 +87,15 @@ class ScriptTask:
             return []
         prompts = [encode(tokenizer, row["prompt"], args, key) for row, key in zip(rows, keys, strict=True)]
         require_context(prompts, self.policy.max_context, args)
-        sampling = Sampling(
+        drawn = engine.generate(prompts, group_size, self._sampling(purpose))
+        return [_group(tokenizer, *each) for each in zip(rows, prompts, drawn, strict=True)]
+
+    def _sampling(self, purpose: str) -> Sampling:
+        args = self.args
+        return Sampling(
             max_new_tokens=args.max_completion_length, temperature=args.temperature, top_p=args.top_p,
             top_k=args.top_k or 0, min_p=args.min_p or 0.0, seed=counted_seed(args.seed, purpose, 0),
         )  # fmt: skip
-        drawn = engine.generate(prompts, group_size, sampling)
-        return [_group(tokenizer, *each) for each in zip(rows, prompts, drawn, strict=True)]
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         """Return the groups with their rewards.
@@ -147,7 +150,7 @@ class ScriptTask:
             grpo_section(args, updates), args.temperature, args.max_completion_length,
             args.max_grad_norm or float("inf"),
             parts=divided(groups, order, args.parts_per_rollout) if args.parts_per_rollout > 1 else (),
-            importance=importance_of(args),
+            importance=importance_of(args), sampling=self._sampling("rollout"),
         )  # fmt: skip
 
 

@@ -11,10 +11,9 @@ import torch
 
 from mathgrpo.config.machinery import Machinery
 from mathgrpo.models import Policy
-from mathgrpo.models.known_modules import why_unknown
+from mathgrpo.models.known_modules import why_not_served, why_unknown
 from mathgrpo.models.load_policy import context_length
 from mathgrpo.models.policy import UNBOUNDED_CONTEXT
-from mathgrpo.models.qwen_view import why_not_served
 from mathgrpo.models.settled_rope import settle_rope
 from mathgrpo.update.attention.kernel_choice import choose_attention
 from mathgrpo.update.attention.packed import AttentionKernel, PackedLayout

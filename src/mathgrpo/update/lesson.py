@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mathgrpo.config.recipe import GrpoSection
 from mathgrpo.grpo.importance import Importance
+from mathgrpo.types import Sampling
 from mathgrpo.update.pack import Piece
 
 
@@ -52,6 +53,8 @@ class Lesson:
         parts: the completions of each optimizer step, in turn; none: every step takes all. A part counts as much as
             the whole does. The old log-probabilities are then those of one forward pass before the first step.
         importance: weights for the sampler's numerics.
+        sampling: how the completions were drawn, so that it can be seen that they were; None leaves that out.
+        tolerance: nats a token that a sampler of its own numerics may be off, where that is more than rounding.
     """
 
     section: GrpoSection
@@ -60,3 +63,5 @@ class Lesson:
     max_grad_norm: float
     parts: Sequence[Sequence[Piece]] = ()
     importance: Importance | None = None
+    sampling: Sampling | None = None
+    tolerance: float = 0.0

@@ -15,6 +15,7 @@ from mathgrpo.distributed import SINGLE, World
 from mathgrpo.hardware.cuda_care import uploaded
 from mathgrpo.models import Policy
 from mathgrpo.models.policy import module_outfit, resting
+from mathgrpo.rollout.sampling import rounding_noise
 from mathgrpo.types import RolloutGroup
 from mathgrpo.update.choose_passes import choose_passes, decide_attention, plainly
 from mathgrpo.update.fall_back import fall_back
@@ -24,6 +25,7 @@ from mathgrpo.update.gradient import step_gradient
 from mathgrpo.update.lesson import Lesson, NonFiniteError, UpdateStats
 from mathgrpo.update.pack import Piece, objective_of, pieces_with_loss
 from mathgrpo.update.reference_policy import Reference
+from mathgrpo.update.sampler_check import doubt
 from mathgrpo.update.shares import of_all_processes, of_part, share_of
 from mathgrpo.update.step import Step, Totals, step_tokens
 
@@ -61,7 +63,7 @@ class Updater:
         that sampled, and no extra pass is made. Learning rates are the caller's to set before.
 
         token_budget: overrides machinery.token_budget; hand on stats.token_budget to remember a halving.
-        Raises: NonFiniteError before the weights change.
+        Raises: NonFiniteError and SamplerError before the weights change.
         """
         section, importance = lesson.section, lesson.importance
         policy, world, machinery = self._policy, self._world, self._machinery
@@ -90,7 +92,7 @@ class Updater:
             for index in range(section.updates_per_rollout):
                 step.pieces, pieces_of_all = shares[index % len(turns)], turns[index % len(turns)]
                 metrics, counts = self._optimizer_step(
-                    step, parameters, pieces_of_all, lesson.max_grad_norm, index=index, num_parts=len(turns)
+                    step, parameters, pieces_of_all, lesson, index=index, num_parts=len(turns)
                 )
                 history.append(metrics)
         if step.passes is not passes:
@@ -115,7 +117,7 @@ class Updater:
         return self._passes
 
     def _optimizer_step(
-        self, step: Step, parameters: Sequence[Tensor], pieces: Sequence[Piece], max_grad_norm: float, *,
+        self, step: Step, parameters: Sequence[Tensor], pieces: Sequence[Piece], lesson: Lesson, *,
         index: int, num_parts: int,
     ) -> tuple[dict[str, float], list[int]]:  # fmt: skip
         """Take one optimizer step on step.pieces; return its metrics and [micro-batches, tokens].
@@ -131,18 +133,35 @@ class Updater:
                 totals, counts = of_all_processes(self._world, step, totals, counts)
             norm = _fill_and_norm(parameters)
             metrics = _metrics(step, pieces, totals, norm, first=first, num_parts=num_parts)
-            if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
+            failure = _failure(metrics, index) or ("" if index else self._doubt(step, lesson, metrics))
+            if not failure:
                 break
             optimizer.zero_grad(set_to_none=True)
-            facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
-            failure = f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}"
             if step.passes.plainer is None:
                 raise NonFiniteError(failure)
             fall_back(step, failure)
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, lesson.max_grad_norm, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return metrics, counts
+
+    def _doubt(self, step: Step, lesson: Lesson, metrics: dict[str, float]) -> str:
+        """Return why the step's log-probabilities are not the policy's, "" where they are, or nobody asks.
+
+        Raises: SamplerError when the completions were not drawn from it.
+        """
+        allowed = max(lesson.tolerance, rounding_noise(self._policy.compute_dtype, lesson.temperature))
+        if lesson.sampling is None or metrics.get("sampling/logprob_difference/mean", 0.0) <= allowed:
+            return ""
+        return doubt(step, self._policy, lesson.sampling, allowed, self._world)
+
+
+def _failure(metrics: dict[str, float], index: int) -> str:
+    """Return what is not finite in an optimizer step, "" for nothing."""
+    if math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"]):
+        return ""
+    facts = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+    return f"loss or gradient is not finite in optimizer step {index + 1} of the update: {facts}"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from mathgrpo.runs import trackers as all_trackers
 from mathgrpo.runs.tracker_kinds import TrackedRun, Tracker
 from mathgrpo.training import Interrupted, plan_lines_of, train
 from mathgrpo.training.train_recipe import resumed_recipe
-from training.test_loop import Quiet, material, recipe_of
+from training.conftest import material
+from training.test_loop import Quiet, recipe_of
 
 __all__ = ["material"]
 

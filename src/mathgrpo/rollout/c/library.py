@@ -18,8 +18,8 @@ import torch
 from mathgrpo.cache import cache_folder
 from mathgrpo.hardware.processor import c_compiler, cpu_facts, no_compiler
 from mathgrpo.models import Policy
+from mathgrpo.models.known_modules import why_not_served
 from mathgrpo.models.module_weights import plain_module
-from mathgrpo.models.qwen_view import why_not_served
 
 
 class Matrix(ctypes.Structure):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from mathgrpo.models import Policy
+from mathgrpo.models.known_modules import why_not_served
 from mathgrpo.models.module_weights import NotServed
 from mathgrpo.models.policy import check_context, resting
-from mathgrpo.models.qwen_view import QwenView, why_not_served
+from mathgrpo.models.qwen_view import QwenView
 from mathgrpo.rollout.cuda.decode_step import decode_step, prefill
 from mathgrpo.rollout.cuda.graph_rollout import Device, Job, Rollout
 from mathgrpo.rollout.cuda.graphs import StepGraphs

@@ -23,6 +23,7 @@ from mathgrpo.models.known_modules import why_not_plain
 from mathgrpo.models.module_weights import effective_weight, plain_module
 from mathgrpo.models.moved_weights import moved
 from mathgrpo.models.policy import is_linear4bit
+from mathgrpo.rollout.sampling import rounding_noise
 from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
 from mathgrpo.text import gigabytes
@@ -115,7 +116,6 @@ def fingerprint(policy: Policy) -> tuple[int, ...]:
     return weights_checksum(policy.model.parameters()), zlib.crc32(repr(on).encode())
 
 
-_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.15}
 _TRIAL_TOKENS = 48
 _TRIAL_SHARE = 1.0
 """How far the trial moves every matrix, in units of its own spread: far enough that one matrix left behind shows.
@@ -137,7 +137,7 @@ class Difference:
 
 def tolerance(dtype: torch.dtype) -> float:
     """Return the mean difference that rounding in this precision explains, in nats a token."""
-    return _TOLERANCE.get(dtype, _TOLERANCE[torch.bfloat16])
+    return rounding_noise(dtype)
 
 
 def difference(theirs: Sequence[float], ours: Sequence[float]) -> Difference:
