@@ -66,7 +66,7 @@ def test_hostile_answers_are_refused_by_size_before_any_process() -> None:
     for text in HOSTILE:
         assert refusal(text) is not None, text
         assert grade(text, "\\sqrt{2}") == "refused"
-    assert grade(HOSTILE[0], "\\sqrt{2}").why == "not tried: an exponent that makes a number of more than 2000 digits"
+    assert grade(HOSTILE[0], "\\sqrt{2}").why == "not tried: an exponent that makes a number of more than 6000 digits"
     assert "exponent" in str(gold_problem(HOSTILE[0]))
     assert all(arithmetic_line_verdict(line) == "refused" for line in ("so 9**9**9 = 9^9^9 is it", "1 = " + "1" * 1000))
     assert grader.asked == asked and time.perf_counter() - start < 1.0

@@ -24,7 +24,7 @@ def test_the_pages_limits_are_the_codes() -> None:
     for said in (
         f"Over {latex_size.MAX_DIGITS:,} digits", f"{latex_size.MAX_TERMS} terms",
         f"{latex.MAX_LATEX_CHARS} characters",
-        f"degree of {latex_size.MAX_DEGREE:,}", f"factorials over {latex_size.MAX_FACTORIAL}", seconds,
+        f"degree of {latex_size.MAX_DEGREE:,}", f"factorials over {latex_size.MAX_FACTORIAL:,}", seconds,
         f"an order over {latex_size.MAX_ROOT},", f"brackets {latex_walk.MAX_DEPTH} deep",
         f"{limits.memory_mib} MiB of address", f"holds {limits.grown_mib} MiB", f"share {limits.slow_s:g} s",
         f"has {limits.hurried_s:g} s until",

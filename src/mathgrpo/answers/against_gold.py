@@ -13,6 +13,7 @@ from mathgrpo.answers.numbers import MAX_NUMBER_CHARS
 from mathgrpo.answers.plain_forms import Form
 from mathgrpo.answers.same_form import same
 from mathgrpo.answers.same_value import Asked, for_algebra, rule_of
+from mathgrpo.answers.tolerance import EXACT, Tolerance
 from mathgrpo.answers.units import NUMBER_WORDS, read_unit, words_of
 from mathgrpo.types import Verdict
 
@@ -22,25 +23,25 @@ _COMPUTED = ("value", "bag", "row", "union", "relation", "matrix")
 _DIGIT_LIST = re.compile(r"[0-9.,\s]+", re.ASCII)
 
 
-def compared(answer: str, gold: str, question: str) -> Verdict:
+def compared(answer: str, gold: str, question: str, tolerance: Tolerance = EXACT) -> Verdict:
     """Return the verdict on an answer that is not empty, see `grade`."""
     gold_form = read_form(gold)
     if gold_form is None or _shape_problem(gold, gold_form) is not None:
         return Verdict("error", answer, "", "the gold cannot be graded")
     form = read_form(answer)
-    refused = _refusal(answer, form, gold_form)
+    refused = _refusal(answer, form, gold_form, exact=tolerance is EXACT)
     if refused is not None or form is None:
         return Verdict("refused", answer, rule_of(gold_form), refused or "")
-    return same(form, gold_form, Asked(question, gold))
+    return same(form, gold_form, Asked(question, gold, tolerance))
 
 
-def _refusal(answer: str, form: Form | None, gold: Form) -> str | None:
+def _refusal(answer: str, form: Form | None, gold: Form, *, exact: bool) -> str | None:
     """Return why an answer is not compared, None when it is."""
     if form is None or (form.kind in _COMPUTED and form.number is None):
         too_much = refusal(canonical(answer) or answer)
         if too_much is not None:
             return f"not tried: {too_much}"
-    if gold.number is not None and (form is None or form.number is None) and not _may_be_number(form):
+    if exact and gold.number is not None and (form is None or form.number is None) and not _may_be_number(form):
         return "the gold is a number, and this is not read as one"
     return "not read as a final answer" if form is None else None
 

@@ -211,6 +211,11 @@ def _command(text: str, command: re.Match[str]) -> tuple[str, int]:
             pieces.append("{" + _with_braces(text[place + 1 : end]) + text[end : end + 1])
             place = end + 1
             continue
+        if command[0] == "\\sqrt" and text[place : place + 1] == "(" and ")" in text[place:]:
+            end = _closing(text, place, "()")
+            pieces.append("{" + _with_braces(text[place + 1 : end]) + "}")
+            place = end + 1
+            continue
         inner = _LETTERS.match(text, place)
         if inner and inner[0] in _ARGUMENTS:
             piece, place = _command(text, inner)
@@ -221,11 +226,11 @@ def _command(text: str, command: re.Match[str]) -> tuple[str, int]:
     return "".join(pieces), place
 
 
-def _closing(text: str, place: int) -> int:
-    """Return where the brace that opens at a place closes; the end of the text when it does not."""
+def _closing(text: str, place: int, brackets: str = "{}") -> int:
+    """Return where the bracket that opens at a place closes; the end of the text when it does not."""
     depth = 0
     for index in range(place, len(text)):
-        depth += (text[index] == "{") - (text[index] == "}")
+        depth += (text[index] == brackets[0]) - (text[index] == brackets[1])
         if depth == 0:
             return index
     return len(text)

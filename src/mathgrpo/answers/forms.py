@@ -27,7 +27,7 @@ _OR = re.compile(r"\\text\{ ?,?or ?\}|(?<![A-Za-z\\])or(?![A-Za-z])")
 _AND = re.compile(r"\\text\{ ?,?and ?\}|(?<![A-Za-z\\])and(?![A-Za-z])|\\(?:wedge|land)(?![a-zA-Z])")
 _NAME = re.compile(
     r"\\?[A-Za-z]+'?|[A-Za-z]_\{?[A-Za-z0-9]+\}?|[A-Za-z](?:\^\{-1\})?'{0,2}\([A-Za-z](?:, ?[A-Za-z])*\)"
-    r"|\\text\{[A-Za-z ]+\}|[A-Za-z]{2,}(?: [A-Za-z]{2,}){0,4}",
+    r"|\\text\{[A-Za-z ]+\}|\((?:[A-Za-z], ?)+[A-Za-z]\)|[A-Za-z]{2,}(?: [A-Za-z]{2,}){0,4}",
     re.ASCII,
 )
 _UNIT_TEXT = re.compile(r"(.*[^\s(,+\-*/=]) ?(?:\\text\{([^{}]*)\}((?:\^(?:[0-9]|\{ ?[0-9] ?\}))?))", re.DOTALL)
@@ -37,7 +37,7 @@ _UNIT_BARE = re.compile(
 )
 _PLUS_MINUS = re.compile(r"\\pm(?![a-zA-Z])")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?:[a-z]*[aeiou][a-z]*(?<=[a-z]{4})|[A-Za-z]{5,})(?![A-Za-z])", re.ASCII)
-_SEVERAL = re.compile(r"[0-9] +[0-9]")
+_SEVERAL = re.compile(r"(?<![_0-9])[0-9]+ +[0-9]")
 
 
 @lru_cache(maxsize=8192)
@@ -205,7 +205,13 @@ def _united(text: str, depth: int) -> Form | None:
     if not match:
         match = _UNIT_BARE.fullmatch(text)
         unit = match[2] if match else ""
-        if match and unit not in "°%" and not all(known(word) for word in re.findall(r"[A-Za-z]+", unit)):
+        if (
+            match
+            and unit not in "°%"
+            and not all(
+                known(word) or word in ("square", "sq", "cubic", "per") for word in re.findall(r"[A-Za-z]+", unit)
+            )
+        ):
             return None
     if not match or (unit != "%" and read_unit(unit) is None):
         return None

@@ -35,15 +35,18 @@ def refusal(text: str) -> str | None:
 
     Example:
         >>> refusal("10^{1000000000}")
-        'an exponent that makes a number of more than 2000 digits'
+        'an exponent that makes a number of more than 6000 digits'
     """
     if len(text) > MAX_LATEX_CHARS:
         return f"more than {MAX_LATEX_CHARS} characters"
     return "characters that no LaTeX answer has" if _CODE.search(text) else too_large(text)
 
 
-def latex_verdict(answer: str, gold: str) -> Verdict:
+def latex_verdict(answer: str, gold: str, **tolerance: str) -> Verdict:
     """Return the verdict on an answer to a LaTeX gold; "error" also when the gold itself cannot be read.
+
+    Args:
+        tolerance: `relative` and `within`, fractions as text, for values that need not be exactly equal.
 
     A verdict that the two texts decide is kept: the completions of a group repeat each other's answers.
     """
@@ -52,7 +55,7 @@ def latex_verdict(answer: str, gold: str) -> Verdict:
         return Verdict("refused", answer, "latex", f"not tried: {refused}")
     if gold_refused is not None:
         return Verdict("error", answer, "latex", f"the gold has {gold_refused}")
-    reply = grader.ask(gold=gold, answer=answer)
+    reply = grader.ask(gold=gold, answer=answer, **tolerance)
     outcome = "error" if reply.verdict == "bad_gold" else reply.verdict
     return Verdict(outcome, answer, "latex", _why(reply))  # type: ignore[arg-type]
 

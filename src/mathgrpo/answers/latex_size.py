@@ -9,12 +9,12 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-MAX_DIGITS = 2000
+MAX_DIGITS = 6000
 """Decimal digits of a number on the way, numerator and denominator together."""
 MAX_TERMS = 250
 """Terms of a polynomial on the way, multiplied out."""
 MAX_DEGREE = 2500
-MAX_FACTORIAL = 200
+MAX_FACTORIAL = 2100
 MAX_CHOICES_DIGITS = 100
 MAX_ROOT = 100
 MAX_ROOT_IN_EXPONENT = 10**6

@@ -67,7 +67,7 @@ def too_large(text: str) -> str | None:
 
     Example:
         >>> too_large("10^{\\\\left(10^{10}\\\\right)}"), too_large("2^{100}")
-        ('an exponent that makes a number of more than 2000 digits', None)
+        ('an exponent that makes a number of more than 6000 digits', None)
     """
     try:
         _Walk(text).whole()

@@ -35,10 +35,10 @@ class Form:
 
 
 _CHOICE = re.compile(r"\(([A-Za-z])\)[.:]?|([A-Z])[).:]?|(?:option|choice) \(?([A-Za-z])\)?", re.ASCII | re.IGNORECASE)
-_CHOICE_AND_MORE = re.compile(r"\(?([A-H])[).:] ?(?=[^\s)])(.+)", re.ASCII)
+_CHOICE_AND_MORE = re.compile(r"\(?([A-H])[).:] ?(?=[^\s)+*/=^-])(.+)", re.ASCII)
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))? ?([ap])?\.?(?:m\.?)?", re.ASCII | re.IGNORECASE)
 _RATIO = re.compile(r"[0-9.]+(?: ?: ?[0-9.]+)+", re.ASCII)
-_BASE = re.compile(r"([0-9A-F]+(?:\.[0-9A-F]+)?)_ ?(?:\{ ?)?(?:\\text\{ ?)?([0-9]{1,2}|[a-z]+)[ }]*", re.ASCII)
+_BASE = re.compile(r"(-?[0-9A-F]+(?:\.[0-9A-F]+)?)_ ?(?:\{ ?)?(?:\\text\{ ?)?([0-9]{1,2}|[a-z]+)[ }]*", re.ASCII)
 _WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 '&.!?/#-]*", re.ASCII)
 _SHORT_WORDS = frozenset(
     [
@@ -77,7 +77,7 @@ def choice(text: str) -> Form | None:
     letter = match and (match[1] or match[2] or match[3])
     if match and letter and (letter.isupper() or match[3] or (match[1] and letter in "abcdef")):
         return Form("choice", letter.upper())
-    more = _CHOICE_AND_MORE.fullmatch(text)
+    more = _CHOICE_AND_MORE.fullmatch(" ".join(bare.split()))
     if more and not re.search(r"(?<![A-Za-z])[A-H][).:]", more[2]) and balanced(more[2]):
         return Form("choice", more[1], marks=more[2])
     return None
@@ -115,7 +115,7 @@ def words(text: str) -> Form | None:
         len(word) > 3 or word.casefold() in _SHORT_WORDS or (len(word) > 1 and word.isupper())
         for word in re.findall(r"[A-Za-z]+", bare)
     )
-    if dressed or (long and not re.search(r"[0-9][A-Za-z]|/", bare)):
+    if dressed or (long and not re.search(r"[0-9](?!(?:st|nd|rd|th)\b)[A-Za-z]|/", bare)):
         return Form("text", bare.rstrip(".!?"))
     return None
 

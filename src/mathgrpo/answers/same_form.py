@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from mathgrpo.answers.brackets import outside
+from mathgrpo.answers.inequalities import SIGN_NAMES, SIGNS
 from mathgrpo.answers.latex import latex_verdict
 from mathgrpo.answers.numbers import Quantity
 from mathgrpo.answers.plain_forms import Form
@@ -61,11 +63,11 @@ def _alike(answer: Form, gold: Form, asked: Asked) -> tuple[Form, Form]:
     if "ratio" in kinds and "value" in kinds:
         return _as_quotient(answer), _as_quotient(gold)
     if {"time", "ratio"} == set(kinds):
-        return Form("text", answer.text), Form("text", gold.text)
+        return _as_ratio(answer), _as_ratio(gold)
     if ("choice" in kinds and "text" in kinds) or kinds == ("value", "choice") or kinds == ("choice", "value"):
         return _as_choice(answer, gold), _as_choice(gold, answer)
     if kinds in (("value", "text"), ("text", "value")):
-        return Form("text", _plain(answer)), Form("text", _plain(gold))
+        return _as_choice(answer, gold), _as_choice(gold, answer)
     return answer, gold
 
 
@@ -82,6 +84,11 @@ def _plain(form: Form) -> str:
 def _as_relation(form: Form) -> Form:
     if form.kind == "value" and form.name:
         return Form("relation", form.text, (Form("value", form.name), Form("value", form.text)), marks="=")
+    signs = outside(form.text, SIGNS) if form.kind == "row" and form.name else []
+    if len(signs) == 1:
+        (start, end), text = signs[0], form.text
+        sides = (Form("value", text[:start].strip()), Form("value", text[end:].strip()))
+        return Form("relation", text, sides, marks=SIGN_NAMES.get(text[start:end], text[start:end].lstrip("\\")))
     return form
 
 
@@ -89,7 +96,8 @@ def _as_choice(form: Form, other: Form) -> Form:
     """Return a choice with its text as the text alone, where the other is no letter."""
     if form.kind == "choice" and form.marks and other.kind != "choice":
         return Form("text", form.marks)
-    return Form("text", _plain(form))
+    plain = _plain(form)
+    return Form("text", plain) if re.fullmatch(r"[A-Za-z0-9 .]+", plain) else form
 
 
 def _from_base(answer: Form, gold: Form, asked: Asked) -> tuple[Form, Form]:
@@ -115,6 +123,14 @@ def _as_time(form: Form) -> Form:
     if form.kind == "value" and half in ("am", "pm") and hour is not None and hour.denominator == 1:
         return Form("time", f"{hour}:00:00", marks=half[0])
     return form
+
+
+def _as_ratio(form: Form) -> Form:
+    """Return a time that says no half of the day as the ratio it may be: 6:16."""
+    if form.kind == "ratio" or form.marks:
+        return form
+    numbers = [int(part) for part in form.text.removesuffix(":00").split(":")]
+    return Form("ratio", form.text, tuple(Form("value", number=Quantity(Fraction(number))) for number in numbers))
 
 
 def _as_quotient(form: Form) -> Form:
@@ -153,7 +169,7 @@ def _same_ratio(answer: Form, gold: Form, asked: Asked) -> Verdict:
     first = [part.number.value for part in answer.parts if part.number is not None]
     second = [part.number.value for part in gold.parts if part.number is not None]
     equal = len(first) == len(second) and all(a * second[0] == g * first[0] for a, g in zip(first, second, strict=True))
-    return same_if(equal and bool(first[0] or second[0]), answer, "another ratio than the gold")
+    return same_if(first == second or (equal and all(first)), answer, "another ratio than the gold")
 
 
 def _same_base(answer: Form, gold: Form, asked: Asked) -> Verdict:

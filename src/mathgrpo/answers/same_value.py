@@ -12,10 +12,13 @@ from fractions import Fraction
 from mathgrpo.answers.latex import latex_verdict
 from mathgrpo.answers.plain_forms import Form
 from mathgrpo.answers.question_asks import asked_scale, asked_unit, asks_percentage, counts, mentioned_units
+from mathgrpo.answers.tolerance import EXACT, Tolerance
 from mathgrpo.answers.units import SCALES, Unit, convertible, is_known, read_unit, stem, words_of
 from mathgrpo.types import Verdict
 
 _CAPITALS = re.compile(r"(?<![A-Za-z\\])[A-Z]{2,}(?![A-Za-z])")
+_SUBSCRIPT = re.compile(r"[0-9]+_\{?[0-9]+")
+"""A number in a base within an expression, of which the computer algebra would drop the base."""
 _DECIMAL = re.compile(r"(?<![0-9_.{])([0-9]{0,30})\.([0-9]{1,30})(?![0-9.])", re.ASCII)
 
 
@@ -26,12 +29,12 @@ class Asked:
     Attributes:
         question: of the problem, "" when it is not known.
         gold: its text, whose words are units too.
-        tolerance: of `equivalent.py`; 0 is exact.
+        tolerance: how far two values may be apart.
     """
 
     question: str = ""
     gold: str = ""
-    tolerance: Fraction = Fraction(0)
+    tolerance: Tolerance = EXACT
 
 
 def rule_of(form: Form) -> str:
@@ -53,7 +56,10 @@ def bare(text: str) -> str:
 
 
 def same_value(answer: Form, gold: Form, asked: Asked) -> Verdict:
-    if answer.marks == "%" and gold.marks != "%" and read_unit(gold.marks, words_of(gold.marks)) in ({}, None):
+    """Return the verdict on a value against a value."""
+    if gold.marks != "%" and read_unit(gold.marks, words_of(gold.marks)) is None:
+        return verdict_on("error", answer, f"the gold has no unit behind its number: {gold.marks!r}")
+    if answer.marks == "%" and gold.marks != "%" and read_unit(gold.marks, words_of(gold.marks)) == {}:
         worth: Fraction | None = Fraction(1) if asks_percentage(asked.question) else Fraction(1, 100)
     elif answer.marks == gold.marks or "%" in (answer.marks, gold.marks):
         worth = Fraction(1) if answer.marks in ("", gold.marks) else None
@@ -68,11 +74,12 @@ def same_value(answer: Form, gold: Form, asked: Asked) -> Verdict:
         return _same_number(answer, gold, answer.number.value * worth, asked)
     if worth == 1 and bare(answer.text) == bare(gold.text):
         return verdict_on("correct", answer, "the same text as the gold")
-    if sorted(_CAPITALS.findall(answer.text)) != sorted(_CAPITALS.findall(gold.text)):
+    if any(sorted(kind.findall(answer.text)) != sorted(kind.findall(gold.text)) for kind in (_CAPITALS, _SUBSCRIPT)):
         return verdict_on("wrong", answer, "other letters than the gold's")
     mine = for_algebra(_stripped(answer))
     its = for_algebra(_stripped(gold))
-    return latex_verdict(mine if worth == 1 else f"\\frac{{{worth.numerator}}}{{{worth.denominator}}}({mine})", its)
+    mine = mine if worth == 1 else f"\\frac{{{worth.numerator}}}{{{worth.denominator}}}({mine})"
+    return latex_verdict(mine, its, **asked.tolerance.for_algebra(answer.text, gold.text))
 
 
 def _stripped(form: Form) -> str:
@@ -90,8 +97,8 @@ def _same_number(answer: Form, gold: Form, value: Fraction, asked: Asked) -> Ver
     if not equal and scale != 1:
         words = {stem(word) for word, factor in SCALES.items() if factor == scale}
         equal = value / scale == gold.number.value and bool(words & asked_scale(asked.question))
-    if not equal and asked.tolerance:
-        equal = abs(value - gold.number.value) <= asked.tolerance * max(abs(gold.number.value), abs(value))
+    if not equal and asked.tolerance is not EXACT:
+        equal = abs(value - gold.number.value) <= asked.tolerance.distance(gold.number.value, answer.text, gold.text)
     return same_if(equal, answer, "another number than the gold")
 
 
@@ -121,6 +128,7 @@ def _worth(unit: Unit, gold: Form, asked: Asked) -> Fraction | None:
 def for_algebra(text: str) -> str:
     """Return canonical text for the computer algebra: decimals exactly, degrees as radians, primes and E as names."""
     text = re.sub(r"\^([0-9A-Za-z])", r"^{\1}", text)
+    text = re.sub(r"(?<![0-9._}!A-Za-z)])([0-9]+) ?/ ?([0-9]+)(?![0-9.!^])", r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<![A-Za-z\\])([EI])(?:_\{?([A-Za-z0-9]+)\}?)?(?![A-Za-z])", r"x_{\1\2}", text)
     text = re.sub(r"([A-Za-z])(?:'|\^\{?\\prime\}?)", r"\1_{p}", text)
     text = _DECIMAL.sub(lambda m: f"(\\frac{{{int((m[1] + m[2]) or '0')}}}{{{10 ** len(m[2])}}})", text)
