@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mathgrpo.cli.app import app
 from mathgrpo.config import load_recipe
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
@@ -172,6 +174,18 @@ def test_a_number_that_may_be_an_option_or_its_place_is_told(tmp_path: Path) -> 
     path = write(tmp_path, {"question": "Which is even?", "choices": ["1", "2", "3"], "answer": 1})
     with pytest.raises(UserError, match='line 1 has 1, which may be an option or the place of one, in "answer"; write'):
         load_heldout(ProblemsSection(source=str(path)))
+
+
+def test_a_gold_that_its_solution_contradicts_is_told(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "A half?", "answer": "0.5", "solution": BOX},
+        {"problem": "A third?", "answer": "3", "solution": BOX},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = CliRunner().invoke(app, ["check-data", str(path)])
+    assert said.exit_code == 0 and said.output.count("though") == 1
+    assert r'row 2: gold "3", though its "solution" marks "\frac{1}{2}"' in said.output
 
 
 def test_prose_without_a_result_is_told_once_for_the_table(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mathgrpo.config import load_recipe
 from mathgrpo.config.recipe import ProblemsSection
 from mathgrpo.errors import UserError
 from mathgrpo.problems import load_heldout, load_problem_sets
@@ -128,8 +130,16 @@ def test_a_dataset_in_hub_layout(hub_folder: Path) -> None:
 
 
 def test_hub_subset_and_split_are_named_when_wrong(hub_folder: Path) -> None:
-    assert "behind a colon" in error_of(section(hub_folder)) and "main" in error_of(section(hub_folder))
-    assert 'no split "dev"' in error_of(section(f"{hub_folder}:main", splits=("train", "dev")))
+    message = error_of(section(hub_folder))
+    assert "has several configurations: main, other; name one behind a colon, as in " in message
+    named = message.rpartition("as in ")[2]
+    message = error_of(section(named, splits=("train", "dev")))
+    assert 'no split "dev"; splits there: ' in message
+    override = shlex.split(message.rpartition("write --set ")[2])[0]
+    chosen = load_recipe("demo", [f"problems.source={named}", override, "problems.heldout_size=4"]).problems
+    assert len(load_problem_sets(chosen).train) >= 5
+    assert {name: len(rows) for name, rows in all_rows(section(named)).items()} == {"train": 5, "test": 7}
+    assert "no configuration" in error_of(section(f"{hub_folder}:nope"))
 
 
 @pytest.fixture

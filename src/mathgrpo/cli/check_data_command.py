@@ -97,14 +97,33 @@ def _check_split(
         if number not in bad:
             problem = problem_from_row(rows[number - 1], chosen)
             print(f"{name}: row {number} asks {quoted(problem.question, 80)}, gold {quoted(problem.answer)}")
-    for failure in failures[:shown]:
-        print(f"{name}: {failure}")
-    if shown is not None and len(failures) > shown:
-        print(f"{name}: and {len(failures) - shown} more; list them with --all")
+    for lines in (list(map(str, failures)), _other_results(rows, chosen, bad)):
+        print("".join(f"{name}: {line}\n" for line in lines[:shown]), end="")
+        if shown is not None and len(lines) > shown:
+            print(f"{name}: and {len(lines) - shown} more; list them with --all")
     if passing is not None:
         write_atomically(passing, "".join(_line(problem) for problem in problems))
         print(f"{len(rows) - len(bad):,} rows written to {passing}")
     return len(failures)
+
+
+def _other_results(rows: list[Row], section: ProblemsSection, bad: set[int]) -> list[str]:
+    """Return a line for each row whose worked solution, in a column beside the gold's, marks another result."""
+    from mathgrpo.answers import grade
+    from mathgrpo.problems.known_columns import WORKED, in_table
+    from mathgrpo.problems.marked_result import result_of
+    from mathgrpo.problems.row_problem import problem_from_row
+
+    lines = []
+    for number, row in enumerate(rows, start=1):
+        column = next((found for name in WORKED if (found := in_table(name, map(str, row.values)))), "")
+        text = row.values.get(column)
+        if number in bad or column in ("", section.column("answer")) or not isinstance(text, str):
+            continue
+        marked, gold = result_of(text), problem_from_row(row, section).answer
+        if marked and marked[0] != gold and grade(marked[0], gold) == "wrong":
+            lines.append(f"row {number}: gold {quoted(gold)}, though its {quoted(column)} marks {quoted(marked[0])}")
+    return lines
 
 
 def _line(problem: Problem) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mathgrpo.errors import UserError, did_you_mean, named
 from mathgrpo.problems.cells import Missing, answer_text, cell, columns_in, question_text
 from mathgrpo.problems.known_columns import COLUMNS, GOLDS, QUESTIONS, WORKED, Column, in_table, is_known_for_other
-from mathgrpo.problems.marked_result import MARKS, is_prose, marked_result
+from mathgrpo.problems.marked_result import MARKS, is_prose, marked_result, result_of
 from mathgrpo.problems.table_rows import Row, listed, shown
 
 if TYPE_CHECKING:
@@ -205,10 +205,7 @@ def _agree(golds: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def _gold_or_text(text: str) -> str:
-    try:
-        marked = marked_result(text)
-    except ValueError:
-        return ""
+    marked = result_of(text)
     return marked[0] if marked else text
 
 

@@ -48,6 +48,14 @@ def marked_result(text: str) -> tuple[str, str | None] | None:
     return (found[marks[0]], solution) if marks else None
 
 
+def result_of(text: str) -> tuple[str, str | None] | None:
+    """Return `marked_result`, and None where two marks differ too."""
+    try:
+        return marked_result(text)
+    except ValueError:
+        return None
+
+
 def last_box(text: str) -> str:
     r"""Return what stands in the last \boxed{} (or \fbox{}) that closes and holds something; "" without one.
 

@@ -10,7 +10,7 @@ from mathgrpo.problems.cells import Missing, answer_text, cell, question_text
 from mathgrpo.problems.columns import Table, missing
 from mathgrpo.problems.completed_question import completed
 from mathgrpo.problems.known_columns import COLUMNS, GOLDS, WORKED, Column, plain
-from mathgrpo.problems.marked_result import MARKS, is_prose, marked_result
+from mathgrpo.problems.marked_result import MARKS, is_prose, marked_result, result_of
 from mathgrpo.problems.table_rows import Row, shown
 from mathgrpo.problems.worked import clean_solution
 from mathgrpo.types import Problem
@@ -44,7 +44,7 @@ def problem_from_row(row: Row, section: ProblemsSection) -> Problem:
         raise _error(row, f"no answer ({shown(gold)}) in", "answer", section, LEAVE_OUT)
     if section.column("solution"):
         written = _text(row, "solution", section)
-        cut = _marked(row, written, "solution", section)
+        cut = result_of(written)
         solution = cut[1] if cut else clean_solution(written) or None
     try:
         question, gold = completed(question, gold, row.values)
