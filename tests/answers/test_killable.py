@@ -19,7 +19,7 @@ from mathgrpo.answers.killable import KillableGrader, Reply, worker_count
 from mathgrpo.answers.side_by_side import side_by_side
 
 ENDLESS = "\\sum_{{k=1}}^{{10^9}} k^{{{}}}\\sin k"
-QUICK = {"first_s": 0.3, "second_s": 0.4, "hurried_s": 0.1, "slow_s": 0.6}
+QUICK = {"first_s": 0.3, "second_s": 0.5, "hurried_s": 0.15, "slow_s": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_process_killed_or_stopped_from_outside_costs_no_verdict(
 def test_what_has_no_end_is_given_up_counted_and_asked_again_the_next_time(grader: KillableGrader) -> None:
     asked, timeouts, start = grader.asked, grader.mishaps["timeout"], time.perf_counter()
     first = grader.ask(gold="\\sqrt{2}", answer=ENDLESS.format(9))
-    assert first.verdict == "timeout" and "no verdict within" in first.why and time.perf_counter() - start < 1.5
+    assert first.verdict == "timeout" and "no verdict within" in first.why and time.perf_counter() - start < 2.0
     assert grader.ask(gold="\\sqrt{2}", answer=ENDLESS.format(9)).verdict == "timeout"
     assert grader.asked == asked + 2 and grader.mishaps["timeout"] == timeouts + 2
     assert right(grader) == right(grader) == Reply("correct")
@@ -83,10 +83,10 @@ def test_a_group_of_hostile_answers_holds_up_neither_the_others_nor_the_step(gra
     for thread in threads:
         thread.start()
     assert grader.ask(gold="\\sqrt{12}", answer="\\sqrt{3}2").verdict == "correct"
-    assert time.perf_counter() - start < 2.5
+    assert time.perf_counter() - start < 4.0
     for thread in threads:
         thread.join()
-    assert time.perf_counter() - start < 4.0
+    assert time.perf_counter() - start < 6.0
     assert grader.ask(gold="\\sqrt{12}", answer="2\\sqrt{3}") == Reply("correct")
 
 

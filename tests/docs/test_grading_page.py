@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks.grading_page import PAGE, RESULTS, GradingResults, with_figures
-from mathgrpo.answers import latex, latex_child, latex_size, latex_walk
+from mathgrpo.answers import latex, latex_size, latex_walk, latex_worker
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ def test_the_pages_figures_are_those_of_the_last_run() -> None:
 
 
 def test_the_pages_limits_are_the_codes() -> None:
-    limits = latex_child.Limits()
+    limits = latex_worker.Limits()
     stated = " ".join(TEXT.partition("## What an answer may cost")[2].partition("## ")[0].split())
     seconds = f"has {limits.first_s:g} s, then {limits.second_s:g} s"
     for said in (

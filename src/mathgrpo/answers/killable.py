@@ -32,6 +32,7 @@ STALL_S = 2.0
 PAUSE_S = 10.0
 """Seconds without a new attempt when the process has died twice before it was ready."""
 MAX_KEPT = 32_768
+_CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from mathgrpo.answers.latex_child import main; main(sys.argv[2])"
 MAX_WORKERS = 4
 
 
@@ -58,7 +59,7 @@ class _Open:
 class KillableGrader:
     """The processes, their verdicts so far, and what went wrong with them.
 
-    limits: as of `latex_child.Limits`; workers by default as many as this process has cores, at most four.
+    limits: as of `latex_worker.Limits`; workers by default as many as this process has cores, at most four.
 
     Attributes:
         asked: questions put to the process so far.
@@ -138,8 +139,8 @@ class KillableGrader:
             os.write(process.stdin.fileno(), line.encode())
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # -P: the script's own folder must not be searched, its numbers.py is not the standard library's.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("latex_child.py")), json.dumps(self._limits)]
+        # The package's place is told: this process may have found it by a path of its own.
+        command = [sys.executable, "-P", "-c", _CHILD, str(Path(__file__).parents[2]), json.dumps(self._limits)]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The process that grades untrusted LaTeX: started by `killable.KillableGrader`, never imported.
+"""The process that grades untrusted LaTeX: started by `killable.KillableGrader`.
 
 It loads math-verify once and forks workers, which do the work and can be killed at any moment: a fresh one costs
 milliseconds. It reads one JSON object a line ({"id", "gold", "answer"} or {"id", "line"}), puts it to a free worker and
@@ -15,38 +15,18 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from mathgrpo.answers.latex_worker import Limits, answer_questions, cpu_seconds, worked_out
+from mathgrpo.answers.two_stage_grammar import read_in_two_stages
+
 TICK_S = 0.5
-GRACE_S = 5
-"""Seconds over its limit after which the kernel ends a worker that nobody watches any more."""
-
-
-@dataclass
-class Limits:
-    """What a worker may use.
-
-    Attributes:
-        workers: at most so many at a time.
-        memory_mib: address space of each; grown_mib: resident memory over which one is replaced.
-        first_s, second_s: seconds for a question in a worker, and again in a fresh one.
-        slow_s: seconds that questions in vain may cost in all before their limit is `hurried_s`; a quarter of the time
-            that passes is added to it again.
-    """
-
-    workers: int = 2
-    memory_mib: int = 768
-    grown_mib: int = 300
-    first_s: float = 0.5
-    second_s: float = 1.0
-    slow_s: float = 4.0
-    hurried_s: float = 0.2
+STARVED_S = 0.05
+"""Processor seconds under which a worker at its limit has hardly been given a processor."""
 
 
 @dataclass
@@ -66,6 +46,7 @@ class Worker:
     question: Question | None = None
     deadline: float = 0.0
     limit: float = 0.0
+    cpu_s: float = 0.0
     asked: int = 0
     heard: bytes = b""
 
@@ -103,8 +84,7 @@ class Supervisor:
                 if worker.channel in ready:
                     self.hear(worker)
                 elif time.monotonic() >= worker.deadline:
-                    self.slow_left -= worker.limit
-                    self.fail(worker, "timeout", f"no verdict within {worker.limit:g} s")
+                    self.time_out(worker)
             self.share_out()
             self.tick()
 
@@ -134,6 +114,7 @@ class Supervisor:
         usual = limits.second_s if question.failed else limits.first_s
         worker.limit = usual if self.slow_left > 0 else min(usual, limits.hurried_s)
         worker.question, worker.deadline = question, time.monotonic() + worker.limit
+        worker.cpu_s = cpu_seconds(worker.pid)
         worker.asked += 1
         with contextlib.suppress(OSError):  # it is gone: its channel says so at the next look
             worker.channel.sendall(json.dumps(question.words).encode() + b"\n")
@@ -159,6 +140,14 @@ class Supervisor:
             self.say({"id": question.words["id"], **reply, **again})
             if grown:
                 self.end(worker)
+
+    def time_out(self, worker: Worker) -> None:
+        """Give up on a worker; one that has hardly been given a processor has as long again, once."""
+        if worker.cpu_s >= 0 and cpu_seconds(worker.pid) - worker.cpu_s < STARVED_S:
+            worker.cpu_s, worker.deadline = -1.0, time.monotonic() + worker.limit
+            return
+        self.slow_left -= worker.limit
+        self.fail(worker, "timeout", f"no verdict within {worker.limit:g} s")
 
     def fail(self, worker: Worker, verdict: str, why: str) -> None:
         """End a worker that failed at its question, which goes to a fresh one unless this was it."""
@@ -203,68 +192,12 @@ class Supervisor:
         os.write(self.replies, json.dumps(reply).encode() + b"\n")
 
 
-def answer_questions(channel: socket.socket, limits: Limits, work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Be a worker: answer until the channel ends. A kernel alarm ends it should nobody watch: no Python code runs
-    while a huge integer power does."""
-    limit_memory(limits.memory_mib)
-    for line in channel.makefile():
-        signal.alarm(int(max(limits.first_s, limits.second_s)) + GRACE_S)
-        try:
-            reply = work(json.loads(line))
-        except Exception as error:  # anything that sympy can raise, RecursionError too
-            reply = {"verdict": "error", "why": f"math-verify failed ({type(error).__name__})"}
-        signal.alarm(0)
-        held = resident_mib()
-        if held > limits.memory_mib / 2 and reply["verdict"] != "correct":  # sympy takes its MemoryError for a "no"
-            reply = {"verdict": "error", "why": f"more than {limits.memory_mib / 2:g} MiB of memory needed"}
-        reply["grown"] = held > limits.grown_mib
-        channel.sendall(json.dumps(reply).encode() + b"\n")
-
-
-def limit_memory(memory_mib: int) -> None:
-    """Cap the address space where the system can."""
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (ImportError, ValueError, OSError):
-        pass  # not on this system: the wall limit still holds
-
-
-def resident_mib() -> float:
-    """Return the most memory that this process has held, in MiB."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 1024 if sys.platform != "darwin" else used / (1 << 20)
-
-
-def worked_out(question: dict[str, Any]) -> dict[str, Any]:
-    """Return the reply to a question; called in workers only."""
-    from mathgrpo.answers.expressions_equal import compare
-
-    words = {name: word for name, word in question.items() if name != "id"}
-    return {"verdict": check_line(**words) if "line" in words else compare(**words)}
-
-
-def check_line(line: str) -> str:
-    """Return "correct" if both sides of the line's first "=" are equal as plain expressions, else "wrong"."""
-    from math_verify import ExprExtractionConfig, parse, verify
-
-    left, right = (
-        parse(side.strip(), extraction_config=[ExprExtractionConfig()], parsing_timeout=None)
-        for side in line.split("=", 1)
-    )
-    return "correct" if verify(right, left, timeout_seconds=None) else "wrong"
-
-
 WARM_UP = ({"gold": "\\frac{\\sqrt{12}}{x^2+1}", "answer": "(1,2)"}, {"gold": "x^2-1", "answer": "(x+1)(x-1)"})
 """Compared before the first fork: what sympy and the grammar build at their first use, no worker has to build again."""
 
 
-def main(limits: Limits) -> None:
-    """Answer questions until standard input ends."""
+def main(limits: str) -> None:
+    """Answer questions until standard input ends. limits: those of `Limits` that differ, as JSON."""
     replies = os.dup(1)
     os.dup2(2, 1)  # a library that prints cannot write into the replies
     try:
@@ -272,15 +205,12 @@ def main(limits: Limits) -> None:
     except ImportError:
         os.write(replies, b'{"ready": false}\n')
         return
-    sys.path.insert(0, str(Path(__file__).parents[2]))  # the parent may have found the package by a path of its own
-    from mathgrpo.answers.two_stage_grammar import read_in_two_stages
-
     read_in_two_stages()
     for question in WARM_UP:
         worked_out(question)
     gc.freeze()  # shared with the workers for as long as nobody touches it
     os.write(replies, b'{"ready": true}\n')
-    supervisor = Supervisor(limits, replies, worked_out)
+    supervisor = Supervisor(Limits(**json.loads(limits)), replies, worked_out)
     try:
         supervisor.serve(0)
     except BrokenPipeError:
@@ -288,7 +218,3 @@ def main(limits: Limits) -> None:
     finally:
         for worker in list(supervisor.workers):
             supervisor.end(worker)
-
-
-if __name__ == "__main__":
-    main(Limits(**json.loads(sys.argv[1])))
