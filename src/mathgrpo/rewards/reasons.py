@@ -38,7 +38,8 @@ def _answer(row: Row, value: float | None) -> str:
         return f"no single answer in the {row.fmt.name} format: {row.graded.verdict.why}"
     if row.graded.verdict not in ("correct", "wrong"):
         return f"the answer {given} is {row.graded.verdict}: {row.graded.verdict.why}"
-    return f"the answer {given} is {'' if row.right else 'not '}the gold {gold}"
+    why = "" if row.graded.verdict.rule == "number" else f": {row.graded.verdict.why}"
+    return f"the answer {given} is {'' if row.right else 'not '}the gold {gold}{why}"
 
 
 def _integer(row: Row, value: float | None) -> str:
