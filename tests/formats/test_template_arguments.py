@@ -6,7 +6,7 @@ import pytest
 
 from fakes import CHAT_TEMPLATE, tiny_tokenizer
 from formats.template_shapes import SHAPES
-from mathgrpo.answers.prompt_check import require_answerable
+from mathgrpo.answers.prompt_check import date_note, require_answerable
 from mathgrpo.config.recipe import FormatSection
 from mathgrpo.errors import UserError
 from mathgrpo.formats import format_of
@@ -16,6 +16,11 @@ from mathgrpo.types import Problem
 
 PROBLEM = Problem("What is 2 + 2?", "4")
 THINKS = SHAPES["nemotron 3, thinking unless told"].template
+LOOPS = (
+    "{% for m in messages %}{% if m.content is string %}{% set content = m.content %}{% endif %}<|{{ m.role }}|>"
+    "{{ content }}"
+    "{% endfor %}<|assistant|>{{ enable_thinking }}"
+)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,7 @@ def test_arguments_decide_the_prompt_and_what_it_opens() -> None:
         (THINKS, "enable_thinkin", r'did you mean "enable_thinking"\?; it reads enable_thinking$'),
         (CHAT_TEMPLATE, "enable_thinking", "does not read it; it reads none; leave it out$"),
         (None, "enable_thinking", "the model has no chat template"),
+        (LOOPS, "thoughts", "does not read it; it reads enable_thinking$"),
         (THINKS, "add_generation_prompt", "does not read it; it reads enable_thinking$"),
     ],
 )
@@ -65,6 +71,14 @@ def test_an_argument_that_changes_nothing_is_one_line(template: str | None, name
     fmt = format_of(FormatSection(chat_template_kwargs={name: False}))
     with pytest.raises(UserError, match=rf"^format\.chat_template_kwargs.*{line}"):
         require_answerable(tokenizer, fmt)
+
+
+def test_a_template_that_writes_todays_date_is_noted_unless_it_is_pinned() -> None:
+    tokenizer = tiny_tokenizer()
+    assert date_note(tokenizer, format_of(FormatSection())) == ""
+    tokenizer.chat_template = SHAPES["llama 3.2, today's date"].template.replace("{{ bos_token }}", "")
+    assert "it reads date_string" in date_note(tokenizer, format_of(FormatSection()))
+    assert date_note(tokenizer, format_of(FormatSection(chat_template_kwargs={"date_string": "26 Jul 2024"}))) == ""
 
 
 def test_a_format_that_no_completion_can_have_is_told_before_anything_is_drawn() -> None:

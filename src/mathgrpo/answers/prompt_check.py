@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from mathgrpo.answers.gold_check import PROBE_REASONING
 from mathgrpo.errors import UserError
 from mathgrpo.formats import Format
 from mathgrpo.formats.chat import put
-from mathgrpo.formats.template_arguments import require_arguments, require_open
+from mathgrpo.formats.template_arguments import require_arguments, require_open, shown_arguments
+from mathgrpo.formats.template_probe import template_of
 from mathgrpo.formats.thinking import behind
 from mathgrpo.types import Problem
 
@@ -37,3 +40,18 @@ def require_answerable(tokenizer: Any, fmt: Format, problem: Problem | None = No
             f'format.name="{fmt.name}": no completion of this model can have this format ({why}): the best one reads '
             f"{read[:60]!r}; use another format, or another chat template"
         )
+
+
+def date_note(tokenizer: Any, fmt: Format) -> str:
+    """Return a note when the chat template writes today's date, so that another day's prompts are others; else ""."""
+    if "strftime_now" not in template_of(tokenizer) or fmt.leaky:
+        return ""
+    told = {**fmt.chat_template_kwargs, "strftime_now": None}  # a template that calls it fails
+    with suppress(UserError):
+        put(tokenizer, Problem("What is 2 + 2?", "4"), replace(fmt, chat_template_kwargs=told))
+        return ""
+    names = ", ".join(shown_arguments(template_of(tokenizer))) or "none"
+    return (
+        "the chat template writes today's date into every prompt; format.chat_template_kwargs can pin it where the "
+        f"template reads one (it reads {names})"
+    )

@@ -43,12 +43,12 @@ def rendered(tokenizer: Any, turns: Sequence[Turn], arguments: Mapping[str, Any]
     arguments: of the template, such as enable_thinking.
     Raises: UserError where no shape of the conversation comes out of the template whole.
     """
-    faults = []
+    faults, raised = [], []
     for sent in shapes(turns):
         try:
             text = applied(tokenizer, sent, arguments)
         except Exception as error:  # a template raises what it likes: Gemma's refuses the system role
-            faults.append(first_line(error))
+            raised.append(first_line(error))
             continue
         seen = probed(tokenizer, sent, arguments)
         faults.append(_left_out(sent, text) or (seen.fault if seen is not None else ""))
@@ -57,8 +57,7 @@ def rendered(tokenizer: Any, turns: Sequence[Turn], arguments: Mapping[str, Any]
                 return Rendered(text, seen.opened, sent, seen.lacks)
             return Rendered(text, opened_behind(tokenizer, sent, arguments), sent)
     raise UserError(
-        # The second half are the same shapes again, in parts; what those raise is about parts.
-        f"{named('model.path')}: its chat template does not take this conversation ({faults[len(faults) // 2 - 1]}); "
+        f"{named('model.path')}: its chat template does not take this conversation ({(faults or raised)[0]}); "
         "repair chat_template in the model's folder or remove it to use the plain layout"
     )
 

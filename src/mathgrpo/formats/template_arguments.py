@@ -29,7 +29,8 @@ def require_arguments(tokenizer: Any, arguments: Mapping[str, Any], name: str) -
     known = readable_arguments(template)
     for argument in arguments:
         if argument not in known:
-            there = f"it reads {', '.join(known)}" if known else "it reads none; leave it out"
+            told = shown_arguments(template)
+            there = f"it reads {', '.join(told)}" if told else "it reads none; leave it out"
             raise UserError(
                 f"{name}.{argument}: the model's chat template does not read it{did_you_mean(argument, known)}; {there}"
             )
@@ -57,6 +58,35 @@ def readable_arguments(template: str) -> tuple[str, ...]:
         ('enable_thinking',)
     """
     from jinja2 import TemplateError, meta
+
+    environment = _environment()
+    try:
+        names = meta.find_undeclared_variables(environment.parse(template))
+    except TemplateError:  # told where a conversation is put through it
+        return ()
+    return tuple(sorted(names - _GIVEN - environment.globals.keys()))
+
+
+def shown_arguments(template: str) -> list[str]:
+    """Return the names that a caller is meant to set, sorted; those that a template sets in its loops are its own."""
+    own = _of_loops(template)
+    return [name for name in readable_arguments(template) if name not in own]
+
+
+def _of_loops(template: str) -> set[str]:
+    """Return the names that a template sets in its loops and reads nowhere else."""
+    from jinja2 import nodes
+
+    tree = _environment().parse(template)
+    loops = list(tree.find_all(nodes.For))
+    inside = [name for loop in loops for name in loop.find_all(nodes.Name)]
+    within = {id(name) for name in inside}
+    outside = {name.name for name in tree.find_all(nodes.Name) if id(name) not in within}
+    return {name.name for name in inside if name.ctx == "store"} - outside
+
+
+def _environment() -> Any:
+    """Return jinja's environment as transformers sets it up, as far as reading a template goes."""
     from jinja2.ext import Extension, loopcontrols
     from jinja2.nodes import Scope
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -70,11 +100,4 @@ def readable_arguments(template: str) -> tuple[str, ...]:
             line = next(parser.stream).lineno
             return Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    try:
-        names = meta.find_undeclared_variables(environment.parse(template))
-    except TemplateError:  # told where a conversation is put through it
-        return ()
-    return tuple(sorted(names - _GIVEN - environment.globals.keys()))
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mathgrpo.answers.gold_check import require_golds
-from mathgrpo.answers.prompt_check import require_answerable
+from mathgrpo.answers.prompt_check import date_note, require_answerable
 from mathgrpo.config import Recipe
 from mathgrpo.config.load_recipe import require_possible
 from mathgrpo.config.machinery import Machinery, machinery_of
@@ -77,7 +77,8 @@ class Prepared:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the run should know about how it was set up, one line each."""
         counted = criterion_note(self.recipe.evaluation.correct, self.suite)
-        more = (LEAKY_NOTE if self.fmt.leaky else "", counted, *self.judged, self.precision, self._rope_note)
+        more = (LEAKY_NOTE if self.fmt.leaky else "", counted, *self.judged, self.precision, self._rope_note,
+                date_note(self.policy.tokenizer, self.fmt))  # fmt: skip
         given = (*self.recipe.notes, *self.problems.notes)
         return (*given, *filter(None, more), self.audited, f"rollout engine {self.engine.name}: {self.engine.reason}")
 
