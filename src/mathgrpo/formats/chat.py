@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mathgrpo.formats.format import Format
+from mathgrpo.formats.leaky import leaky_turn
 from mathgrpo.formats.rendering import Rendered, conversation, plain_prompt
 from mathgrpo.formats.template_probe import probe
 from mathgrpo.types import Problem, Prompt
@@ -30,23 +31,22 @@ def problem_messages(problem: Problem, fmt: Format) -> list[Message]:
         UserError: the format is leaky and the problem has no worked solution.
     """
     if fmt.leaky:
-        return [{"role": "user", "content": fmt.problem_turn(problem)}]
+        return [{"role": "user", "content": leaky_turn(problem, fmt)}]
     return prompt_messages(problem.question, fmt)
 
 
 def problem_text(tokenizer: Any, problem: Problem, fmt: Format) -> str:
-    """Return the prompt of a problem as text: a leaky format's is its user turn and nothing else.
-
-    Raises:
-        UserError: the chat template does not take it, or the format is leaky and the problem has no worked solution.
-    """
+    """Return the prompt of a problem as text, see `put`."""
     return put(tokenizer, problem, fmt).text
 
 
 def put(tokenizer: Any, problem: Problem, fmt: Format) -> Rendered:
-    """Return the prompt of a problem as text, with what it has opened of the answer; see `problem_text`."""
+    """Return the prompt of a problem, and what it has opened of the answer; a leaky format's is its user turn alone.
+
+    Raises: UserError where the chat template does not take it, or a leaky format has no worked solution to show.
+    """
     if fmt.leaky:
-        return Rendered(fmt.problem_turn(problem), "", problem_messages(problem, fmt))
+        return Rendered(leaky_turn(problem, fmt), "", problem_messages(problem, fmt))
     turns, told = prompt_messages(problem.question, fmt), fmt.chat_template_kwargs
     seen = probe(tokenizer, str(tokenizer.chat_template), ASKED, json.dumps(told)) if has_template(tokenizer) else None
     if seen is not None and not seen.fault:  # as good as every template: what is rare is for `rendered`

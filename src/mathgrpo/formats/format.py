@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mathgrpo.errors import UserError
 from mathgrpo.formats.agreement import Same, agreed, answer_blocks, same_text
 from mathgrpo.formats.thinking import split_thinking
-from mathgrpo.types import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +84,6 @@ class Format(ABC):
     def user_turn(self, question: str) -> str:
         """Return the user turn that asks a question, without any solution."""
         return self.question_prefix + question + self.question_suffix
-
-    def problem_turn(self, problem: Problem) -> str:
-        """Return the user turn of a problem: the question, and for a leaky format its solution and answer too.
-
-        Raises:
-            UserError: the format is leaky and the problem has no worked solution to show.
-        """
-        if not self.leaky:
-            return self.user_turn(problem.question)
-        if not problem.solution:
-            raise UserError(
-                f'format.name="{self.name}": it shows each worked solution in the prompt, and the problem '
-                f'{problem.question[:60]!r} has none; name problems.columns.solution, or use format.name="think"'
-            )
-        return self.user_turn(problem.question) + "\n\n" + self.write(problem.solution, problem.answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
