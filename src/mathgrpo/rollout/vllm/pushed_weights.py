@@ -26,7 +26,7 @@ from mathgrpo.models.policy import is_linear4bit
 from mathgrpo.rollout.sampling import rounding_noise
 from mathgrpo.rollout.trial import plain_logits
 from mathgrpo.rollout.vllm.served.mathgrpo_vllm_worker import weights_digest
-from mathgrpo.text import gigabytes
+from mathgrpo.text import gigabytes, number
 
 
 def served_weights(policy: Policy) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ def require_complete(policy: Policy) -> None:
     if not found.mean <= limit:
         raise UserError(
             f"{named('rollout.vllm')}: the policy's weights cannot be written for vLLM: a plain model with them gives "
-            f"other log-probabilities, by {found.mean:.2g} nats a token; use {named('rollout.vllm', 'none')}"
+            f"other log-probabilities, by {number(found.mean, 2)} nats a token; use {named('rollout.vllm', 'none')}"
         )
 
 
