@@ -82,6 +82,7 @@ def read(text: str) -> Any:
 
 def equal(first: Any, second: Any) -> bool:
     """Return whether two sympy objects are the same number, function of their variables, matrix or set."""
+    first, second = (value.doit() if getattr(value, "is_Matrix", False) else value for value in (first, second))
     if getattr(first, "is_Matrix", False) or getattr(second, "is_Matrix", False):
         if getattr(first, "shape", None) != getattr(second, "shape", 0):
             return False

@@ -165,7 +165,9 @@ def _bracketed(text: str, depth: int) -> Form | None:
         inner = text[2:-2].strip()
         parts = pieces_of(inner) if inner else []
         return _all("bag", parts, depth, "{}") if parts else Form("bag", "", marks="{}")
-    if text in ("\\emptyset",):
+    if text == "\\mathbb{R}":
+        return _form("(-\\infty, \\infty)", depth + 1)
+    if text == "\\emptyset":
         return Form("bag", "", marks="{}")
     if opening == "]" or (closing == "[" and opening in "[]("):  # French open ends
         turned = ("(" if opening == "]" else opening) + text[1:-1] + (")" if closing == "[" else closing)
@@ -213,7 +215,8 @@ def _united(text: str, depth: int) -> Form | None:
             )
         ):
             return None
-    if not match or (unit != "%" and read_unit(unit) is None):
+    in_function = unit == "°" and re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text)  # the degrees are its argument's
+    if not match or in_function or (unit != "%" and read_unit(unit) is None):
         return None
     inner = _form(match[1].strip(), depth + 1)
     return replace(inner, marks=unit) if inner is not None and inner.kind == "value" and not inner.marks else None

@@ -56,6 +56,8 @@ def _alike(answer: Form, gold: Form, asked: Asked) -> tuple[Form, Form]:
         return _as_relation(answer), _as_relation(gold)
     if kinds == ("relation", "relation"):
         return answer, gold
+    if set(kinds) == {"matrix", "value"}:
+        return Form("value", answer.text), Form("value", gold.text)
     if "base" in kinds and "value" in kinds:
         return _from_base(answer, gold, asked)
     if "time" in kinds and "value" in kinds:

@@ -26,7 +26,7 @@ length 127/5000 in in. inch inches
 length 381/1250 ft ft. foot feet
 length 1143/1250 yd yd. yds yard yards
 length 201168/125 mi mi. mile miles
-mass 1 g gram grams
+mass 1 g gm gram grams
 mass 1/1000 mg milligram milligrams
 mass 1000 kg kgs kilogram kilograms kilo kilos
 mass 1000000 tonne tonnes
