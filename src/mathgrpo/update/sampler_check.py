@@ -16,6 +16,7 @@ from mathgrpo.distributed import World
 from mathgrpo.models import Policy
 from mathgrpo.rollout.sampling import truncate
 from mathgrpo.rollout.trial import plain_logits
+from mathgrpo.text import number
 from mathgrpo.types import Sampling
 from mathgrpo.update.first_pass import drops_out
 from mathgrpo.update.step import Step
@@ -54,14 +55,14 @@ def doubt(step: Step, policy: Policy, sampling: Sampling, allowed: float, world:
     allowed = max(allowed, _ROUNDINGS * rounding)
     if not sampler <= allowed:
         raise SamplerError(
-            f"the sampled tokens' log-probabilities are {sampler:.2g} nats a token from the policy's own, where "
-            f"{allowed:.2g} is explained by rounding"
+            f"the sampled tokens' log-probabilities are {number(sampler, 2)} nats a token from the policy's own, where "
+            f"{number(allowed, 2)} is explained by rounding"
         )
     if update <= allowed or drops_out(policy.model):
         return ""
     return (
-        f"its log-probabilities are {update:.2g} nats a token from a plain forward pass, where {allowed:.2g} is "
-        "explained by rounding"
+        f"its log-probabilities are {number(update, 2)} nats a token from a plain forward pass, where "
+        f"{number(allowed, 2)} is explained by rounding"
     )
 
 
