@@ -134,17 +134,16 @@ def published() -> list[Path]:
     return sorted(Path(trl.__file__).parent.glob("chat_templates/*.jinja"))
 
 
-def test_the_templates_of_published_models_serve_every_format() -> None:
+def test_the_templates_of_published_models_serve_the_formats() -> None:
     files = published()
     assert len(files) > 40
     thinking = set()
     for file in files:
         tokenizer = tokenizer_with(file.read_text(encoding="utf-8"))
-        for fmt in FORMATS.values():
-            if not fmt.leaky:
-                require_answerable(tokenizer, fmt)
-                shown = put(tokenizer, PROBLEM, fmt)
-                assert shown.text.count(fmt.system_prompt.strip()) == 1 == shown.text.count(fmt.user_turn(QUESTION))
+        for fmt in (get_format("xml"), get_format("think")):
+            require_answerable(tokenizer, fmt)
+            shown = put(tokenizer, PROBLEM, fmt)
+            assert shown.text.count(fmt.system_prompt.strip()) == 1 == shown.text.count(fmt.user_turn(QUESTION))
         thinking |= {file.stem} if shown.opened else set()
     assert {"deepseek_r1_distill", "nemotron_3_nano", "qwen3_5_think"} <= thinking
     assert not {"qwen3", "qwen2_5", "llama3", "qwen3_5_nothink", "gemma3", "smolvlm"} & thinking

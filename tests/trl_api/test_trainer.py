@@ -323,6 +323,10 @@ def test_a_reward_model_is_a_reward(tmp_path: Path) -> None:
     judge.config.pad_token_id = tokenizer.pad_token_id
     (value,) = run.reward_funcs[0](prompts=[ROWS[0]["prompt"]], completions=[answer])
     assert value == pytest.approx(judge(input_ids=ids["input_ids"]).logits.item(), abs=1e-5)
+    begun, rest = {"role": "assistant", "content": "It is "}, [{"role": "assistant", "content": "2"}]
+    whole = [{"role": "assistant", "content": "It is 2"}]
+    pair = run.reward_funcs[0](prompts=[[*ROWS[0]["prompt"], begun], ROWS[0]["prompt"]], completions=[rest, whole])
+    assert pair[0] == pytest.approx(pair[1], abs=1e-6), "a begun answer and its end are one turn"
 
 
 def test_two_evaluations_give_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

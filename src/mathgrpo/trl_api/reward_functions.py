@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mathgrpo.errors import UserError, first_line
+from mathgrpo.formats.turns import content_text
 from mathgrpo.hub import offline_if_unreachable
 from mathgrpo.rewards.checked_calls import call_rewards, with_keywords
 from mathgrpo.rewards.suite import Scores, scores_of
@@ -177,4 +178,7 @@ class RewardModel:
     def _text(self, prompt: Any, completion: Any) -> str:
         if isinstance(prompt, str):
             return prompt + str(completion)
-        return str(self._tokenizer.apply_chat_template([*prompt, *completion], tokenize=False))
+        turns = [*prompt, *completion]
+        if prompt[-1]["role"] == "assistant":  # the completion goes on with this turn
+            turns = [*prompt[:-1], {**prompt[-1], "content": content_text(prompt[-1]) + completion[0]["content"]}]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
