@@ -303,3 +303,26 @@ def test_a_best_model_that_cannot_be_known_is_told(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"^{message}"):
             config(tmp_path, load_best_model_at_end=True, **fields)
+
+
+def test_a_script_trains_a_model_with_windows_in_longer_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mathgrpo.update import Updater
+    from update.test_windows import WINDOW, windowed
+
+    layouts: list[str] = []
+    take = Updater.update
+
+    def noted(self: Any, groups: Any, *rest: Any, **named: Any) -> Any:
+        assert max(len(group.prompt.ids) for group in groups) > WINDOW
+        stats = take(self, groups, *rest, **named)
+        layouts.append(stats.layout)
+        return stats
+
+    monkeypatch.setattr(Updater, "update", noted)
+    rows = [{"prompt": "a question that is longer than the window"}] * 4
+    run = GRPOTrainer(
+        windowed("Gemma3Text"), length_reward, config(tmp_path, max_steps=2), rows, processing_class=tiny_tokenizer()
+    )
+    run.train()
+    norms = [entry["grad_norm"] for entry in run.state.log_history if "grad_norm" in entry]
+    assert layouts == ["shared"] * 2 and len(norms) == 2 and max(norms) > 0
