@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +17,14 @@ from fakes import tiny_model, tiny_tokenizer
 from mathgrpo.errors import UserError
 from mathgrpo.models import Policy, policy_from
 from mathgrpo.models.known_modules import why_unknown
+from mathgrpo.models.lora import merged
 from mathgrpo.models.moved_weights import moved
 from mathgrpo.rollout import Engine, build_engine
 from mathgrpo.rollout.cuda.graph_engine import GraphEngine
 from mathgrpo.rollout.cuda.kernels import TorchKernels
 from mathgrpo.rollout.vllm.pushed_weights import plain_config, require_complete, served_weights
 from mathgrpo.types import Prompt, Sampling
+from mathgrpo.update import build_reference
 from update.grpo_cases import largest_difference, make_groups, update
 
 FEW = (
@@ -238,3 +242,34 @@ def test_weights_for_another_program_are_those_of_the_adapted_model_or_refused(n
 def test_what_hangs_on_a_part_is_not_written_for_another_program(how: str) -> None:
     with pytest.raises(UserError, match=r"rollout.vllm: model.layers.1.mlp.* so it cannot be written as plain weights"):
         served_weights(policy_of(wrapped(how)))
+
+
+@pytest.mark.parametrize("name", ["LORA/embedding", "LORA/head", "LORA/tied_on_purpose", "LN_TUNING"])
+@torch.no_grad()
+def test_what_is_merged_and_loaded_again_is_the_adapted_model(name: str, tmp_path: Path) -> None:
+    model, ids = with_adapter(KINDS[name]), torch.tensor([list(PROMPTS[1].ids)])
+    move(model)
+    before = model(input_ids=ids, use_cache=False).logits
+    merged(model, safe=name != "LN_TUNING").save_pretrained(tmp_path)
+    again = type(tiny_model()).from_pretrained(tmp_path)(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(again, before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["LORA/plain", "LORA/bias", "LORA/saved_norms", "LN_TUNING", "LORA/tokens"])
+@torch.no_grad()
+def test_the_reference_does_not_move_with_the_adapter(name: str) -> None:
+    model, ids = with_adapter(KINDS[name]), torch.tensor([list(PROMPTS[1].ids)])
+    reference = build_reference(policy_of(model), 0.1)
+    before = model(input_ids=ids, use_cache=False).logits
+    move(model)
+    assert reference is not None
+    with model.disable_adapter() if reference.adapter_off else nullcontext():
+        after = reference.model(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(after, before)
+
+
+def test_generation_defaults_that_contradict_themselves_can_be_saved(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.generation_config.do_sample, model.generation_config.temperature = False, 0.6
+    policy_of(model).save(tmp_path)
+    assert type(model).from_pretrained(tmp_path).generation_config.do_sample is not True

@@ -68,6 +68,7 @@ def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, 
         tokenizer.pad_token = tokenizer.eos_token
     if device.startswith("cuda"):
         leave_cudnn_attention_out()
+    _make_savable(model)
     policy = Policy(
         model=model,
         tokenizer=tokenizer,
@@ -80,6 +81,26 @@ def policy_from(model: Any, tokenizer: Any, *, device: str, dtype: torch.dtype, 
     )
     require_inside(policy)
     return policy
+
+
+_SAMPLING_FLAGS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def _make_savable(model: Any) -> None:
+    """Take out of a model's generation defaults what they pass over themselves: transformers would not save it.
+
+    Published ones say do_sample=false and a temperature: they mean greedy, and would lose a run when it saves.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        defaults = type(config)()
+        for name in _SAMPLING_FLAGS if not config.do_sample else ():
+            if hasattr(config, name):
+                setattr(config, name, getattr(defaults, name))
 
 
 def context_length(config: Any) -> int:

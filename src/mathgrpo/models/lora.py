@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from mathgrpo.config.recipe import LoraSection
 from mathgrpo.errors import UserError, named
+from mathgrpo.models.known_modules import why_not_plain
+from mathgrpo.models.module_weights import effective_weight, plain_module
 
 
 def attach_adapter(model: Any, section: LoraSection) -> Any:
@@ -40,13 +44,29 @@ def load_adapter(model: Any, folder: str, *, train: bool, section: LoraSection |
     loaded: Any = PeftModel.from_pretrained(model, folder, is_trainable=train)
     saved = loaded.peft_config[loaded.active_adapter]
     if train and section is None:
-        return loaded.merge_and_unload().requires_grad_(True)
+        return merged(loaded).requires_grad_(True)
     if section is not None and (section.r, section.alpha) != (saved.r, saved.lora_alpha):
         raise UserError(
             f"model.lora.r={section.r}, alpha={section.alpha}: the adapter in {folder} has r={saved.r}, "
             f"alpha={saved.lora_alpha}; use these, or start from the base model"
         )
     return loaded
+
+
+def merged(model: Any, *, safe: bool = False) -> Any:
+    """Return the plain transformers model with a PEFT model's adapters added to its weights.
+
+    Embedding and head that were one matrix become two where an adapter makes them differ, and the config says so.
+    safe: raise ValueError when a sum is not finite.
+    """
+    base = model.get_base_model()
+    ends = [base.get_input_embeddings(), base.get_output_embeddings()]
+    if all(end is not None and not why_not_plain(end) for end in ends):
+        plain = [plain_module(end) for end in ends]
+        if plain[0].weight is plain[1].weight and effective_weight(ends[0]) is not effective_weight(ends[1]):
+            plain[1].weight = nn.Parameter(plain[1].weight.detach().clone())
+            base.config.tie_word_embeddings = False
+    return model.merge_and_unload(safe_merge=safe)
 
 
 def unlearnt_layers(model: Any) -> tuple[list[str], int]:
@@ -85,7 +105,6 @@ def check_targets(model: Any, targets: tuple[str, ...]) -> None:
 
 def linear_names(model: Any) -> set[str]:
     """Return the last name parts of the linear layers an adapter can go on (the output head left out)."""
-    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()

@@ -18,7 +18,7 @@ from mathgrpo.errors import UserError, first_line
 from mathgrpo.evaluation.records import counted_by
 from mathgrpo.formats import format_of
 from mathgrpo.models import load_policy
-from mathgrpo.models.lora import learning_failure
+from mathgrpo.models.lora import learning_failure, merged
 from mathgrpo.publishing import export_check, export_files
 from mathgrpo.publishing.card import public_recipe
 from mathgrpo.publishing.export_check import Difference
@@ -176,7 +176,7 @@ def merge(model: Any) -> Any:
     if not hasattr(model, "merge_and_unload"):
         return model
     try:
-        return model.merge_and_unload(safe_merge=True)
+        return merged(model, safe=True)
     except ValueError as error:
         raise UserError(f"export: the adapter cannot be merged ({first_line(error)})") from error
 

@@ -24,13 +24,18 @@ class Reference:
 
 
 def build_reference(policy: Policy, beta: float) -> Reference | None:
-    """Return the reference for a KL weight: None for 0, the adapter switched off for LoRA, else a frozen copy.
+    """Return the reference for a KL weight: None for 0, the adapter switched off where that undoes it, else a copy.
 
     The copy is held in the policy's compute precision, so in bfloat16 it takes half the memory of the fp32 masters.
     """
     if beta == 0.0:
         return None
-    if hasattr(policy.model, "disable_adapter") and hasattr(policy.model, "peft_config"):
+    if hasattr(policy.model, "disable_adapter") and hasattr(policy.model, "peft_config") and not _trains_base(policy):
         return Reference(policy.model, adapter_off=True)
     model = copy.deepcopy(policy.model).requires_grad_(False).eval()
     return Reference(model.to(policy.compute_dtype), adapter_off=False)
+
+
+def _trains_base(policy: Policy) -> bool:
+    """Return whether an adapter trains biases of the model under it, which switching it off does not bring back."""
+    return any(getattr(config, "bias", "none") != "none" for config in policy.model.peft_config.values())
