@@ -41,7 +41,7 @@ def test_the_examples_of_the_help_are_true(called: Any) -> None:
     [
         (["1261", "--gold", "1260"], ["outcome wrong", 'read "1261", the whole text', "why another number"]),
         (["-5", "--gold", "-5"], ["outcome correct", "rule number"]),
-        (["The answer is $\\frac{3}{4}$.", "--gold", "0.75"], ["outcome correct", "said to be the answer"]),
+        (["So,\nthe answer is $\\frac{3}{4}$ of it.", "--gold", "0.75"], ["outcome correct", "said to be the answer"]),
         (["so\n\\boxed{18} or \\boxed{19}", "--gold", "18"], ["outcome ambiguous", "they differ"]),
         (["18 or 19", "--gold", "18"], ["the whole text"]),
         (["", "--gold", "18"], ["outcome no answer"]),
@@ -66,7 +66,7 @@ def test_the_record(called: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["1", "--gold", "1,20"], '--gold="1,20": cannot be graded'),
+        (["1", "--gold", "17 18"], '--gold="17 18": cannot be graded'),
         (["1", "--gold", "1", "--format", "json"], "--format json: no such format; use xml"),
         (["--jason", "--gold", "1"], "--jason: no such option; use --gold"),
     ],
