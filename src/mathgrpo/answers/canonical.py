@@ -62,7 +62,15 @@ _ORDER = (
 
 _ROW = "\x1e"
 _LETTERS = re.compile(r"\\[a-zA-Z]+")
-_REPEATING = re.compile(r"([0-9]*)\.([0-9]{0,30})\\overline\s*\{([0-9]{1,30})\}", re.ASCII)
+_REPEATING = re.compile(
+    r"([0-9]*)\.([0-9]{0,30})(?:\\(?:overline|bar)\s*\{?([0-9]{1,30})\}?|\\dot\s*\{?([0-9])\}?)", re.ASCII
+)
+_GOES_ON = re.compile(
+    r"(?<![0-9.])([0-9]*)\.([0-9]{0,30}?)(([0-9])\4{2,30})\s*(?:\.\.\.|…|\\[cl]?dots)(?![0-9.])", re.ASCII
+)
+"""A decimal whose last digit stands three times before an ellipsis goes on with it."""
+# In LaTeX x^10 is x^1 followed by 0; people who write it mean the power.
+_LONG_EXPONENT = re.compile(r"\^\s*(-\s*[0-9]+|[0-9]{2,})", re.ASCII)
 _OVER = re.compile(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}")
 
 
@@ -80,7 +88,7 @@ def canonical(text: str, *, phrases: bool = True) -> str | None:
     if len(text) > MAX_CHARS:
         return None
     text = " ".join(undressed(text, phrases=phrases).split())
-    text = _unicode(text)
+    text = _LONG_EXPONENT.sub(r"^{\1}", _GOES_ON.sub(r"\1.\2\\overline{\4}", _unicode(text)))
     if "\\" in text or "{" in text:
         text = _latex(text.replace("\\\\", _ROW)).replace(_ROW, "\\\\")
     if text.startswith("$") and text.endswith("$") and text.count("$") % 2 == 0 and not text[1:2].isspace():
@@ -172,7 +180,7 @@ def _latex(text: str) -> str:
 
 def _fraction_of(match: re.Match[str]) -> str:
     """Return a repeating decimal as a fraction: 0.1\\overline{6} -> \\frac{15}{90}."""
-    whole, fixed, period = match[1] or "0", match[2], match[3]
+    whole, fixed, period = match[1] or "0", match[2], match[3] or match[4]
     under = 10 ** len(fixed) * (10 ** len(period) - 1)
     over = int(whole + fixed + period) - int(whole + fixed)
     return f"\\frac{{{over}}}{{{under}}}"
