@@ -133,8 +133,8 @@ REFUSED: dict[str, str] = {
 }  # fmt: skip
 """Kind -> words of the one line that refuses it before step 0: encoders and models that do not read left to right."""
 
-ROUNDS = {"nemotron_h": 5e-3}
-"""Kind -> by how much two exact computations differ: its random state grows, and rounding with it."""
+ROUNDS = {"nemotron_h": 1e-2, "zamba2": 1e-2}
+"""Kind -> by how much its rollout may be off: the state of random Mamba 2 layers drifts, step by step."""
 
 
 def config_of(kind: str, overrides: dict[str, Any]) -> Any:

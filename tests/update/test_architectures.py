@@ -49,7 +49,7 @@ def test_a_family_is_served_as_it_is_or_refused(kind: str, settings: dict[str, A
             served(model)
         return
     drawn, learnt = served(model)
-    assert drawn < ROUNDS.get(kind, 1e-4) and learnt < ROUNDS.get(kind, 1e-5)
+    assert drawn < ROUNDS.get(kind, 1e-4) and learnt < 2e-5
 
 
 AT_THE_LIMIT = [("gpt2", {"max_position_embeddings": 20}), ("gpt_neo", {"max_position_embeddings": 20}),
