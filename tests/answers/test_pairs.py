@@ -121,3 +121,11 @@ def test_values_are_equivalent_in_both_directions_and_within_a_tolerance_by_name
     for name in ("near", "relative", "relative:0", "relative:1", "relative:x", "relative:1/0"):
         with pytest.raises(UserError, match=r'tolerance="relative|tolerance="near": use'):
             equivalent("1", "1", tolerance=name)
+
+
+@pytest.mark.parametrize(
+    "gold", ["see the appendix", "We know that x is 2", "Proof.", "x is 3", "5 if n is odd, else 6"]
+)
+def test_a_sentence_is_no_gold(gold: str) -> None:
+    assert "is a sentence" in (gold_problem(gold) or "") and grade("4", gold) == "error"
+    assert gold_problem("not enough information") is gold_problem("\\text{it is odd}") is None

@@ -19,6 +19,13 @@ from mathgrpo.types import Verdict
 
 EQUAL, UNEQUAL = "the same number as the gold", "another number than the gold"
 _MISSING = frozenset(("unknown", "n/a", "na", "nan", "null", "none given", "todo", "tbd", "undefined answer"))
+_SPOKEN = (
+    "is are was were am be been see we you they it i that which who because since therefore thus hence then let have "
+    "has had find so if when where get gets must should would can could proof prove show note follows"
+)
+"""Words of sentences: a gold with one of them, not in a \\text{}, explains something and is no answer."""
+_DRESSED = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+")
+MAX_GOLD_WORDS = 5
 _COMPUTED = ("value", "bag", "row", "union", "relation", "matrix")
 _DIGIT_LIST = re.compile(r"[0-9.,\s]+", re.ASCII)
 
@@ -83,6 +90,8 @@ def _shape_problem(gold: str, form: Form | None) -> str | None:
     text = canonical(gold)
     if text is None:
         return f"has {len(gold.strip())} characters; a final answer has at most {MAX_NUMBER_CHARS}"
+    if _is_sentence(text):
+        return "is a sentence, not a final answer (words that are the answer are written \\text{words})"
     if not text.strip("{}[]()$ -\\") and not (form and form.marks == "{}"):
         return "is empty"
     if form is None and _DIGIT_LIST.fullmatch(text):
@@ -98,3 +107,13 @@ def _shape_problem(gold: str, form: Form | None) -> str | None:
     if hedged or text.casefold() in _MISSING or form.text.casefold() in _MISSING or NUMBER_WORDS.intersection(words):
         return "is text, neither a number nor LaTeX (a word that is the answer is written \\text{word})"
     return None
+
+
+def _is_sentence(text: str) -> bool:
+    words = re.findall(r"[A-Za-z]+", _DRESSED.sub(" ", text))
+    spoken = [word.casefold() for word in words if len(word) > 1]
+    return (
+        len(spoken) > MAX_GOLD_WORDS
+        or spoken == ["proof"]
+        or (len(words) > 1 and not set(_SPOKEN.split()).isdisjoint(spoken))
+    )
