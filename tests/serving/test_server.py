@@ -324,8 +324,8 @@ def test_a_failing_generation_is_an_error_not_a_hang(policy: Policy) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("device lost\nmore")
 
-    broken.model.register_forward_pre_hook(fail)
     with serving(broken, native=False) as base:
+        broken.model.register_forward_pre_hook(fail)
         response = httpx.post(f"{base}/chat/completions", json={"messages": ASK})
         assert response.status_code == 500 and "RuntimeError: device lost" in response.json()["error"]["message"]
         with httpx.stream("POST", f"{base}/chat/completions", json={"messages": ASK, "stream": True}) as streamed:

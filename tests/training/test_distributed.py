@@ -38,7 +38,7 @@ def vowels(prompts, completions, **columns):
 
 def fails_in_the_second(prompts, completions, **columns):
     CALLS.append(len(completions))
-    if os.environ.get("RANK") == "1" and len(CALLS) > 1:  # the first call is the trial before step 0
+    if os.environ.get("RANK") == "1" and len(CALLS) > 3:  # the trial and the evaluation before step 0 come first
         raise ValueError("made by the test")
     return [0.0] * len(completions)
 """

@@ -50,16 +50,28 @@ def second_reward(completions: list[str], **_: Any) -> list[float | None]:
 
 
 class MadeUp(Engine):
-    """An engine that gives made_up completions."""
+    """An engine that gives made_up completions, with the model's log-probabilities of them."""
 
     name, reason = "made up", "for this test"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, sampling: Sampling) -> list[list[Completion]]:
         rows = []
         for prompt in prompts:
             ids = [tuple(made_up(prompt.ids, g)) for g in range(group_size)]
-            rows.append([Completion(i, (0.0,) * len(i), "eos" if i[-1] == 1 else "length") for i in ids])
+            logprobs = [self._logprobs(prompt.ids, i, sampling.temperature or 1.0) for i in ids]
+            rows.append(
+                [Completion(i, p, "eos" if i[-1] == 1 else "length") for i, p in zip(ids, logprobs, strict=True)]
+            )
         return rows
+
+    @torch.no_grad()
+    def _logprobs(self, prompt: Sequence[int], ids: Sequence[int], temperature: float) -> tuple[float, ...]:
+        logits = self._model(input_ids=torch.tensor([[*prompt, *ids]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+        every = torch.log_softmax(logits.float() / temperature, -1)
+        return tuple(every.gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist())
 
 
 def _theirs(folder: Path, overrides: dict[str, Any], model: Any = None) -> Any:
@@ -89,7 +101,7 @@ def _ours(folder: Path, overrides: dict[str, Any], model: Any = None) -> GRPOTra
         processing_class=tiny_tokenizer(),
         reward_funcs=[reward, second_reward], train_dataset=ROWS,
     )  # fmt: skip
-    trainer.engine = MadeUp()
+    trainer.engine = MadeUp(trainer.model)
     trainer.train()
     return trainer
 

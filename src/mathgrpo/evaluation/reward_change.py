@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from statistics import fmean, stdev
@@ -49,17 +49,33 @@ class RewardChange:
     @property
     def line(self) -> str:
         """The change in one line; differences without any spread have no interval to speak of."""
-        interval = f"95 % interval [{number(self.low)}, {number(self.high)}]"
+        interval = interval_text(self.low, self.high) if self.low < self.high else "the same everywhere"
         return (
             f"reward {reward_label(self.name)} {number(self.before)} → {number(self.after)}, "
-            f"{signed(self.after - self.before, 3)}, {interval if self.low < self.high else 'the same everywhere'}, "
+            f"{signed(self.after - self.before, 3)}, {interval}, "
             f"{p_text(self.p)}, {self.problems:,} problems, {self.outcome}"
         )
 
     def as_dict(self) -> dict[str, Any]:
         """The change as a JSON object."""
-        known = {key: None if value in (-math.inf, math.inf) else value for key, value in asdict(self).items()}
-        return known | {"outcome": self.outcome, "line": self.line}
+        return without_infinities(asdict(self)) | {"outcome": self.outcome, "line": self.line}
+
+
+def without_infinities(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as JSON can have it: None for the bounds of an interval that is not known."""
+    return {key: None if value in (-math.inf, math.inf) else value for key, value in record.items()}
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return a 95 % interval for a reader; one difference has none.
+
+    Example:
+        >>> interval_text(0.0, 0.5), interval_text(-math.inf, math.inf)
+        ('95 % interval [0.000, 0.500]', 'no interval')
+    """
+    if math.isinf(high):
+        return "no interval"
+    return f"95 % interval [{number(low)}, {number(high)}]"
 
 
 def number(value: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from transformers.trainer_utils import TrainOutput, speed_metrics
 
 from mathgrpo.errors import UserError
+from mathgrpo.evaluation.reward_change import without_infinities
 from mathgrpo.files import to_json, write_atomically
 from mathgrpo.models.lora import learning_failure
 from mathgrpo.runs.checkpoint import remove_older
@@ -127,10 +128,9 @@ class CallbackHook(Hook):
         lines = (run.speedometer.line, speed_line(taken), *(verdict.line for verdict in verdicts))
         print("\n".join(filter(None, lines)))
         if verdicts:
-            content = {
-                "/".join(filter(None, (verdict.name, verdict.function))): {"line": verdict.line, **asdict(verdict)}
-                for verdict in verdicts
-            }
+            names = ["/".join(filter(None, (verdict.name, verdict.function))) for verdict in verdicts]
+            records = ({"line": verdict.line, **without_infinities(asdict(verdict))} for verdict in verdicts)
+            content = dict(zip(names, records, strict=True))
             write_atomically(Path(self._args.output_dir) / "verdict.json", to_json(content, indent=1) + "\n")
 
     def close(self, run: Run, status: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
 from mathgrpo.evaluation.compare import SIGNIFICANT_P, p_text
-from mathgrpo.evaluation.reward_change import reward_change
+from mathgrpo.evaluation.reward_change import interval_text, reward_change
 from mathgrpo.runs.task import Metrics
 from mathgrpo.text import signed
 from mathgrpo.types import RolloutGroup
@@ -110,8 +110,8 @@ class RewardVerdict:
         """The verdict in one line."""
         of_function, gain = f" {self.function}" if self.function else "", signed(self.after - self.before, 3)
         text = (
-            f"{self.name} reward{of_function} {self.before:.3f} → {self.after:.3f}, {gain}, 95 % "
-            f"interval [{self.low:.3f}, {self.high:.3f}], {p_text(self.p)}, {self.rows:,} rows, steps "
+            f"{self.name} reward{of_function} {self.before:.3f} → {self.after:.3f}, {gain}, "
+            f"{interval_text(self.low, self.high)}, {p_text(self.p)}, {self.rows:,} rows, steps "
             f"{self.before_step} to {self.after_step}"
         )
         if self.p >= SIGNIFICANT_P:
