@@ -133,9 +133,6 @@ REFUSED: dict[str, str] = {
 }  # fmt: skip
 """Kind -> words of the one line that refuses it before step 0: encoders and models that do not read left to right."""
 
-ROUNDS = {"nemotron_h": 1e-2, "zamba2": 1e-2}
-"""Kind -> by how much its rollout may be off: the state of random Mamba 2 layers drifts, step by step."""
-
 
 def config_of(kind: str, overrides: dict[str, Any]) -> Any:
     """Return the tiny configuration of a kind of model."""
