@@ -296,7 +296,7 @@ def test_the_command_ends_before_step_0_with_one_line(
 def test_a_fault_in_the_middle_of_a_run_names_the_completion_and_loses_nothing(tmp_path: Path) -> None:
     late, run = tmp_path / "late.py", tmp_path / "r"
     counted = "calls = 0\ndef late(completions, **columns):\n    global calls\n    calls += 1\n"
-    late.write_text(counted + "    return [0.0 if calls < 4 else float('nan') for _ in completions]\n")
+    late.write_text(counted + "    return [0.0 if calls < 8 else float('nan') for _ in completions]\n")
     sets = [f"rewards.{late}:late=0.5", "run.name=r", f"run.output_dir={tmp_path}", "training.checkpoint_every=0"]
 
     def train(*arguments: str) -> subprocess.CompletedProcess[str]:
