@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+STOP_TIMEOUT = 20.0
+"""Seconds that a process has to end by itself."""
+
 
 class WorkerError(RuntimeError):
     """A worker that failed, ended or fell silent; the message is one line."""
@@ -90,12 +93,12 @@ class Worker:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def stop(self, patience: float = 20.0) -> None:
+    def stop(self) -> None:
         """End the process: by asking, then by force. Nothing is left running."""
         if self._process.poll() is None:
             try:
                 self.send(do="stop")
-                self._process.wait(patience)
+                self._process.wait(STOP_TIMEOUT)
             except (WorkerError, subprocess.TimeoutExpired):
                 self._process.kill()
         self._process.wait()

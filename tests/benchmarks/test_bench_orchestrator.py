@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import orchestrate
+from benchmarks import channel, orchestrate
 from benchmarks.orchestrate import Pace, run_experiment, worker_env
 from benchmarks.run import main, parse
 from benchmarks.settings import TRL_TUNED_ALLOCATOR, VLLM, Contestant, Settings
@@ -51,6 +51,7 @@ def test_a_failure_takes_one_contestant_out_and_is_one_line(tmp_path: Path) -> N
 
 def test_a_silent_contestant_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orchestrate, "STEP_TIMEOUT", 1.0)
+    monkeypatch.setattr(channel, "STOP_TIMEOUT", 1.0)
     before = children()
     done = run_experiment(
         "silent", "", Settings(), [fake("good"), fake("mute", hangs_at=1)], tmp_path, Pace(0, 1, 2), lambda line: None

@@ -115,8 +115,8 @@ def test_the_outline_counts_4_bits_as_bitsandbytes_makes_them(tmp_path: Path) ->
 
 
 def test_a_recipes_model_is_reported() -> None:
-    done = env("demo")
-    assert "parameters     2,402,688 in all, 2,402,688 train (100 %), 0 in 4 bits" in done.stdout
+    report = environment.environment() | {"recipe": environment.of_recipe("demo", [])}
+    assert "parameters     2,402,688 in all, 2,402,688 train (100 %), 0 in 4 bits" in report_lines(report)
     done = env("demo", "--set", "model.lora.r=8")
     assert done.returncode == 0, done.stderr
     assert "parameters     2,540,928 in all, 138,240 train (5.4 %), 0 in 4 bits" in done.stdout

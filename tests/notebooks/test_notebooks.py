@@ -52,6 +52,7 @@ def test_the_quickstart_as_it_stands_teaches_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_the_gpu_notebook_runs_with_a_stand_in(generator: None, tmp_path: Path) -> None:
     model = ROOT / "src" / "mathgrpo" / "models" / "starter"
     said = run_notebook(QWEN, tmp_path, 'STAND_IN = ""', f"STAND_IN = {str(model)!r}")
