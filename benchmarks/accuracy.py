@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import Parser
+from benchmarks.arguments import Parser, errors_told
 from benchmarks.channel import Worker
 from benchmarks.machine import machine_facts, versions
 from benchmarks.orchestrate import START_TIMEOUT, STEP_TIMEOUT, start_worker
@@ -128,11 +127,8 @@ def accuracy_table(results: AccuracyResults) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark; bad arguments are one line and exit code 2."""
-    try:
+    with errors_told():
         _run(_parse(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

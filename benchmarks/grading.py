@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arguments import Parser
+from benchmarks.arguments import Parser, errors_told
 from benchmarks.grading_page import (
     GROUP,
     MAX_SHOWN,
@@ -165,11 +165,8 @@ def measure(pairs: Sequence[Pair], golds: Sequence[Path], *, with_peer: bool, wi
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark; bad arguments are one line and exit code 2."""
-    try:
+    with errors_told():
         _run(_parse(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

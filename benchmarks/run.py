@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import experiments
-from benchmarks.arguments import Parser
+from benchmarks.arguments import Parser, errors_told
 from benchmarks.experiments import AxisPlan, Plan
 from benchmarks.machine import machine_facts, peer_version, versions
 from benchmarks.orchestrate import require_python, run_experiment
@@ -34,11 +33,8 @@ QUICK_RESERVE_S = 6.0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark; bad arguments are one line and exit code 2."""
-    try:
+    with errors_told():
         benchmark(parse(arguments))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

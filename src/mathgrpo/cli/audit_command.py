@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +50,7 @@ def audit_command(
       mathgrpo audit demo --set 'rewards."my_rewards.py:style"=0.5' --problems 50
       mathgrpo audit demo runs/my-run/rollouts.jsonl --json
     """
-    from mathgrpo.cli.score_command import tokenizer_of
+    from mathgrpo.cli.score_command import ended_ids, tokenizer_of
     from mathgrpo.config import load_recipe
     from mathgrpo.formats import format_of
     from mathgrpo.formats.chat import encode_prompt
@@ -68,7 +69,7 @@ def audit_command(
         problems = list(train[:: max(1, len(train) // number)][:number])
         own, whose = _drawn(loaded, problems, samples)
     opened = encode_prompt(tokenizer, problems[0], fmt).opened if tokenizer is not None else ""
-    found = audit(suite, problems, _token_ids(tokenizer), own, opened)
+    found = audit(suite, problems, None if tokenizer is None else partial(ended_ids, tokenizer), own, opened)
     print(json.dumps(as_record(found), ensure_ascii=False) if as_json else "\n".join(lines(found, whose)))
     if not found.sound:
         raise typer.Exit(NOT_SOUND)
@@ -164,11 +165,3 @@ def _sampled(recipe: Recipe, problems: Sequence[Problem], samples: int) -> list[
     finally:
         engine.close()
     return [(group.problem, text) for group in drawn for text in group.texts]
-
-
-def _token_ids(tokenizer: Any) -> Any:
-    """Return what makes token ids of a text, end token included; None without a tokenizer."""
-    if tokenizer is None:
-        return None
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return lambda text: [*tokenizer(text, add_special_tokens=False)["input_ids"], *ends]

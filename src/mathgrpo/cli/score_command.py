@@ -166,10 +166,7 @@ def _scored(recipe: Recipe, suite: RewardSuite, given: list[tuple[Problem, str]]
     for problem, completion in given:
         shows = suite.fmt.leaky and problem.solution
         prompt = problem_messages(problem, suite.fmt) if shows else prompt_messages(problem.question, suite.fmt)
-        ids = None
-        if tokenizer is not None:
-            ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-            ids = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *ends]
+        ids = None if tokenizer is None else ended_ids(tokenizer, completion)
         known = unsure and tokenizer is not None and not suite.fmt.leaky
         opened = encode_prompt(tokenizer, problem, suite.fmt).opened if known else None
         scored.append(explain(suite, problem, completion, prompt, ids, opened))
@@ -186,3 +183,9 @@ def tokenizer_of(recipe: Recipe) -> Any:
     with suppress(OSError, ValueError, UserError):
         return AutoTokenizer.from_pretrained(locate_model(recipe.model.path), local_files_only=True)
     return None
+
+
+def ended_ids(tokenizer: Any, completion: str) -> list[int]:
+    """Return a completion's token ids, the end token included where there is one."""
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], *ends]

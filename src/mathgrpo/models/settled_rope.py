@@ -9,9 +9,6 @@ from torch import nn
 _SETTLED = "settled"
 """A kind of rotary embedding for which transformers' modules have no rule, so that they leave the angles alone."""
 
-_LIMITS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
-"""What configurations call the number of positions."""
-
 
 def settle_rope(model: nn.Module, longest: int) -> bool:
     """Give a model the rotary embedding of texts of `longest` tokens for good; return whether it is that of long ones.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mathgrpo.formats.chat import problem_messages
 from mathgrpo.formats.thinking import behind
 from mathgrpo.rewards.probes import IN_FORM, Probe, probes, right_answers
-from mathgrpo.rewards.suite import RewardSuite, Scores
+from mathgrpo.rewards.suite import RewardSuite, Scores, columns_of
 from mathgrpo.text import number
 from mathgrpo.types import Problem
 
@@ -169,13 +169,9 @@ def _scored(
     suite: RewardSuite, problems: Sequence[Problem], texts: Sequence[str], token_ids: TokenIds | None, opened: str
 ) -> Scores:
     """Return what the suite pays for completions, each of its problem."""
-    names = dict.fromkeys(name for problem in problems for name in problem.columns)
-    columns: dict[str, list[object]] = {name: [problem.columns.get(name) for problem in problems] for name in names}
-    columns["answer"] = [problem.answer for problem in problems]
-    columns["question"] = [problem.question for problem in problems]
     ids = None if token_ids is None else [list(token_ids(text)) for text in texts]
     prompts = [problem_messages(problem, suite.fmt) for problem in problems]
-    return suite.score(prompts, texts, columns, completion_ids=ids, opened=[opened or None] * len(texts))
+    return suite.score(prompts, texts, columns_of(problems), completion_ids=ids, opened=[opened or None] * len(texts))
 
 
 def _best_answers(asked: Sequence[tuple[Problem, str, Probe]], scored: Sequence[Earned]) -> dict[str, str]:

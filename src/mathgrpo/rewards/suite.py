@@ -12,7 +12,7 @@ from mathgrpo.formats import Format
 from mathgrpo.rewards.checked_calls import RewardFunction, call_rewards, conversational
 from mathgrpo.rewards.criterion import Criterion
 from mathgrpo.rewards.reward import Reward, rows_of
-from mathgrpo.types import Graded
+from mathgrpo.types import Graded, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,18 @@ class RewardSuite:
         if self.correct is not None:
             grades = self.correct.judged(grades, paid[self.correct.reward])
         return scores_of({name: paid[name] for name in self.rewards}, self.weights, grades)
+
+
+def columns_of(problems: Sequence[Problem]) -> dict[str, list[Any]]:
+    """Return what reward functions receive by name, one value a problem: question, answer, further columns.
+
+    A column that only some problems have is None for the others.
+    """
+    names = dict.fromkeys(name for problem in problems for name in problem.columns)
+    columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem in problems] for name in names}
+    columns["question"] = [problem.question for problem in problems]
+    columns["answer"] = [problem.answer for problem in problems]
+    return columns
 
 
 def scores_of(

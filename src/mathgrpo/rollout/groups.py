@@ -10,7 +10,7 @@ from mathgrpo.formats import Format
 from mathgrpo.formats.chat import encode_prompt, problem_messages
 from mathgrpo.models import Policy
 from mathgrpo.rewards import RewardSuite
-from mathgrpo.rewards.suite import Scores
+from mathgrpo.rewards.suite import Scores, columns_of
 from mathgrpo.rollout.engine import Engine
 from mathgrpo.types import Completion, Problem, RolloutGroup, Sampling
 
@@ -56,16 +56,8 @@ def with_scores(groups: Sequence[RolloutGroup], scores: Scores) -> list[RolloutG
 
 
 def reward_columns(groups: Sequence[RolloutGroup]) -> dict[str, list[Any]]:
-    """Return what reward functions receive by name, one value a completion: question, answer, further columns.
-
-    A column that only some problems have is None for the others.
-    """
-    names = dict.fromkeys(name for group in groups for name in group.problem.columns)
-    rows = [group.problem for group in groups for _ in group.texts]
-    columns: dict[str, list[Any]] = {name: [problem.columns.get(name) for problem in rows] for name in names}
-    columns["question"] = [problem.question for problem in rows]
-    columns["answer"] = [problem.answer for problem in rows]
-    return columns
+    """Return what reward functions receive by name, one value a completion, see `columns_of`."""
+    return columns_of([group.problem for group in groups for _ in group.texts])
 
 
 def completion_text(policy: Policy, completion: Completion) -> str:
